@@ -1,0 +1,106 @@
+//! Every bound that a peer can meet, with its default and its unit in its name (DESIGN section 6).
+//! `config` maps each to a key of the same name; nothing else holds a bound.
+
+/// All limits. One copy is made at start and handed down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// One header line (name, colon, value), without its line end.
+    pub header_line_bytes_max: usize,
+    /// Command line and all header lines of one frame.
+    pub header_block_bytes_max: usize,
+    /// Header lines in one frame.
+    pub header_count_max: usize,
+    /// Body of one frame.
+    pub body_bytes_max: usize,
+    /// All bytes a connection may send before it has logged in; no body is allowed among them.
+    pub login_bytes_max: usize,
+    /// Time from accept to CONNECT.
+    pub login_ms_max: u64,
+    /// A begun frame must progress by this many bytes a second, averaged over `frame_progress_window_ms`.
+    pub frame_bytes_per_second_min: u64,
+    /// The window of the rule above.
+    pub frame_progress_window_ms: u64,
+    /// Subscriptions of one connection.
+    pub subscription_count_max: usize,
+    /// Open transactions of one connection.
+    pub transaction_count_max: usize,
+    /// Frames staged in all open transactions of one connection.
+    pub staged_frame_count_max: usize,
+    /// Bytes staged in all open transactions of one connection.
+    pub staged_bytes_max: usize,
+    /// Bytes of receipts and errors that a connection has not read; beyond it we stop reading from it.
+    pub unread_output_bytes_max: usize,
+    /// With unread output and no progress for this long, the connection is closed.
+    pub unread_output_ms_max: u64,
+    /// How long a connection lingers after its last frame (ERROR, or the RECEIPT of DISCONNECT) for the peer to close.
+    pub linger_ms_max: u64,
+    /// Deliveries a subscription may hold unsettled, unless SUBSCRIBE says otherwise in `prefetch-count`.
+    pub prefetch_count: u32,
+    /// The largest `prefetch-count` that is accepted.
+    pub prefetch_count_max: u32,
+    /// Message bytes on their way to one subscription, not yet in its socket; always at least one message.
+    pub prefetch_bytes_max: usize,
+    /// Topic messages waiting for one subscription; beyond it the slow-subscriber rule applies.
+    pub topic_backlog_count_max: usize,
+    /// Topic message bytes waiting for one subscription; the same rule.
+    pub topic_backlog_bytes_max: usize,
+    /// Whether a topic subscription over its bound loses its oldest messages (true) or is disconnected (false).
+    pub topic_drop_oldest: bool,
+    /// The failure of this number moves a message to its dead-letter queue.
+    pub deliveries_failed_max: u32,
+    /// After this long at its limit with nothing settled, a subscription is logged once and shown.
+    pub stuck_subscription_ms: u64,
+    /// Connections at a time (also bounded by descriptors minus 64).
+    pub connection_count_max: usize,
+    /// Bodies being received by all connections together.
+    pub receiving_bytes_max: usize,
+    /// Transient and staged bytes of all connections together (the memory watermark).
+    pub memory_bytes_max: usize,
+    /// SENDs are refused when the file system's free bytes fall under the smaller of this and a quarter of its size.
+    pub disk_free_bytes_min: u64,
+    /// A commit is capped at about this many bytes, so that latency stays; one message or transaction may exceed it.
+    pub commit_bytes_max: usize,
+    /// Unflushed bytes beyond which we stop reading sockets until a flush is done.
+    pub unflushed_bytes_max: usize,
+    /// Chunks of recently written or read bodies kept in memory, in all.
+    pub body_cache_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const KIB: usize = 1024;
+        const MIB: usize = 1024 * KIB;
+        Self {
+            header_line_bytes_max: 10 * KIB,
+            header_block_bytes_max: 64 * KIB,
+            header_count_max: 1_000,
+            body_bytes_max: 64 * MIB,
+            login_bytes_max: 64 * KIB,
+            login_ms_max: 10_000,
+            frame_bytes_per_second_min: 1_024,
+            frame_progress_window_ms: 30_000,
+            subscription_count_max: 1_000,
+            transaction_count_max: 256,
+            staged_frame_count_max: 100_000,
+            staged_bytes_max: 64 * MIB,
+            unread_output_bytes_max: 8 * MIB,
+            unread_output_ms_max: 60_000,
+            linger_ms_max: 2_000,
+            prefetch_count: 1_000,
+            prefetch_count_max: 1_000_000,
+            prefetch_bytes_max: 8 * MIB,
+            topic_backlog_count_max: 10_000,
+            topic_backlog_bytes_max: 8 * MIB,
+            topic_drop_oldest: false,
+            deliveries_failed_max: 10,
+            stuck_subscription_ms: 30_000,
+            connection_count_max: 20_000,
+            receiving_bytes_max: 128 * MIB,
+            memory_bytes_max: 256 * MIB,
+            disk_free_bytes_min: 256 * MIB as u64,
+            commit_bytes_max: 2 * MIB,
+            unflushed_bytes_max: 8 * MIB,
+            body_cache_bytes_max: 64 * MIB,
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Words that every floor shares: numbers with meaning, time as an argument, limits, destinations.
+//!
+//! # Not here
+//! A clock or a source of entropy. Both are arguments, read in `runtime` only.
+
+mod destination;
+mod ids;
+mod limits;
+mod time;
+mod window;
+
+pub use destination::{Destination, DestinationKind};
+pub use ids::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SessionNo, SlotNo, SubNo, Tag, TxNo};
+pub use limits::Limits;
+pub use time::Now;
+pub use window::Window;

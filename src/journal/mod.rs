@@ -1,0 +1,196 @@
+//! What is stored: facts, and the batch that appends them.
+//!
+//! A batch is the unit of atomicity: the facts of one Seq with the body chunks they name. Its facts are stored as one
+//! *index chunk* of one or more parts; message bytes are packed end to end into *body chunks*, each overwriting one
+//! slot of a pool.
+//!
+//! # Invariants
+//! - Replaying a fact twice changes nothing, and `Settled` wins over `Enqueued` whatever the order within a batch.
+//! - Index chunks are dropped oldest first only. So a settle fact, which can only refer to an entry enqueued in the
+//!   same or an earlier Seq, is never dropped before the last enqueue fact of its entry.
+//! - A slot is live only if an enqueue fact of a live entry names the chunk number found in its header.
+//!
+//! # Not here
+//! Which slot is free, what may be dropped, when to compact: `broker::ledger`. Keys and pages: `store`.
+
+mod codec;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use codec::{DecodeError, decode_part, encode_parts};
+
+use crate::base::{ChunkRef, Epoch, MessageId, Seq};
+
+/// The number of the on-disk layout that this build writes; `migrations/` describes each.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A body chunk's payload is at most this long, so that a leaf of the store's tree, which holds up to about 20 of
+/// them, stays under a quarter of a segment (`docs/storage.md`).
+pub const CHUNK_BYTES_MAX: usize = 16 * 1024 - 64;
+
+/// What one commit appends, atomically.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Its position; one more than the batch before.
+    pub seq: Seq,
+    /// Facts in the order in which they happened.
+    pub facts: Vec<Fact>,
+    /// Body chunks to be written over their slots.
+    pub chunks: Vec<ChunkWrite>,
+    /// Index chunks that this batch makes obsolete: removed in the same unit.
+    pub drop: Vec<Seq>,
+    /// Slots from this number on are removed in the same unit (the pool shrinks).
+    pub slot_count: u32,
+    /// Counters to be stored with it.
+    pub meta: Meta,
+}
+
+/// One body chunk to be written.
+#[derive(Debug, Clone)]
+pub struct ChunkWrite {
+    /// Where, and under which number.
+    pub place: ChunkRef,
+    /// Message bytes; at most [`CHUNK_BYTES_MAX`].
+    pub payload: Bytes,
+}
+
+/// The core's counters, stored in every batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// The term of the owner that wrote it.
+    pub epoch: Epoch,
+    /// The next number for messages, chunks and queue sequences that was not handed out in this term.
+    pub next_id: u64,
+    /// The last term that ended with a clean stop: `Watched` facts of it and earlier ones say nothing any more.
+    pub clean_epoch: Epoch,
+}
+
+/// Which queue a fact is about. Identity is (virtual host, name); the virtual host is 0 today.
+pub type QueueName = Arc<str>;
+
+/// One stored fact. Tags on disk are in `codec`; some are reserved there for what comes later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// Entries now exist.
+    Enqueued(Enqueued),
+    /// Entries are gone: ranges of queue sequences, both ends included.
+    Settled {
+        /// The queue.
+        queue: QueueName,
+        /// Ascending, not touching.
+        ranges: Vec<(u64, u64)>,
+    },
+    /// The counters of entries, absolute; ranges of queue sequences, both ends included.
+    Counted {
+        /// The queue.
+        queue: QueueName,
+        /// Ascending, not touching.
+        ranges: Vec<(u64, u64)>,
+        /// Earlier deliveries known; `None` leaves the number as it is.
+        deliveries: Option<u32>,
+        /// NACKs and run-out leases.
+        failures: u32,
+    },
+    /// The queue has, or had in this term, a subscriber: after an unclean stop an earlier delivery of its entries
+    /// cannot be excluded.
+    Watched {
+        /// The queue.
+        queue: QueueName,
+        /// The term.
+        epoch: Epoch,
+    },
+}
+
+/// A run of entries of one queue: consecutive queue sequences, consecutive message ids, bytes one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enqueued {
+    /// The queue.
+    pub queue: QueueName,
+    /// Queue sequence of the first.
+    pub first_sequence: u64,
+    /// Message id of the first.
+    pub first_message: MessageId,
+    /// Milliseconds since the Unix epoch at which the message was accepted.
+    pub accepted_at_ms: u64,
+    /// Where the bytes of the first begin.
+    pub place: Place,
+    /// Lengths; at least one, at most [`Enqueued::ITEM_COUNT_MAX`], exactly one for [`Place::Extent`].
+    pub items: Vec<Item>,
+    /// Earlier deliveries known.
+    pub deliveries: u32,
+    /// NACKs and run-out leases.
+    pub failures: u32,
+    /// Optional fields (tag, bytes) in ascending order of tags; unknown ones are kept through compaction.
+    pub fields: Vec<(u8, Bytes)>,
+}
+
+impl Enqueued {
+    /// So that no fact outgrows an index chunk part.
+    pub const ITEM_COUNT_MAX: usize = 512;
+}
+
+/// Optional fields of [`Enqueued`].
+pub mod field {
+    /// A dead letter's origin: the name of the queue it failed in, UTF-8.
+    pub const DEAD_LETTER_ORIGIN: u8 = 1;
+    /// A dead letter's failures in its origin, u32 big-endian.
+    pub const DEAD_LETTER_FAILURES: u8 = 2;
+}
+
+/// Where message bytes begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Within one body chunk.
+    Chunk {
+        /// Which.
+        chunk: ChunkRef,
+        /// From which byte of its payload.
+        offset: u32,
+    },
+    /// In whole body chunks of their own, in this order.
+    Extent(Arc<[ChunkRef]>),
+}
+
+/// Lengths of one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item {
+    /// Bytes of the header block.
+    pub header_len: u32,
+    /// Bytes of header block and body.
+    pub len: u32,
+}
+
+/// What is known of one appended index chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IndexSize {
+    /// Parts, each a key; 0 where the batch had no facts.
+    pub parts: u16,
+    /// Bytes of all parts.
+    pub bytes: u32,
+}
+
+/// One index chunk, read back.
+#[derive(Debug, Clone)]
+pub struct IndexChunk {
+    /// Its batch.
+    pub seq: Seq,
+    /// Its facts, in order.
+    pub facts: Vec<Fact>,
+    /// Its size.
+    pub size: IndexSize,
+}
+
+/// What recovery found besides index chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// The last batch appended; `Seq(0)` for a new store.
+    pub last_seq: Seq,
+    /// Its counters; the epoch is that of the last owner.
+    pub meta: Meta,
+    /// Slots in the pool.
+    pub slot_count: u32,
+    /// The store's identity, made at creation.
+    pub uuid: [u8; 16],
+}

@@ -1,0 +1,271 @@
+//! The contract between a session and the core: what a session asks, and what the core tells it.
+//!
+//! A session hands over all requests of one socket read in one call ([`Requests`]); the core answers with one
+//! [`Applied`]. Deliveries come back as [`Event`]s, drained by the connection driver.
+//!
+//! # Not here
+//! RECEIPT. The core says which Seq a call's effect waits for; the session keeps the receipts and their order.
+
+use bytes::Bytes;
+
+use crate::base::{ChunkRef, DestinationKind, MessageId, Seq, SubNo, Tag, TxNo};
+
+/// A range of bytes in [`Requests::arena`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    /// First byte.
+    pub start: u32,
+    /// Number of bytes.
+    pub len: u32,
+}
+
+/// The requests of one socket read, in the order of their frames, with the bytes they name. Reused between reads.
+#[derive(Debug, Default)]
+pub struct Requests {
+    /// Destination names and message bytes.
+    pub arena: Vec<u8>,
+    /// The requests.
+    pub list: Vec<Request>,
+}
+
+impl Requests {
+    /// The bytes a span names. Panics on a span of another arena: that is a bug of the session.
+    pub fn bytes(&self, span: Span) -> &[u8] {
+        let start = span.start as usize;
+        self.arena
+            .get(start..start + span.len as usize)
+            .expect("a span lies in its own arena")
+    }
+
+    /// The text a span names; spans of names are made from text only.
+    pub fn text(&self, span: Span) -> &str {
+        std::str::from_utf8(self.bytes(span)).expect("a name is UTF-8")
+    }
+
+    /// Appends bytes and names them.
+    pub fn push_bytes(&mut self, bytes: &[u8]) -> Span {
+        let start = u32::try_from(self.arena.len()).expect("an arena stays under 4 GiB");
+        self.arena.extend_from_slice(bytes);
+        Span {
+            start,
+            len: u32::try_from(bytes.len()).expect("a frame stays under 4 GiB"),
+        }
+    }
+
+    /// Empties both, keeping up to 256 KiB of room for the next read.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.arena.clear();
+        self.arena.shrink_to(256 * 1024);
+    }
+}
+
+/// Message bytes: the header block as it will stand in a MESSAGE of version 1.2 (escaped lines, each ended by LF,
+/// `destination` and `content-length` among them), then the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// In the arena: the common case.
+    Arena(Span),
+    /// On its own: large messages, so that the core need not copy them.
+    Shared(Bytes),
+}
+
+/// What a session asks of the core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// BEGIN.
+    Begin {
+        /// New in this session.
+        tx: TxNo,
+    },
+    /// COMMIT: all of the transaction, or a refusal and nothing of it.
+    Commit {
+        /// Open in this session.
+        tx: TxNo,
+    },
+    /// ABORT.
+    Abort {
+        /// Open in this session.
+        tx: TxNo,
+    },
+    /// SEND.
+    Send(Send),
+    /// ACK or NACK.
+    Settle(Settle),
+    /// SUBSCRIBE.
+    Subscribe(Subscribe),
+    /// UNSUBSCRIBE.
+    Unsubscribe {
+        /// Live in this session.
+        sub: SubNo,
+    },
+    /// DISCONNECT: aborts what is open, releases what is held. Nothing follows.
+    Disconnect,
+}
+
+/// A SEND.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Send {
+    /// Queue or topic.
+    pub kind: DestinationKind,
+    /// The destination's name without prefix.
+    pub name: Span,
+    /// Header block and body.
+    pub payload: Payload,
+    /// Bytes of the header block at the beginning of the payload.
+    pub header_len: u32,
+    /// False for `persistent:false`.
+    pub persistent: bool,
+    /// The transaction it is staged in.
+    pub tx: Option<TxNo>,
+}
+
+/// A SUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribe {
+    /// New in this session.
+    pub sub: SubNo,
+    /// Queue or topic.
+    pub kind: DestinationKind,
+    /// The destination's name without prefix.
+    pub name: Span,
+    /// How its deliveries are settled.
+    pub ack_mode: AckMode,
+    /// Deliveries it may hold unsettled; at least 1.
+    pub prefetch_count: u32,
+    /// Deliveries will be settled by message id (STOMP 1.0 and 1.1) instead of by tag.
+    pub by_message: bool,
+}
+
+/// How the deliveries of a subscription are settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckMode {
+    /// By being written to the socket.
+    Auto,
+    /// By ACK or NACK of itself or of a later one of the same subscription.
+    Client,
+    /// By its own ACK or NACK.
+    ClientIndividual,
+}
+
+/// An ACK or NACK. Whether it is cumulative follows from the subscription's ack mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settle {
+    /// Which delivery.
+    pub delivery: DeliveryKey,
+    /// True for ACK (accepted), false for NACK (failed).
+    pub accepted: bool,
+    /// The transaction it is staged in.
+    pub tx: Option<TxNo>,
+}
+
+/// How a client names a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryKey {
+    /// By ack id (1.2).
+    Tag(Tag),
+    /// By message id, within one subscription (1.1) or, with `None`, within the session (1.0).
+    Message(Option<SubNo>, MessageId),
+}
+
+/// The core's answer to one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// How many requests took effect, counted from the first; all, unless there is a refusal.
+    pub done: usize,
+    /// The Seq that must be durable before their receipts may leave. At most the Seq of the batch being filled.
+    pub gate: Seq,
+    /// Why the request numbered `done` was refused; nothing behind it was looked at.
+    pub refusal: Option<Refusal>,
+}
+
+/// The peer asked validly and is denied. The text told to the peer comes from the code alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
+pub enum Refusal {
+    /// ACK or NACK of a delivery that this session never had, or has settled.
+    #[error("no such delivery is held by this session: it was never delivered here, or is already settled")]
+    DeliveryUnknown,
+    /// The lease ran out and another has the entry.
+    #[error("the lease of this delivery ran out and the message went to another subscription")]
+    LeaseLost,
+    /// COMMIT, ABORT, SEND, ACK or NACK names a transaction that is not open.
+    #[error("no such transaction is open in this session")]
+    TransactionUnknown,
+    /// More than `staged_frame_count_max` or `staged_bytes_max`.
+    #[error("the open transactions of this connection hold too much; commit or abort first")]
+    StagedTooMuch,
+    /// Over the memory watermark: transient and staged messages are refused.
+    #[error("the broker's memory for transient and staged messages is full; try again later")]
+    MemoryFull,
+    /// The disk is nearly full: messages are refused, settlements are not.
+    #[error("the broker's disk is nearly full; messages are refused until there is room")]
+    DiskFull,
+    /// A topic subscription did not read its messages in time.
+    #[error("a topic subscription of this connection was too slow and over its bound")]
+    SlowSubscriber,
+    /// The broker is stopping.
+    #[error("the broker is shutting down")]
+    ShuttingDown,
+}
+
+impl Refusal {
+    /// The stable code, listed in `docs/errors.md`; also the metric label.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::DeliveryUnknown => "delivery-unknown",
+            Self::LeaseLost => "lease-lost",
+            Self::TransactionUnknown => "transaction-unknown",
+            Self::StagedTooMuch => "staged-too-much",
+            Self::MemoryFull => "memory-full",
+            Self::DiskFull => "disk-full",
+            Self::SlowSubscriber => "slow-subscriber",
+            Self::ShuttingDown => "shutting-down",
+        }
+    }
+}
+
+/// What the core tells a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A message for a subscription.
+    Delivery(Delivery),
+    /// The core ended the session: tell the peer why and close.
+    Evicted(Refusal),
+}
+
+/// One handing of one entry (or topic message) to one subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Dense within the session, in the order of deliveries.
+    pub tag: Tag,
+    /// The subscription.
+    pub sub: SubNo,
+    /// The message's identity.
+    pub message: MessageId,
+    /// Where header block and body are.
+    pub body: Body,
+    /// Bytes of the header block at their beginning.
+    pub header_len: u32,
+    /// Bytes in all.
+    pub len: u32,
+    /// 1 on the first delivery, plus every earlier one known.
+    pub delivery_count: u32,
+    /// An earlier delivery cannot be excluded.
+    pub redelivered: bool,
+}
+
+/// Where the bytes of a message are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// In one body chunk of the store.
+    Stored {
+        /// Where.
+        chunk: ChunkRef,
+        /// From which byte of the chunk's payload.
+        offset: u32,
+    },
+    /// In whole body chunks of their own, one after the other.
+    Extent(std::sync::Arc<[ChunkRef]>),
+    /// In memory: topic and transient messages.
+    Memory(Bytes),
+}
