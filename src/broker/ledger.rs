@@ -259,6 +259,16 @@ impl Ledger {
         self.open.seq
     }
 
+    /// What a receipt must wait for if something has just been stated: the batch being filled, unless it is empty and so
+    /// may never be committed.
+    pub(super) fn gate(&self) -> Seq {
+        if self.is_open_empty() {
+            Seq(0)
+        } else {
+            self.open.seq
+        }
+    }
+
     pub(super) fn durable(&self) -> Seq {
         self.durable
     }

@@ -357,3 +357,35 @@ fn bodies_move_out_of_sparse_slots() {
     let expected: Vec<String> = (0..1_000).step_by(20).map(|n| format!("{n:01000}")).collect();
     assert_eq!(world.bodies(), expected);
 }
+
+#[test]
+fn an_answer_that_records_nothing_waits_for_nothing() {
+    let mut world = World::new(Limits::default());
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10);
+    let applied = world.ask(|requests| send(requests, "a", "in memory", false, None));
+    assert_eq!(applied.gate, Seq(0));
+    let tag = world.deliveries()[0].0.tag;
+    assert_eq!(
+        world.settle(tag, true, None),
+        Applied {
+            done: 1,
+            gate: Seq(0),
+            refusal: None
+        }
+    );
+    let tx = TxNo(1);
+    let applied = world.ask(|requests| {
+        requests
+            .list
+            .extend([Request::Begin { tx }, Request::Commit { tx }])
+    });
+    assert_eq!(
+        applied,
+        Applied {
+            done: 2,
+            gate: Seq(0),
+            refusal: None
+        }
+    );
+    assert!(!world.broker.has_batch());
+}
