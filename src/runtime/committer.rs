@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crate::base::Seq;
 use crate::journal::{Batch, IndexSize};
 use crate::store::{Store, StoreError};
 
@@ -101,12 +100,6 @@ impl Watchdog {
         (began != 0 && elapsed > COMMIT_MS_MAX && self.told.swap(began, Ordering::Relaxed) != began)
             .then(|| Duration::from_millis(elapsed))
     }
-}
-
-/// The first batch of a term, committed before anything is promised in its name.
-pub(crate) fn commit_first(store: &dyn Store, batch: Batch) -> Result<(Seq, IndexSize), StoreError> {
-    let seq = batch.seq;
-    commit(store, batch).map(|size| (seq, size))
 }
 
 #[cfg(test)]

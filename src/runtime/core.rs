@@ -153,10 +153,6 @@ impl Core {
     pub(crate) fn handle_tick(&self, now: Now) {
         let mut state = self.lock();
         state.broker.handle_tick(now);
-        // The tick looks after batches of which nobody told the committer.
-        if state.committer_idle {
-            self.batch_waits.notify_one();
-        }
         self.finish(state, None, Vec::new());
     }
 
@@ -201,7 +197,11 @@ impl Core {
         let mut state = self.lock();
         state.broker.handle_durable(seq, &[size], now);
         let State {
-            gates, peers, paused, ..
+            broker,
+            gates,
+            peers,
+            paused,
+            ..
         } = &mut *state;
         let mut wakers = wakers;
         while let Some(&(gate, session)) = gates.front()
@@ -210,7 +210,7 @@ impl Core {
             gates.pop_front();
             wakers.extend(peers.get(&session).and_then(|peer| peer.waker.clone()));
         }
-        if state.broker.unflushed_bytes() <= self.unflushed_bytes_max {
+        if broker.unflushed_bytes() <= self.unflushed_bytes_max {
             self.backlogged.store(false, Ordering::Release);
             for session in paused.drain(..) {
                 if let Some(peer) = peers.get(&session) {
@@ -259,7 +259,7 @@ impl Core {
         if unflushed_bytes > self.unflushed_bytes_max {
             self.backlogged.store(true, Ordering::Release);
         }
-        if state.committer_idle && unflushed_bytes > 0 {
+        if state.committer_idle && state.broker.has_batch() {
             state.committer_idle = false;
             self.batch_waits.notify_one();
         }

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! # Invariants
-//! - Receipts in line go before deliveries that came with them or later: a MESSAGE never precedes the RECEIPT of its
-//!   SUBSCRIBE. Where that RECEIPT waits for a flush, deliveries wait too.
+//! - What stands in line goes before deliveries. The core gives a subscription nothing before the RECEIPT of its
+//!   SUBSCRIBE may leave; so that RECEIPT precedes its first MESSAGE.
 //! - Nothing but its own rest is appended after the beginning of a frame.
 //! - Reading stops only for what ends without this peer's help (the flush of a backlog, other connections' bodies,
 //!   which are watched) and for receipts that this peer does not read.
@@ -41,8 +41,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use crate::base::{Limits, Now, Seq, Tag};
-use crate::port::{Event, Refusal, Request};
+use crate::base::{Limits, Now, Tag};
+use crate::port::{Event, Refusal};
 use crate::session::{EndReason, Phase, Session, SessionConfig};
 
 use self::deliveries::{Deliveries, Fault};
@@ -114,8 +114,6 @@ pub(crate) struct Connection {
     input_ended: bool,
     reservation: Reservation,
     deliveries: Deliveries,
-    /// Deliveries wait until this Seq is durable, and with it the RECEIPT of a SUBSCRIBE.
-    deliveries_held: Seq,
     output: Output,
     /// The last delivery in the socket that the core does not know of.
     written: Option<Tag>,
@@ -202,7 +200,6 @@ impl Connection {
             input_ended: false,
             reservation: Reservation::default(),
             deliveries: Deliveries::default(),
-            deliveries_held: Seq(0),
             output: Output::default(),
             written: None,
             stalled_at: None,
@@ -349,10 +346,6 @@ impl Connection {
         if requests.list.is_empty() {
             return false;
         }
-        let subscribes = requests
-            .list
-            .iter()
-            .any(|request| matches!(request, Request::Subscribe(_)));
         let applied = self.seat.step(
             &Step {
                 written: self.written.take(),
@@ -364,9 +357,6 @@ impl Connection {
         );
         if let Some(applied) = applied {
             self.shared.stats.request_count.add(applied.done as u64);
-            if subscribes {
-                self.deliveries_held = applied.gate;
-            }
             self.session.handle_applied(applied, now);
         }
         true
@@ -407,7 +397,7 @@ impl Connection {
         if let Some(refusal) = self.deliveries.poll_evicted() {
             self.session.handle_evicted(refusal, now);
         }
-        let held = self.life != Life::Open || durable < self.deliveries_held;
+        let held = self.life != Life::Open;
         let filled = self.deliveries.fill(
             held,
             &mut self.session,
