@@ -46,7 +46,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file is not TOML.
-    #[error("{at}: {message}")]
+    #[error("{at}: not valid TOML: {message}")]
     Syntax {
         /// Where.
         at: Origin,

@@ -219,19 +219,27 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
 
 #[test]
 fn an_address_others_can_reach_must_be_asked_for() {
+    let check = |address: &str, insecure_allow_anonymous| {
+        let server = Server {
+            listen: vec!["127.0.0.1:0".parse().unwrap(), address.parse().unwrap()],
+            insecure_allow_anonymous,
+            ..Server::default()
+        };
+        server.refuse_exposed()
+    };
     for address in [
         "0.0.0.0:61613",
         "192.168.1.2:0",
         "[::]:61613",
         "[::ffff:10.0.0.1]:1",
     ] {
-        let text = format!("[server]\nlisten = [\"127.0.0.1:0\", \"{address}\"]\n");
+        let refused = check(address, false);
         assert!(
-            matches!(read(&text), Err(ConfigError::Exposed { address: found }) if found.to_string() == address)
+            matches!(refused, Err(ConfigError::Exposed { address: found }) if found.to_string() == address)
         );
-        read(&format!("{text}insecure_allow_anonymous = true\n")).unwrap();
+        check(address, true).unwrap();
     }
     for address in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:0", "[::ffff:127.0.0.1]:1"] {
-        read(&format!("[server]\nlisten = [\"{address}\"]\n")).unwrap();
+        check(address, false).unwrap();
     }
 }
