@@ -18,6 +18,7 @@ use crate::config::Overrides;
 use crate::journal::Recovered;
 use crate::port::Body;
 use crate::store::{Store, StoreError, StoreStats};
+use crate::wire::{self, Escapes};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -489,7 +490,7 @@ fn well_formed(bytes: &[u8], entry: &EntryView) -> Result<(), String> {
     }
 }
 
-/// The headers of a block, without their escapes.
+/// The headers of a block, without their escapes; where `--check` finds an escape at fault, as they are.
 fn headers(block: &[u8]) -> Vec<(String, String)> {
     let text = String::from_utf8_lossy(block);
     text.lines()
@@ -503,7 +504,10 @@ fn one_line(error: &dyn std::error::Error) -> String {
 }
 
 fn unescaped(text: &str) -> String {
-    text.to_owned()
+    match wire::unescape(Escapes::Four, text.as_bytes()) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => text.to_owned(),
+    }
 }
 
 fn open(data_dir: &Path) -> Result<Box<dyn Store>, Failure> {
