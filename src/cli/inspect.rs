@@ -513,3 +513,6 @@ fn unescaped(text: &str) -> String {
 fn open(data_dir: &Path) -> Result<Box<dyn Store>, Failure> {
     Err(Failure::NoStore(data_dir.to_owned()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,5 +252,7 @@ limits! {
     disk_free_bytes_min[MIB, TIB],
     commit_bytes_max[KIB, GIB],
     unflushed_bytes_max[KIB, TIB],
+    compaction_garbage_bytes_min[KIB, TIB],
+    compaction_chunk_count_slack[1, COUNT_MAX],
     body_cache_bytes_max[MIB, TIB],
 }
