@@ -1,11 +1,67 @@
-//! The runtime: the only floor with IO, a clock, entropy and threads (being built).
+//! The runtime: the only floor with IO, a clock, entropy and threads. It drives the machines below it and knows nothing
+//! of protocol, queues or files.
+//!
+//! ```text
+//!   worker threads (tokio)                 the core             committer (one thread)
+//!   connection: socket <-> session  --->   one Mutex    <---    wait_batch, append, flush,
+//!   (requests, written, events)            one call a           handle_durable; wakes those
+//!                                          socket read          who wait for the Seq
+//!         |  a body chunk that is not cached
+//!         v
+//!   readers (at most 4 blocking threads): Store::body
+//! ```
+//!
+//! # Locks, and who may block where
+//! - There are two locks, the core's and the body cache's. Both are held for memory work only: nothing is awaited,
+//!   read, written, logged or woken under them, and neither is taken under the other.
+//! - Worker threads never block: sockets, timers, readers and budgets are awaited.
+//! - The committer blocks in `append` and `flush`, holding nothing. Readers block in `Store::body`, holding nothing
+//!   but their permit.
+//!
+//! # Why nothing waits in a circle
+//! - The core never waits: it is called, and its outputs are drained by the caller. A batch is pulled by the committer.
+//! - A socket is not read for three reasons. The backlog of unflushed bytes: the committer drains it with nobody's help.
+//!   Room for a long body: those who hold room wait for nothing but their own peer, whose progress is watched, and
+//!   those who wait hold none. Receipts that the peer does not read: its own doing, and bounded in time.
+//!   A full output stops deliveries, not reading, so ACKs are always read.
+//! - Whoever waits for a Seq is noted under the core's lock, under which the committer reports it: no wake is lost.
+//! - A failed append or flush ends the process ([`exit`]) before anybody is told of durability.
+//!
+//! # Invariants
+//! - No receipt leaves before [`core::Core::durable`] has reached its gate: the session is handed no other number.
+//! - A connection's place in the core ends with its task, however that ends.
+//!
+//! # Not here
+//! What a frame means (`session`), what is delivered to whom (`broker`), bytes on disk (`store`).
+
+mod allocator;
+mod bodies;
+mod clock;
+mod committer;
+mod connection;
+mod core;
+mod error;
+mod exit;
+mod room;
+mod server;
+mod stats;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use crate::base::{Epoch, Limits};
-use crate::store::StoreError;
+use crate::store::{SledOptions, SledStore};
+
+use self::clock::Clock;
+use self::room::RoomKeeper;
+
+pub use self::error::RunError;
+pub use self::server::Running;
+pub use self::stats::StatsView;
 
 /// What `serve` needs to know.
 #[derive(Debug, Clone)]
@@ -68,46 +124,77 @@ pub enum ExitReason {
     Interrupted,
 }
 
-/// Why a broker did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The store could not be opened or read.
-    #[error("the store cannot be opened")]
-    Store(#[source] StoreError),
-    /// An address could not be bound.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The operating system denied threads or signals.
-    #[error("{operation} failed")]
-    System {
-        /// What was tried.
-        operation: &'static str,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+/// Runs a broker until a signal stops it. Calls `started` once, when connections are accepted. To be called before the
+/// process has other threads.
+pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<ExitReason, RunError> {
+    allocator::set_up();
+    let clock = Clock::new();
+    std::fs::create_dir_all(&options.data_dir).map_err(|source| RunError::DataDir {
+        path: options.data_dir.clone(),
+        source,
+    })?;
+    let mut keeper = RoomKeeper::new(&options.data_dir, options.limits.disk_free_bytes_min);
+    // Opening a store on a full disk takes room: the ballast's, if it comes to that.
+    keeper.look();
+    let store = SledStore::create_or_open(
+        &options.data_dir,
+        SledOptions {
+            cache_bytes: SledOptions::CACHE_BYTES,
+            uuid: uuid::Uuid::new_v4().into_bytes(),
+        },
+    )
+    .map_err(RunError::Store)?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(options.worker_count.max(1))
+        .thread_name("worker")
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::System {
+            operation: "starting worker threads",
+            source,
+        })?;
+    let reason = runtime.block_on(async {
+        let mut terminate = listen_for(SignalKind::terminate())?;
+        let mut interrupt = listen_for(SignalKind::interrupt())?;
+        let (running, facts) = Running::start_since(clock, keeper, Arc::new(store), &options)?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            listen = ?facts.listen,
+            data_dir = %facts.data_dir.display(),
+            epoch = facts.epoch.0,
+            queue_count = facts.queue_count,
+            message_count = facts.message_count,
+            message_bytes = facts.message_bytes,
+            recovery_ms = facts.recovery.as_millis(),
+            "started"
+        );
+        started(&facts);
+        let reason = first_of(&mut terminate, &mut interrupt).await;
+        tracing::info!(?reason, "stopping");
+        let impatience = tokio::spawn(async move {
+            first_of(&mut terminate, &mut interrupt).await;
+            exit::impatiently();
+        });
+        running.stop().await;
+        impatience.abort();
+        Ok(reason)
+    })?;
+    // A reader that hangs in the store must not keep a broker that has ended.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(reason)
 }
 
-impl RunError {
-    /// The exit code of the process.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Store(StoreError::InUse(_)) => 5,
-            Self::Store(StoreError::Append { .. } | StoreError::Flush { .. } | StoreError::Poisoned) => 3,
-            Self::Store(_) => 4,
-            Self::Listen { .. } | Self::System { .. } => 1,
-        }
+fn listen_for(kind: SignalKind) -> Result<Signal, RunError> {
+    signal(kind).map_err(|source| RunError::System {
+        operation: "listening for signals",
+        source,
+    })
+}
+
+async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) -> ExitReason {
+    tokio::select! {
+        _ = terminate.recv() => ExitReason::Terminated,
+        _ = interrupt.recv() => ExitReason::Interrupted,
     }
-}
-
-/// Runs a broker until a signal stops it. Calls `started` once, when connections are accepted. To be called first
-/// thing in the process, before it has other threads.
-pub fn run(_options: ServeOptions, _started: impl FnOnce(&Started)) -> Result<ExitReason, RunError> {
-    unimplemented!("runtime")
 }
