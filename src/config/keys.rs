@@ -254,5 +254,6 @@ limits! {
     unflushed_bytes_max[KIB, TIB],
     compaction_garbage_bytes_min[KIB, TIB],
     compaction_chunk_count_slack[1, COUNT_MAX],
+    compaction_waste_bytes_min[KIB, TIB],
     body_cache_bytes_max[MIB, TIB],
 }
