@@ -108,7 +108,7 @@ pub(super) struct Measured {
     /// The broker before and after.
     pub(super) usage: Option<(Usage, Usage)>,
     pub(super) rss_bytes_peak: u64,
-    /// CPU of this process in the same time.
+    /// CPU of the load in the same time.
     pub(super) own_cpu_s: f64,
     /// What the verifier has seen; not finished, since another run may deliver the rest.
     pub(super) verifier: Verifier,
