@@ -13,6 +13,9 @@ mod report;
 mod sink;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -38,7 +38,10 @@ pub(super) fn usage(pid: u32) -> Option<Usage> {
 /// CPU seconds of the calling thread so far: the load runs on one, beside which there may be a sink's.
 pub(super) fn own_cpu_s() -> f64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    text.split_ascii_whitespace().next().and_then(|ns| ns.parse().ok()).map_or(0.0, |ns: f64| ns / 1e9)
+    text.split_ascii_whitespace()
+        .next()
+        .and_then(|ns| ns.parse().ok())
+        .map_or(0.0, |ns: f64| ns / 1e9)
 }
 
 /// The process that listens at this address on this machine, if it can be found.

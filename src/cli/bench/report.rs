@@ -116,7 +116,7 @@ impl Report {
         faults: Faults,
     ) -> Self {
         let seconds = measured.elapsed.as_secs_f64();
-        let millions = (messages as f64 / 1e6).max(f64::MIN_POSITIVE);
+        let millions = messages.max(1) as f64 / 1e6;
         let broker = measured.usage.zip(plan.pid).map(|((before, after), pid)| {
             let written_bytes = after.written_bytes - before.written_bytes;
             let cpu_s = after.cpu_s - before.cpu_s;
