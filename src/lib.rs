@@ -13,4 +13,5 @@ pub mod port;
 pub mod runtime;
 pub mod session;
 pub mod store;
+pub mod telemetry;
 pub mod wire;

@@ -66,6 +66,8 @@ pub struct Limits {
     pub compaction_garbage_bytes_min: u64,
     /// Index chunks are compacted when there are more of them than twice what is needed, and this many.
     pub compaction_chunk_count_slack: u64,
+    /// Live bodies are moved out of sparse slots when more bytes of the slots are waste than live, and at least this many.
+    pub compaction_waste_bytes_min: u64,
     /// Chunks of recently written or read bodies kept in memory, in all.
     pub body_cache_bytes_max: usize,
 }
@@ -106,6 +108,7 @@ impl Default for Limits {
             unflushed_bytes_max: 8 * MIB,
             compaction_garbage_bytes_min: 16 * MIB as u64,
             compaction_chunk_count_slack: 65_536,
+            compaction_waste_bytes_min: 64 * MIB as u64,
             body_cache_bytes_max: 64 * MIB,
         }
     }

@@ -20,7 +20,7 @@ use crate::journal::{
     Batch, CHUNK_BYTES_MAX, ChunkWrite, Enqueued, Fact, IndexSize, Item, Meta, Place, QueueName,
 };
 
-use super::queue::QueueNo;
+use super::queue::{EntryBytes, QueueNo};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -76,6 +76,10 @@ struct Slot {
     chunk: ChunkNo,
     /// Entries whose bytes are here.
     live: u32,
+    /// Their bytes; what two entries share counts for both.
+    live_bytes: u32,
+    /// Bytes written to it, as far as is known: after recovery, up to the end of the last entry that is live.
+    filled: u32,
 }
 
 /// What is known of one index chunk.
@@ -180,9 +184,18 @@ impl Ledger {
     }
 
     /// Counts one live entry that was found.
-    pub(super) fn recover_live(&mut self, home: Seq, slots: impl Iterator<Item = SlotNo>) {
+    pub(super) fn recover_live(&mut self, home: Seq, bytes: &EntryBytes, len: u32) {
         self.record(home).expect("the entry came from this chunk").live += 1;
-        slots.for_each(|slot| self.slot_mut(slot).live += 1);
+        let end = match bytes {
+            EntryBytes::Stored { offset, .. } => offset + len,
+            EntryBytes::Extent(_) | EntryBytes::Memory(_) => len,
+        };
+        for no in bytes.slots() {
+            let slot = self.slot_mut(no);
+            slot.live += 1;
+            slot.live_bytes = slot.live_bytes.saturating_add(len);
+            slot.filled = slot.filled.max(end);
+        }
     }
 
     /// Ends recovery: a new term begins behind `last`.
@@ -246,6 +259,16 @@ impl Ledger {
         self.open.seq
     }
 
+    /// What a receipt must wait for if something has just been stated: the batch being filled, unless it is empty and so
+    /// may never be committed.
+    pub(super) fn gate(&self) -> Seq {
+        if self.is_open_empty() {
+            Seq(0)
+        } else {
+            self.open.seq
+        }
+    }
+
     pub(super) fn durable(&self) -> Seq {
         self.durable
     }
@@ -298,7 +321,7 @@ impl Ledger {
         filling.payload.extend_from_slice(bytes);
         self.open.chunk_bytes += bytes.len();
         let chunk = filling.place;
-        self.slot_mut(chunk.slot).live += 1;
+        self.slot_mut(chunk.slot).add(bytes.len());
         Place::Chunk { chunk, offset }
     }
 
@@ -312,7 +335,7 @@ impl Ledger {
         while !rest.is_empty() {
             let payload = rest.split_to(rest.len().min(CHUNK_BYTES_MAX));
             let place = self.take_slot();
-            self.slot_mut(place.slot).live += 1;
+            self.slot_mut(place.slot).add(payload.len());
             self.open.chunk_bytes += payload.len();
             self.open.chunks.push(ChunkWrite { place, payload });
             places.push(place);
@@ -322,12 +345,11 @@ impl Ledger {
     }
 
     /// One more entry refers to bytes that are already placed.
-    pub(super) fn share(&mut self, place: &Place) {
-        match place {
-            Place::Chunk { chunk, .. } => self.slot_mut(chunk.slot).live += 1,
-            Place::Extent(chunks) => chunks
-                .iter()
-                .for_each(|chunk| self.slot_mut(chunk.slot).live += 1),
+    pub(super) fn share(&mut self, bytes: &EntryBytes, len: u32) {
+        for no in bytes.slots() {
+            let slot = self.slot_mut(no);
+            slot.live += 1;
+            slot.live_bytes = slot.live_bytes.saturating_add(len);
         }
     }
 
@@ -338,7 +360,10 @@ impl Ledger {
             slot
         });
         let chunk = ChunkNo(self.take_id());
-        *self.slot_mut(slot) = Slot { chunk, live: 0 };
+        *self.slot_mut(slot) = Slot {
+            chunk,
+            ..Slot::default()
+        };
         ChunkRef { slot, chunk }
     }
 
@@ -447,10 +472,11 @@ impl Ledger {
     }
 
     /// An entry's bytes are needed no more; its slots are free once the open batch is durable.
-    pub(super) fn release(&mut self, slots: impl Iterator<Item = SlotNo>) {
-        for no in slots {
+    pub(super) fn release(&mut self, bytes: &EntryBytes, len: u32) {
+        for no in bytes.slots() {
             let slot = self.slot_mut(no);
             slot.live -= 1;
+            slot.live_bytes = slot.live_bytes.saturating_sub(len);
             let filling = self
                 .open
                 .filling
@@ -648,6 +674,34 @@ impl Ledger {
         given
     }
 
+    /// Slots whose live bytes should be moved so that they are free: sparse ones while more of the pool is waste than
+    /// live, and those behind the middle of a pool that is mostly free, so that it can shrink. Ascending, up to `count_max`.
+    pub(super) fn sparse_slots(&self, waste_bytes_min: u64, count_max: usize) -> Vec<SlotNo> {
+        let filling = self.open.filling.as_ref().map(|filling| filling.place.slot);
+        let live = || {
+            (0..)
+                .map(SlotNo)
+                .zip(&self.slots)
+                .filter(|(no, slot)| slot.live > 0 && Some(*no) != filling)
+        };
+        let (mut waste_bytes, mut live_bytes, mut live_count) = (0_u64, 0_u64, 0_usize);
+        for (_, slot) in live() {
+            waste_bytes += u64::from(slot.filled.saturating_sub(slot.live_bytes));
+            live_bytes += u64::from(slot.live_bytes);
+            live_count += 1;
+        }
+        let far = (self.slots.len() > 4 * live_count + 4096).then_some(2 * live_count + 1024);
+        let sparse = waste_bytes > live_bytes.max(waste_bytes_min);
+        live()
+            .filter(|(no, slot)| {
+                far.is_some_and(|far| no.0 as usize >= far)
+                    || (sparse && u64::from(slot.live_bytes) * 2 < u64::from(slot.filled))
+            })
+            .map(|(no, _)| no)
+            .take(count_max)
+            .collect()
+    }
+
     /// For people and tests.
     pub(super) fn figures(&self) -> LedgerView {
         LedgerView {
@@ -659,6 +713,15 @@ impl Ledger {
             durable: self.durable,
             epoch: self.epoch,
         }
+    }
+}
+
+impl Slot {
+    fn add(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).expect("a chunk is small");
+        self.live += 1;
+        self.live_bytes += bytes;
+        self.filled += bytes;
     }
 }
 

@@ -18,6 +18,7 @@ mod ledger;
 mod peer;
 mod queue;
 mod recovery;
+mod relocation;
 mod request;
 mod settle;
 mod topic;
@@ -36,6 +37,7 @@ use queue::{Queue, QueueNo, SubRef};
 
 pub use ledger::LedgerView;
 pub use recovery::Recovery;
+use relocation::Relocation;
 pub use view::{Counters, EntryView, Notice, QueueView};
 
 /// See the module's text.
@@ -64,6 +66,7 @@ pub struct Broker {
     transient_count: u64,
     staged_bytes: usize,
     room: bool,
+    relocation: Relocation,
 }
 
 /// Index chunks dropped and entries stated again with an ordinary commit, and by an idle tick.
@@ -126,6 +129,7 @@ impl Broker {
     /// Does what time demands; called about once a second, also when nothing else happens.
     pub fn handle_tick(&mut self, now: Now) {
         self.notice_stuck(now);
+        self.relocate();
         if self.ledger.unflushed_bytes() == 0 && self.ledger.is_open_empty() && self.room {
             self.tend(TEND_TICK);
             if self.ledger.is_open_empty() && self.ledger.shrink_pool(SHRINK_TICK) > 0 {

@@ -7,6 +7,7 @@ use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered};
 
 use super::ledger::{Ledger, Run};
 use super::queue::{Entry, EntryBytes, QueueNo};
+use super::relocation::Relocation;
 use super::{Broker, Counters};
 
 /// Rebuilds a [`Broker`] from the index chunks of the journal, handed over in the order of Seq.
@@ -39,6 +40,7 @@ impl Recovery {
             transient_count: 0,
             staged_bytes: 0,
             room: true,
+            relocation: Relocation::default(),
         };
         Self {
             broker,
@@ -147,7 +149,7 @@ impl Recovery {
         let broker = &mut self.broker;
         for queue in broker.queues.iter().flatten() {
             for (_, entry) in queue.entries.iter() {
-                broker.ledger.recover_live(entry.home, entry.bytes.slots());
+                broker.ledger.recover_live(entry.home, &entry.bytes, entry.len);
             }
         }
         broker

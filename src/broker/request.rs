@@ -358,7 +358,7 @@ impl Broker {
             })
             .collect();
         self.ledger.keep_open(true);
-        let seq = self.ledger.seq();
+        let mut topics = Vec::new();
         for (step, place) in transaction.steps.into_iter().zip(places) {
             match step {
                 Step::Send {
@@ -368,47 +368,51 @@ impl Broker {
                     ..
                 } => {
                     let message = self.message_id();
-                    match place {
-                        Some(place) => {
-                            let item = Item {
-                                header_len,
-                                len: u32::try_from(bytes.len()).expect("a frame is under 4 GiB"),
-                            };
-                            let no = self.open_queue(&name);
-                            self.counters.enqueued_count += 1;
-                            let accepted_at_ms = now.wall_ms;
-                            self.enqueue(
-                                no,
-                                &Enqueue {
-                                    message,
-                                    accepted_at_ms,
-                                    place,
-                                    item,
-                                    fields: Vec::new(),
-                                },
-                            );
-                        }
-                        None => self.deferred.push_back((
-                            seq,
+                    let Some(place) = place else {
+                        topics.push((
                             name,
                             TopicMessage {
                                 message,
                                 bytes,
                                 header_len,
                             },
-                        )),
-                    }
+                        ));
+                        continue;
+                    };
+                    let item = Item {
+                        header_len,
+                        len: u32::try_from(bytes.len()).expect("a frame is under 4 GiB"),
+                    };
+                    let no = self.open_queue(&name);
+                    self.counters.enqueued_count += 1;
+                    self.enqueue(
+                        no,
+                        &Enqueue {
+                            message,
+                            accepted_at_ms: now.wall_ms,
+                            place,
+                            item,
+                            fields: Vec::new(),
+                        },
+                    );
                 }
-                Step::Settle { tags, accepted } => tags
-                    .into_iter()
-                    .for_each(|tag| self.conclude(session, tag, accepted, now)),
+                Step::Settle { tags, accepted } => {
+                    tags.into_iter()
+                        .for_each(|tag| self.conclude(session, tag, accepted, now));
+                }
             }
         }
         self.ledger.keep_open(false);
         self.counters.committed_count += 1;
-        // Topic messages wait for this batch, so there must be one.
-        self.ledger.want_batch();
-        Ok(seq)
+        let gate = self.ledger.gate();
+        for (name, message) in topics {
+            // Nobody sees a part of a transaction that may yet be lost.
+            match gate {
+                Seq(0) => self.publish(&name, message, now),
+                gate => self.deferred.push_back((gate, name, message)),
+            }
+        }
+        Ok(gate)
     }
 
     /// Gives back what an aborted transaction staged: its deliveries are held by the client again.
@@ -452,7 +456,6 @@ impl Broker {
             None => return Ok(Seq(0)),
             Some(tags) => tags,
         };
-        let seq = self.ledger.seq();
         let Some(tx) = settle.tx else {
             match tags {
                 Tags::One(tag) => self.conclude(session, tag, settle.accepted, now),
@@ -460,8 +463,7 @@ impl Broker {
                     .into_iter()
                     .for_each(|tag| self.conclude(session, tag, settle.accepted, now)),
             }
-            // A dead-lettered transient message is placed first, which may have closed the batch that was open.
-            return Ok(self.ledger.seq().max(seq));
+            return Ok(self.ledger.gate());
         };
         let tags = match tags {
             Tags::One(tag) => vec![tag],

@@ -73,7 +73,7 @@ impl Broker {
         }
         self.ledger.state_settled(queue.settled.1, sequence);
         self.ledger.forget(entry.home);
-        self.ledger.release(entry.bytes.slots());
+        self.ledger.release(&entry.bytes, entry.len);
         Some(entry)
     }
 
@@ -118,7 +118,11 @@ impl Broker {
 
     /// Settles an entry and enqueues its message in the dead-letter queue, in one batch and without a second body.
     fn move_to_dead_letters(&mut self, no: QueueNo, sequence: u64) {
-        let queue = self.queue(no).expect("its entry was just seen");
+        let queue = self
+            .queues
+            .get(no.0 as usize)
+            .and_then(Option::as_ref)
+            .expect("its entry was just seen");
         let origin = Arc::clone(&queue.name);
         let entry = queue.entries.get(sequence).expect("it was just seen");
         let place = match &entry.bytes {
@@ -130,7 +134,7 @@ impl Broker {
                 let place = stored
                     .place(|slot| self.ledger.chunk_in(slot))
                     .expect("it is stored");
-                self.ledger.share(&place);
+                self.ledger.share(stored, entry.len);
                 place
             }
         };

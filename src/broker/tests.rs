@@ -320,3 +320,72 @@ fn one_kept_message_keeps_log_and_pool_flat() {
     world.subscribe(1, "kept", AckMode::Auto, 10);
     assert_eq!(world.bodies(), ["kept"]);
 }
+
+#[test]
+fn bodies_move_out_of_sparse_slots() {
+    let mut world = World::new(Limits {
+        compaction_waste_bytes_min: 100_000,
+        ..Limits::default()
+    });
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10_000);
+    for n in 0..1_000 {
+        world.send("a", &format!("{n:01000}"), None);
+    }
+    world.commit();
+    for (n, (delivery, _)) in world.deliveries().into_iter().enumerate() {
+        if n % 20 > 0 {
+            world.settle(delivery.tag, true, None);
+        }
+    }
+    world.broker.handle_close(S, NOW);
+    world.broker.handle_open(S);
+    world.commit();
+    let before = world.broker.ledger();
+    for _ in 0..20 {
+        world.broker.handle_tick(NOW);
+        while let Some(chunk) = world.broker.poll_relocation() {
+            let payload = world.bodies[&chunk.slot.0].1.clone();
+            world.broker.handle_relocated(chunk, &payload);
+        }
+        world.commit();
+    }
+    let after = world.broker.ledger();
+    assert!(before.slot_count - before.free_slot_count > 40, "{before:?}");
+    assert!(after.slot_count - after.free_slot_count < 6, "{after:?}");
+    world.restart();
+    world.subscribe(1, "a", AckMode::Auto, 10_000);
+    let expected: Vec<String> = (0..1_000).step_by(20).map(|n| format!("{n:01000}")).collect();
+    assert_eq!(world.bodies(), expected);
+}
+
+#[test]
+fn an_answer_that_records_nothing_waits_for_nothing() {
+    let mut world = World::new(Limits::default());
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10);
+    let applied = world.ask(|requests| send(requests, "a", "in memory", false, None));
+    assert_eq!(applied.gate, Seq(0));
+    let tag = world.deliveries()[0].0.tag;
+    assert_eq!(
+        world.settle(tag, true, None),
+        Applied {
+            done: 1,
+            gate: Seq(0),
+            refusal: None
+        }
+    );
+    let tx = TxNo(1);
+    let applied = world.ask(|requests| {
+        requests
+            .list
+            .extend([Request::Begin { tx }, Request::Commit { tx }])
+    });
+    assert_eq!(
+        applied,
+        Applied {
+            done: 2,
+            gate: Seq(0),
+            refusal: None
+        }
+    );
+    assert!(!world.broker.has_batch());
+}

@@ -13,7 +13,7 @@ fn golden_bytes() {
     let expect = b"STFD\x01\x01\x02\x00\x4d\0\0\0\0\0\0\0\x03\0\0\0";
     let bytes = sealed(b"abc");
     assert_eq!(bytes.get(..20), Some(&expect[..]));
-    assert_eq!(bytes.get(20..), Some(&b"\x70\x17\xd0\x6fabc"[..]), "{bytes:x?}");
+    assert_eq!(bytes.get(20..), Some(&b"\xd1\xa3\x4f\x82abc"[..]), "{bytes:x?}");
     let frame = Frame {
         part: 2,
         number: 77,
