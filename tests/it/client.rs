@@ -71,18 +71,29 @@ impl Client {
     }
 
     pub(crate) fn ack(&mut self, message: &Frame, receipt: &str) {
-        self.send(format!("ACK\nid:{}\nreceipt:{receipt}\n\n\0", message.header("ack")));
+        self.send(format!(
+            "ACK\nid:{}\nreceipt:{receipt}\n\n\0",
+            message.header("ack")
+        ));
         self.expect_receipt(receipt);
     }
 
     pub(crate) fn expect_receipt(&mut self, receipt: &str) {
         let frame = self.frame();
-        assert_eq!((frame.command.as_str(), frame.header("receipt-id")), ("RECEIPT", receipt), "{frame:?}");
+        assert_eq!(
+            (frame.command.as_str(), frame.header("receipt-id")),
+            ("RECEIPT", receipt),
+            "{frame:?}"
+        );
     }
 
     pub(crate) fn expect_message(&mut self, body: &str) -> Frame {
         let frame = self.frame();
-        assert_eq!((frame.command.as_str(), frame.text()), ("MESSAGE", body), "{frame:?}");
+        assert_eq!(
+            (frame.command.as_str(), frame.text()),
+            ("MESSAGE", body),
+            "{frame:?}"
+        );
         frame
     }
 
@@ -119,7 +130,10 @@ impl Client {
             let mut buffer = vec![0; 64 * 1024];
             let count = self.stream.read(&mut buffer).unwrap();
             if count == 0 {
-                assert!(self.unread.iter().all(|byte| *byte == b'\n'), "the stream ends within a frame");
+                assert!(
+                    self.unread.iter().all(|byte| *byte == b'\n'),
+                    "the stream ends within a frame"
+                );
                 return None;
             }
             self.unread.extend_from_slice(&buffer[..count]);
@@ -128,7 +142,9 @@ impl Client {
 
     /// Whether nothing comes for a little while. Where nothing must come, it proves little; it never fails falsely.
     pub(crate) fn is_silent(&mut self) -> bool {
-        self.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        self.stream
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
         let mut byte = [0];
         let silent = self.unread.is_empty() && self.stream.peek(&mut byte).is_err();
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -137,7 +153,10 @@ impl Client {
 }
 
 pub(crate) fn send_frame(queue: &str, body: &[u8], receipt: &str) -> Vec<u8> {
-    let mut frame = format!("SEND\ndestination:/queue/{queue}\ncontent-length:{}\n", body.len());
+    let mut frame = format!(
+        "SEND\ndestination:/queue/{queue}\ncontent-length:{}\n",
+        body.len()
+    );
     if !receipt.is_empty() {
         frame.push_str(&format!("receipt:{receipt}\n"));
     }
@@ -169,6 +188,10 @@ fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
     let end = rest.get(len)?;
     assert_eq!(*end, 0);
     let body = rest[..len].to_vec();
-    let frame = Frame { command, headers, body };
+    let frame = Frame {
+        command,
+        headers,
+        body,
+    };
     Some((frame, body_start + len + 1))
 }

@@ -40,7 +40,12 @@ fn child_whose_store_fails() {
 
 fn ends_with_its_code(planned: &str) {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "faults::child_whose_store_fails", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "faults::child_whose_store_fails",
+            "--ignored",
+            "--nocapture",
+        ])
         .env(PLANNED, planned)
         .output()
         .unwrap();

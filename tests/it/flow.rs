@@ -23,7 +23,11 @@ fn a_body_at_the_limit_passes_and_one_over_does_not() {
     client.expect_receipt("behind");
     client.subscribe("large", "client-individual", "");
     let message = client.frame();
-    assert!(message.body == body, "{} bytes came back, or others", message.body.len());
+    assert!(
+        message.body == body,
+        "{} bytes came back, or others",
+        message.body.len()
+    );
     let small = client.expect_message("small, behind it");
     client.ack(&message, "1");
     client.ack(&small, "2");
@@ -220,7 +224,9 @@ fn a_peer_that_only_closed_its_side_gets_its_receipts() {
     client.stream.shutdown(std::net::Shutdown::Write).unwrap();
     client.expect_receipt("r");
     client.expect_end();
-    server.await_stats("the count", |stats| stats.lost_count == 1 && stats.connection_count == 0);
+    server.await_stats("the count", |stats| {
+        stats.lost_count == 1 && stats.connection_count == 0
+    });
 }
 
 #[test]

@@ -34,7 +34,10 @@ fn a_stop_answers_what_is_due_and_says_why() {
     server.wait(stopping);
     server.start_again();
     let message_count = server.started().message_count;
-    assert!(message_count >= receipt_count, "{message_count} of {receipt_count} confirmed are there");
+    assert!(
+        message_count >= receipt_count,
+        "{message_count} of {receipt_count} confirmed are there"
+    );
 }
 
 #[test]
@@ -66,7 +69,10 @@ fn an_address_in_use_is_named() {
     let refused = Running::start(Arc::new(MemoryStore::new([0; 16])), &options);
     match refused.map(|_| ()) {
         Err(error @ RunError::Listen { .. }) => {
-            assert_eq!(error.to_string(), format!("cannot listen on {}", server.address()));
+            assert_eq!(
+                error.to_string(),
+                format!("cannot listen on {}", server.address())
+            );
             assert_eq!(error.exit_code(), 1);
         }
         other => panic!("{other:?}"),

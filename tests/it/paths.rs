@@ -13,7 +13,10 @@ fn stays_what_it_was(mut server: Server) {
     producer.disconnect();
 
     server.restart();
-    assert_eq!((server.started().queue_count, server.started().message_count), (1, 100));
+    assert_eq!(
+        (server.started().queue_count, server.started().message_count),
+        (1, 100)
+    );
     let mut consumer = server.client();
     consumer.subscribe("orders", "client-individual", "");
     for number in 0..100 {
@@ -70,7 +73,10 @@ fn two_consumers_share_and_what_one_leaves_goes_to_the_other() {
     // Without a word: the socket is gone, and what it held is released at once.
     drop(first);
     let again = second.expect_message(of_first.text());
-    assert_eq!((again.header("redelivered"), again.header("delivery-count")), ("true", "2"));
+    assert_eq!(
+        (again.header("redelivered"), again.header("delivery-count")),
+        ("true", "2")
+    );
     second.ack(&again, "done");
     second.disconnect();
 }
@@ -108,7 +114,10 @@ fn a_transaction_is_whole() {
     client.expect_receipt("committed");
     client.disconnect();
     server.restart();
-    assert_eq!((server.started().queue_count, server.started().message_count), (1, 1));
+    assert_eq!(
+        (server.started().queue_count, server.started().message_count),
+        (1, 1)
+    );
     let mut client = server.client();
     client.subscribe("out", "auto", "");
     client.expect_message("two");

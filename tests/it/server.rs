@@ -125,7 +125,11 @@ impl Server {
     pub(crate) fn await_stats(&self, what: &str, done: impl Fn(&StatsView) -> bool) {
         let start = Instant::now();
         while !done(&self.stats()) {
-            assert!(start.elapsed() < PATIENCE, "waiting for {what}: {:?}", self.stats());
+            assert!(
+                start.elapsed() < PATIENCE,
+                "waiting for {what}: {:?}",
+                self.stats()
+            );
             std::thread::yield_now();
         }
     }

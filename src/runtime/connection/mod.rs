@@ -51,8 +51,8 @@ use self::reservation::Reservation;
 use super::bodies::Bodies;
 use super::clock::Clock;
 use super::core::{Core, Seat, Step};
-use super::exit;
 use super::stats::Stats;
+use super::{entropy, exit};
 
 pub(crate) use self::reservation::Budget;
 
@@ -212,7 +212,11 @@ impl Connection {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>, input: &mut Vec<u8>) -> Poll<CloseReason> {
-        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !self
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             self.waker = Some(cx.waker().clone());
             self.seat.set_waker(cx.waker().clone());
         }
@@ -301,7 +305,8 @@ impl Connection {
         let bytes = input.get(..kept + count).unwrap_or_default();
         let taken = self.feed(bytes, now);
         self.rest.clear();
-        self.rest.extend_from_slice(bytes.get(taken..).unwrap_or_default());
+        self.rest
+            .extend_from_slice(bytes.get(taken..).unwrap_or_default());
         Ok(true)
     }
 
@@ -342,7 +347,9 @@ impl Connection {
                 self.rest_unread = taken < bytes.len();
                 return taken;
             }
-            let count = self.session.handle_bytes(bytes.get(taken..).unwrap_or_default(), now);
+            let count = self
+                .session
+                .handle_bytes(bytes.get(taken..).unwrap_or_default(), now);
             taken += count;
             let announced = self.session.body_bytes_announced();
             self.reservation.follow(count, announced, &self.shared.receiving);
@@ -412,19 +419,15 @@ impl Connection {
             self.session.handle_evicted(refusal, now);
         }
         let held = self.life != Life::Open;
-        let filled = self.deliveries.fill(
-            held,
-            &mut self.session,
-            &mut self.output,
-            &self.shared.bodies,
-            cx,
-        );
+        let filled = self
+            .deliveries
+            .fill(held, &mut self.session, &mut self.output, &self.shared.bodies, cx);
         match filled {
             Ok(()) => {}
             Err(Fault { place, error, torn }) => {
                 self.deliveries.clear();
                 self.faulty = true;
-                let incident = uuid::Uuid::new_v4().to_string();
+                let incident = entropy::incident();
                 tracing::error!(
                     session = self.seat.session().0,
                     code = error.code(),
