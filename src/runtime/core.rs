@@ -334,10 +334,11 @@ impl Seat {
         let applied = step
             .requests
             .map(|requests| broker.handle_requests(session, requests, now));
-        if let Some(gate) = applied.map(|applied| applied.gate) {
-            if gate > self.core.durable() && self.link.gate.swap(gate.0, Ordering::Relaxed) != gate.0 {
-                gates.push_back((gate, session));
-            }
+        if let Some(gate) = applied.map(|applied| applied.gate)
+            && gate > self.core.durable()
+            && self.link.gate.swap(gate.0, Ordering::Relaxed) != gate.0
+        {
+            gates.push_back((gate, session));
         }
         if step.event_count_max > 0 {
             broker.poll_events(session, step.event_count_max, events);

@@ -40,7 +40,7 @@ impl Store for Even {
 
     fn body(&self, place: ChunkRef) -> Result<Bytes, StoreError> {
         self.read_count.fetch_add(1, Ordering::Relaxed);
-        if place.slot.0 % 2 == 0 {
+        if place.slot.0.is_multiple_of(2) {
             Ok(vec![place.slot.0 as u8; 10].into())
         } else {
             Err(StoreError::Gone(place))

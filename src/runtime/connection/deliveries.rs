@@ -256,12 +256,17 @@ impl Deliveries {
     ) -> Option<Tag> {
         let begun: usize = pieces.iter().map(|piece| piece.len()).sum();
         let before = output.bytes.len();
-        session.handle_delivery(delivery, pieces, &mut output.bytes);
+        // To the session, as if the message ended here.
+        let beginning = Delivery {
+            len: u32::try_from(begun).expect("a part is shorter than the whole"),
+            ..delivery.clone()
+        };
+        session.handle_delivery(&beginning, pieces, &mut output.bytes);
         let left = (delivery.len as usize).saturating_sub(begun);
         if left == 0 || output.bytes.len() == before {
             return Some(delivery.tag);
         }
-        // The session ends what it is given as a frame; this one goes on.
+        // It ended the frame with it; but this one goes on.
         let end = output.bytes.pop();
         assert_eq!(end, Some(0), "a frame ends with NUL");
         self.long = Some(Long {
