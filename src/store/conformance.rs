@@ -76,7 +76,6 @@ macro_rules! suite {
         }
     };
 }
-pub(super) use suite;
 
 pub(super) const UUID: [u8; 16] = *b"0123456789abcdef";
 
@@ -117,8 +116,26 @@ impl Script {
         self.batches.last_mut().unwrap()
     }
 
+    pub(super) fn first(&self) -> &Batch {
+        self.batches.first().unwrap()
+    }
+
     pub(super) fn last(&self) -> &Batch {
         self.batches.last().unwrap()
+    }
+
+    /// Live bodies that are refused. Panics on one that is wrong.
+    pub(super) fn broken_bodies<S: Store>(&self, store: &S) -> Vec<StoreError> {
+        let writes = self.batches.iter().flat_map(|batch| &batch.chunks);
+        let live: BTreeMap<_, _> = writes.map(|write| (write.place.slot, write)).collect();
+        let mut broken = Vec::new();
+        for write in live.values() {
+            match store.body(write.place) {
+                Ok(found) => assert_eq!(found, write.payload),
+                Err(error) => broken.push(error),
+            }
+        }
+        broken
     }
 
     /// The state after the first `count` batches.

@@ -3,6 +3,7 @@
 //! ```text
 //! lock       held (flock) while the store is open
 //! format     "steadfast store, format 1, ID": written last when a store is made, "creating" until then
+//! durable    the last Seq that a flush has made durable
 //! db  conf  blobs/  snap.*   sled's
 //! ```
 //!
