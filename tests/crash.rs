@@ -7,15 +7,16 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::disallowed_methods,
     clippy::print_stdout,
     missing_docs,
     unreachable_pub,
-    reason = "this is a test"
+    reason = "a test of the real program: clocks, files and processes are real here"
 )]
 
 mod history;
 mod powercut;
-mod support;
+mod rig;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use history::{History, Kind, Load, Rules, Violation, check, drain};
 use powercut::{Disk, Mounted, Naming, Policy};
-use support::{Broker, Fault, Proxy, Rng, Settings, env_number};
+use rig::{Broker, Fault, Proxy, Rng, Settings, env_number};
 
 /// Failures that make a dead letter in these tests.
 const FAILURES_MAX: usize = 3;
@@ -63,7 +64,15 @@ impl Trial {
     fn new(dir: &Path, data_dir: &Path, seed: u64) -> Self {
         let mut settings = Settings::in_dir(dir);
         settings.data_dir = data_dir.join("data");
-        settings.config = format!("deliveries_failed_max = {FAILURES_MAX}\n");
+        // Small bounds, so that compaction and the reuse of space happen all the time.
+        settings.config = format!(
+            "[limits]\n\
+             deliveries_failed_max = {FAILURES_MAX}\n\
+             disk_free_bytes_min = 4_194_304\n\
+             compaction_garbage_bytes_min = 65_536\n\
+             compaction_chunk_count_slack = 64\n\
+             compaction_waste_bytes_min = 262_144\n"
+        );
         Self {
             settings,
             history: Arc::default(),

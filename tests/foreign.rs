@@ -8,19 +8,21 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
     missing_docs,
     unreachable_pub,
-    reason = "this is a test"
+    reason = "a test of the real program: clocks, files and processes are real here"
 )]
 
-mod support;
+mod rig;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use support::Settings;
+use rig::Settings;
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign")

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::record::{Event, History, Mode, Time, What, body_of};
-use crate::support::{Client, Frame, Rng};
+use crate::rig::{Client, Frame, Rng};
 
 /// The two queues of the workers and their transactions.
 const WORK: [&str; 2] = ["/queue/work.0", "/queue/work.1"];

@@ -6,7 +6,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::support::Rng;
+use crate::rig::Rng;
 
 /// The place of an event in the history; the only clock of the checker.
 pub type Time = usize;

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-use crate::support::Rng;
+use crate::rig::Rng;
 
 /// The number of the root directory.
 pub const ROOT: u64 = 1;
