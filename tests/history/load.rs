@@ -205,44 +205,43 @@ impl Link {
     fn send(&mut self, what: What, receipt: bool, ack: &str) -> io::Result<u64> {
         self.frame += 1;
         let frame = self.frame;
-        let (mut command, mut headers, mut body) = ("", Vec::<(&str, String)>::new(), Vec::new());
-        let mut in_tx = None;
-        match &what {
+        let (mut headers, mut body, mut in_tx) = (Vec::<(&str, String)>::new(), Vec::new(), None);
+        let command = match &what {
             What::Send { message, queue, tx } => {
-                command = "SEND";
                 headers.push(("destination", (*queue).to_owned()));
                 headers.push(("number", message.to_string()));
                 body = body_of(*message);
                 in_tx = *tx;
                 self.world.counts.sent.fetch_add(1, SeqCst);
+                "SEND"
             }
             What::Subscribe { sub, queue, mode } => {
-                command = "SUBSCRIBE";
                 headers.push(("id", sub.to_string()));
                 headers.push(("destination", (*queue).to_owned()));
                 headers.push(("ack", mode.text().to_owned()));
                 headers.push(("prefetch-count", ["1", "10", "100", "1000"][*sub as usize % 4].to_owned()));
                 self.subs.push((*sub, *mode));
+                "SUBSCRIBE"
             }
             What::Unsubscribe { sub } => {
-                command = "UNSUBSCRIBE";
                 headers.push(("id", sub.to_string()));
+                "UNSUBSCRIBE"
             }
             What::Ack { tx, .. } | What::Nack { tx, .. } => {
-                command = if matches!(what, What::Ack { .. }) { "ACK" } else { "NACK" };
                 headers.push(("id", ack.to_owned()));
                 in_tx = *tx;
+                if matches!(what, What::Ack { .. }) { "ACK" } else { "NACK" }
             }
             What::Begin { tx } | What::Commit { tx } | What::Abort { tx } => {
-                command = match what {
+                in_tx = Some(*tx);
+                match what {
                     What::Begin { .. } => "BEGIN",
                     What::Commit { .. } => "COMMIT",
                     _ => "ABORT",
-                };
-                in_tx = Some(*tx);
+                }
             }
-            What::Disconnect => command = "DISCONNECT",
-        }
+            What::Disconnect => "DISCONNECT",
+        };
         if let Some(tx) = in_tx {
             headers.push(("transaction", tx.to_string()));
         }

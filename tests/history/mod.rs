@@ -9,5 +9,5 @@ mod load;
 mod record;
 
 pub use check::{Kind, Rules, Violation, check};
-pub use load::{AUTO, Load, ORDERED, QUEUES, drain};
-pub use record::{Event, History, Mode, What, body_of};
+pub use load::{AUTO, Load, ORDERED, drain};
+pub use record::History;

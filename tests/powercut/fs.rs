@@ -14,7 +14,7 @@ use fuser::{
     ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
-use super::disk::{Disk, Op, ROOT};
+use super::disk::{Disk, Op};
 
 /// Only this mount changes the disk, so the kernel may believe what it was told.
 const TTL: Duration = Duration::from_secs(3600);

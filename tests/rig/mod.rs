@@ -1,7 +1,7 @@
 //! What the tests of the real program share: the program as a child, a STOMP client of our own that knows nothing of
 //! the broker's code, a seeded source of numbers.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
 mod broker;
 mod client;
