@@ -7,10 +7,12 @@
 pub mod base;
 pub mod broker;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod journal;
 pub mod port;
 pub mod runtime;
 pub mod session;
 pub mod store;
+pub mod telemetry;
 pub mod wire;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use codec::{DecodeError, decode_part, encode_parts};
+pub use codec::{DecodeError, decode_facts, encode_facts};
 
 use crate::base::{ChunkRef, Epoch, MessageId, Seq};
 
