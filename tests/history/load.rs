@@ -66,7 +66,10 @@ impl Load {
 
     /// The load after this one, on a broker that was started again.
     pub fn next(self, addr: SocketAddr, seed: u64) -> Self {
-        assert!(self.threads.is_empty(), "a load is stopped or joined before the next");
+        assert!(
+            self.threads.is_empty(),
+            "a load is stopped or joined before the next"
+        );
         Self::run(addr, &self.world.history, self.world.counts.clone(), seed)
     }
 
@@ -219,7 +222,10 @@ impl Link {
                 headers.push(("id", sub.to_string()));
                 headers.push(("destination", (*queue).to_owned()));
                 headers.push(("ack", mode.text().to_owned()));
-                headers.push(("prefetch-count", ["1", "10", "100", "1000"][*sub as usize % 4].to_owned()));
+                headers.push((
+                    "prefetch-count",
+                    ["1", "10", "100", "1000"][*sub as usize % 4].to_owned(),
+                ));
                 self.subs.push((*sub, *mode));
                 "SUBSCRIBE"
             }
@@ -230,7 +236,11 @@ impl Link {
             What::Ack { tx, .. } | What::Nack { tx, .. } => {
                 headers.push(("id", ack.to_owned()));
                 in_tx = *tx;
-                if matches!(what, What::Ack { .. }) { "ACK" } else { "NACK" }
+                if matches!(what, What::Ack { .. }) {
+                    "ACK"
+                } else {
+                    "NACK"
+                }
             }
             What::Begin { tx } | What::Commit { tx } | What::Abort { tx } => {
                 in_tx = Some(*tx);
@@ -255,7 +265,10 @@ impl Link {
             receipt,
             what,
         });
-        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         self.client.send(command, &headers, &body)?;
         Ok(frame)
     }
@@ -282,12 +295,17 @@ impl Link {
             frame
                 .header(name)
                 .and_then(|text| text.parse::<u64>().ok())
-                .ok_or_else(|| io::Error::other(format!("no number in the header {name} of {}", frame.command)))
+                .ok_or_else(|| {
+                    io::Error::other(format!("no number in the header {name} of {}", frame.command))
+                })
         };
         match frame.command.as_str() {
             "RECEIPT" => {
                 let frame = number("receipt-id")?;
-                self.world.history.record(Event::Receipt { conn: self.conn, frame });
+                self.world.history.record(Event::Receipt {
+                    conn: self.conn,
+                    frame,
+                });
                 self.waiting.retain(|due| *due != frame);
                 Ok(Came::Receipt)
             }
@@ -374,7 +392,10 @@ impl Link {
             }
             return;
         }
-        match self.send(What::Disconnect, true, "").and_then(|frame| self.wait_for(frame)) {
+        match self
+            .send(What::Disconnect, true, "")
+            .and_then(|frame| self.wait_for(frame))
+        {
             Ok(()) => {
                 self.world.history.record(Event::Closing { conn: self.conn });
             }
@@ -403,7 +424,10 @@ fn producer(link: &mut Link, rng: &mut Rng) -> io::Result<()> {
         if link.over() {
             return Ok(());
         }
-        let backlog = counts.sent.load(SeqCst).saturating_sub(counts.settled.load(SeqCst));
+        let backlog = counts
+            .sent
+            .load(SeqCst)
+            .saturating_sub(counts.settled.load(SeqCst));
         if backlog > BACKLOG_MAX {
             link.take(Duration::from_millis(20))?;
             continue;
@@ -458,8 +482,16 @@ fn poisonous(message: u64) -> bool {
 
 fn worker(link: &mut Link, rng: &mut Rng, home: usize) -> io::Result<()> {
     loop {
-        let queue = if rng.chance(15) { DEAD[rng.below(2)] } else { WORK[home] };
-        let mode = if rng.chance(40) { Mode::Client } else { Mode::Individual };
+        let queue = if rng.chance(15) {
+            DEAD[rng.below(2)]
+        } else {
+            WORK[home]
+        };
+        let mode = if rng.chance(40) {
+            Mode::Client
+        } else {
+            Mode::Individual
+        };
         let sub = link.subscribe(queue, mode, rng.chance(50))?;
         let rounds = if queue == WORK[home] { 400 } else { 40 };
         for _ in 0..rng.below(rounds) + 10 {
@@ -505,7 +537,11 @@ fn forward(link: &mut Link, rng: &mut Rng) -> io::Result<()> {
     let mut staged = Vec::new();
     for n in 0..=rng.below(3) {
         let counts = &link.world.counts;
-        let crowded = counts.sent.load(SeqCst).saturating_sub(counts.settled.load(SeqCst)) > BACKLOG_MAX / 2;
+        let crowded = counts
+            .sent
+            .load(SeqCst)
+            .saturating_sub(counts.settled.load(SeqCst))
+            > BACKLOG_MAX / 2;
         if !crowded || n == 0 {
             link.send_message([WORK[0], WORK[1], ORDERED][rng.below(3)], Some(tx), false)?;
         }

@@ -50,7 +50,13 @@ impl Settings {
             fs::write(&path, &self.config).unwrap();
             command.arg("--config").arg(path);
         }
-        let open = |end| File::options().create(true).append(true).open(self.log_path(end)).unwrap();
+        let open = |end| {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(self.log_path(end))
+                .unwrap()
+        };
         let (out, err) = (open("out"), open("err"));
         let from = out.metadata().unwrap().len();
         let child = command
@@ -158,7 +164,10 @@ impl Broker {
 
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be waited for").is_none()
+        self.child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
     }
 
     /// Kills it (SIGKILL) without waiting for its end.

@@ -176,13 +176,22 @@ impl SledStore {
         let durable = Durable::open(&folder, uuid)?;
         if let Some(seq) = durable.read().filter(|seq| *seq > meta.last_seq) {
             let last = meta.last_seq;
-            return Err(damaged(format!("its log ends with batch {last}, and batch {seq} had been made durable")));
+            return Err(damaged(format!(
+                "its log ends with batch {last}, and batch {seq} had been made durable"
+            )));
         }
         durable.write(meta.last_seq);
         Ok(Self::new(folder, db, file, durable, uuid, meta))
     }
 
-    fn new(folder: Folder, db: ::sled::Db, file: File, durable: Durable, uuid: [u8; 16], meta: MetaRecord) -> Self {
+    fn new(
+        folder: Folder,
+        db: ::sled::Db,
+        file: File,
+        durable: Durable,
+        uuid: [u8; 16],
+        meta: MetaRecord,
+    ) -> Self {
         let writer = Writer {
             meta,
             live: None,
