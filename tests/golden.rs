@@ -195,7 +195,9 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 fn play(scenario: &Scenario, version: &str, bytewise: bool) -> Result<(), String> {
     let mut world = World::new();
-    world.vars.insert("version".to_owned(), version.as_bytes().to_vec());
+    world
+        .vars
+        .insert("version".to_owned(), version.as_bytes().to_vec());
     let mut lines = scenario
         .lines
         .iter()
@@ -330,12 +332,7 @@ fn closed(world: &mut World, client: u8) -> Result<(), String> {
     Ok(())
 }
 
-fn connect(
-    world: &mut World,
-    client: u8,
-    version: &str,
-    headers: &[(String, String)],
-) -> Result<(), String> {
+fn connect(world: &mut World, client: u8, version: &str, headers: &[(String, String)]) -> Result<(), String> {
     let mut text = "CONNECT\n".to_owned();
     if version != "1.0" {
         text.push_str(&format!("accept-version:{version}\nhost:localhost\n"));
@@ -403,8 +400,14 @@ fn every_obligation_is_shown() {
 #[test]
 fn a_wrong_transcript_fails() {
     let failing = [
-        ("a wrong header", "connect\nC> BEGIN transaction:t receipt:1\nS> RECEIPT receipt-id:2"),
-        ("a missing frame", "connect\nC> BEGIN transaction:t\nS> RECEIPT receipt-id:1"),
+        (
+            "a wrong header",
+            "connect\nC> BEGIN transaction:t receipt:1\nS> RECEIPT receipt-id:2",
+        ),
+        (
+            "a missing frame",
+            "connect\nC> BEGIN transaction:t\nS> RECEIPT receipt-id:1",
+        ),
         ("one too many", "connect\nC> BEGIN transaction:t receipt:1"),
         ("a wrong end", "connect\nS: close"),
         ("an end not expected", "connect\nC> NONSENSE\nS> ERROR"),

@@ -97,19 +97,25 @@ fn limits() -> impl Strategy<Value = Limits> {
         prop_oneof![Just(0_u64), Just(2_000), Just(16 << 20)],
         prop_oneof![Just(7_000_usize), Just(8 << 20)],
     )
-        .prop_map(|(failures, commit_bytes_max, garbage, prefetch_bytes_max)| Limits {
-            deliveries_failed_max: failures,
-            commit_bytes_max,
-            compaction_garbage_bytes_min: garbage,
-            compaction_chunk_count_slack: garbage / 500,
-            compaction_waste_bytes_min: garbage * 4,
-            prefetch_bytes_max,
-            ..Limits::default()
-        })
+        .prop_map(
+            |(failures, commit_bytes_max, garbage, prefetch_bytes_max)| Limits {
+                deliveries_failed_max: failures,
+                commit_bytes_max,
+                compaction_garbage_bytes_min: garbage,
+                compaction_chunk_count_slack: garbage / 500,
+                compaction_waste_bytes_min: garbage * 4,
+                prefetch_bytes_max,
+                ..Limits::default()
+            },
+        )
 }
 
 fn style() -> impl Strategy<Value = Style> {
-    prop_oneof![Just(Style::ByTag), Just(Style::ByMessage), Just(Style::ByMessageAlone)]
+    prop_oneof![
+        Just(Style::ByTag),
+        Just(Style::ByMessage),
+        Just(Style::ByMessageAlone)
+    ]
 }
 
 proptest! {

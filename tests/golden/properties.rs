@@ -8,7 +8,11 @@ fn connect(world: &mut World, client: u8, version: &str, beat: &str) {
     world.open(client);
     let frame = format!("CONNECT\naccept-version:{version}\nhost:localhost\nheart-beat:{beat}\n\n\0");
     world.send(client, frame.as_bytes(), frame.len());
-    let frame = world.client(client).take_frame().unwrap().expect("CONNECTED comes");
+    let frame = world
+        .client(client)
+        .take_frame()
+        .unwrap()
+        .expect("CONNECTED comes");
     assert_eq!(frame.command, b"CONNECTED");
 }
 
@@ -26,7 +30,11 @@ fn obligation_034_quick_clients_leave_nothing() {
                     BEGIN\ntransaction:t\n\n\0\
                     SEND\ntransaction:t\ndestination:/queue/b\n\nx\0";
         world.send(2, work.as_bytes(), work.len());
-        let delivered = world.client(2).take_frame().unwrap().expect("the message comes each time");
+        let delivered = world
+            .client(2)
+            .take_frame()
+            .unwrap()
+            .expect("the message comes each time");
         assert_eq!(delivered.command, b"MESSAGE");
         match round % 3 {
             0 => world.hang_up(2),
@@ -43,8 +51,15 @@ fn obligation_034_quick_clients_leave_nothing() {
             }
         }
         let view = world.broker().queues().next().expect("the queue has its message");
-        assert_eq!((view.depth, view.leased_count, view.subscription_count), (1, 0, 0));
-        assert_eq!(world.broker().queues().count(), 1, "the other queue never came to be");
+        assert_eq!(
+            (view.depth, view.leased_count, view.subscription_count),
+            (1, 0, 0)
+        );
+        assert_eq!(
+            world.broker().queues().count(),
+            1,
+            "the other queue never came to be"
+        );
         let topic = steadfast::base::DestinationKind::Topic;
         assert_eq!(world.broker().subscription_count(topic, "a"), 0);
     }
@@ -61,7 +76,8 @@ fn obligation_056_something_is_written_every_interval() {
             for step in 0..2_000_u64 {
                 world.advance(1 + step * 7 % 97 * (interval / 1_000));
                 if step % 50 == 0 {
-                    let frame = format!("BEGIN\ntransaction:{step}\nreceipt:1\n\n\0ABORT\ntransaction:{step}\n\n\0");
+                    let frame =
+                        format!("BEGIN\ntransaction:{step}\nreceipt:1\n\n\0ABORT\ntransaction:{step}\n\n\0");
                     world.send(1, frame.as_bytes(), frame.len());
                 }
                 let now = world.now.mono_ms;
@@ -94,7 +110,10 @@ fn obligation_056_the_deadline_is_in_time() {
         connect(&mut world, 1, "1.2", &format!("0,{interval}"));
         for _ in 0..50 {
             let at = world.client(1).session.poll_timeout().expect("a beat is due");
-            assert!(at <= world.now.mono_ms + interval, "a beat is due within {interval} ms");
+            assert!(
+                at <= world.now.mono_ms + interval,
+                "a beat is due within {interval} ms"
+            );
             let wait = at - world.now.mono_ms;
             world.advance(wait);
             assert!(world.client(1).take_beats() > 0, "at its time the beat is there");

@@ -459,7 +459,9 @@ fn parse_pattern(text: &str) -> Result<Pattern, String> {
             continue;
         }
         if c == '<' {
-            let (name, left) = after.split_once('>').ok_or("`<` is closed by `>`; ^x3C is a plain one")?;
+            let (name, left) = after
+                .split_once('>')
+                .ok_or("`<` is closed by `>`; ^x3C is a plain one")?;
             rest = left;
             if name == "*" {
                 pattern.0.push(Piece::Any);

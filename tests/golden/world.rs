@@ -24,7 +24,10 @@ const ALLOWED: [(&str, &[&str]); 4] = [
             "content-length",
         ],
     ),
-    ("ERROR", &["message", "code", "version", "content-type", "content-length"]),
+    (
+        "ERROR",
+        &["message", "code", "version", "content-type", "content-length"],
+    ),
     ("RECEIPT", &[]),
 ];
 
@@ -479,7 +482,9 @@ impl Client {
                 .headers
                 .iter()
                 .find(|line| name_of(line) == name.as_bytes())
-                .map(|line| String::from_utf8_lossy(line.get(name.len() + 1..).unwrap_or_default()).into_owned())
+                .map(|line| {
+                    String::from_utf8_lossy(line.get(name.len() + 1..).unwrap_or_default()).into_owned()
+                })
         };
         match command.as_str() {
             "CONNECTED" => {
@@ -501,10 +506,7 @@ impl Client {
                     value("content-type").is_none_or(|kind| kind.starts_with("text/plain")),
                     "an ERROR's body is text",
                 )?;
-                rule(
-                    self.session.phase() != Phase::Open,
-                    "an ERROR ends the session",
-                )?;
+                rule(self.session.phase() != Phase::Open, "an ERROR ends the session")?;
             }
             _ => {
                 for owned in [
@@ -632,7 +634,12 @@ fn match_frame(
         // Of a repeated header the first occurrence counts, so it is the one that is expected.
         let name = pattern.name();
         let first = frame.headers.iter().find(|line| Some(name_of(line)) == name);
-        let twice = expected.headers.iter().filter(|other| other.name() == name).count() > 1;
+        let twice = expected
+            .headers
+            .iter()
+            .filter(|other| other.name() == name)
+            .count()
+            > 1;
         if let Some(first) = first
             && !twice
             && !pattern.fits(first, &mut vars.clone())
@@ -663,7 +670,10 @@ fn match_frame(
     for line in left {
         let name = name_of(line);
         // A header that is expected once and stands there twice is not excused by the list.
-        let expected_too = expected.headers.iter().any(|pattern| pattern.name() == Some(name));
+        let expected_too = expected
+            .headers
+            .iter()
+            .any(|pattern| pattern.name() == Some(name));
         if expected_too || !allowed.iter().any(|known| known.as_bytes() == name) {
             return Err(format!("header {} was not expected", show(line)));
         }

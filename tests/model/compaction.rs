@@ -1,10 +1,8 @@
 //! One message kept while many pass: what the journal holds stays flat.
 
-use steadfast::base::{Limits, Now, SessionNo, SubNo, Tag};
 use steadfast::base::DestinationKind;
-use steadfast::port::{
-    AckMode, DeliveryKey, Event, Payload, Request, Requests, Send, Settle, Subscribe,
-};
+use steadfast::base::{Limits, Now, SessionNo, SubNo, Tag};
+use steadfast::port::{AckMode, DeliveryKey, Event, Payload, Request, Requests, Send, Settle, Subscribe};
 
 use crate::support::Disk;
 
@@ -141,11 +139,18 @@ fn one_kept_while_many_pass(kept: Kept) {
             "tenth {tenth} needs (index chunks, bytes, slots) {high:?}, the second needed {early:?}"
         );
     }
-    assert!(most[9].1 < 1 << 20, "one message and some slack need no {} bytes", most[9].1);
+    assert!(
+        most[9].1 < 1 << 20,
+        "one message and some slack need no {} bytes",
+        most[9].1
+    );
 
     // And recovery from them gives exactly that state.
     let again = disk.recover(&limits, now);
-    let queues: Vec<(String, u64)> = again.queues().map(|view| (view.name.to_string(), view.depth)).collect();
+    let queues: Vec<(String, u64)> = again
+        .queues()
+        .map(|view| (view.name.to_string(), view.depth))
+        .collect();
     assert_eq!(queues, [(kept_queue.to_owned(), 1)]);
     let view = again.entries(kept_queue, 0).next().unwrap();
     let bytes = disk.resolve(&view.body, view.len).concat();

@@ -111,7 +111,10 @@ impl Disk {
             Body::Extent(chunks) => {
                 let pieces: Vec<Bytes> = chunks.iter().map(|chunk| self.chunk(*chunk)).collect();
                 let total: usize = pieces.iter().map(Bytes::len).sum();
-                assert_eq!(total, len, "the chunks of an extent hold the message and nothing else");
+                assert_eq!(
+                    total, len,
+                    "the chunks of an extent hold the message and nothing else"
+                );
                 pieces
             }
             Body::Memory(bytes) => {
