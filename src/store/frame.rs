@@ -1,0 +1,109 @@
+//! The frame around every stored value: magic, format, kind, number, length, checksum. Written by hand, so that it can
+//! be read without any library.
+//!
+//! ```text
+//! 0   magic      53 54 46 44 ("STFD")
+//! 4   format     u8
+//! 5   kind       u8: 1 index part, 2 body chunk, 3 meta
+//! 6   part       u16: of an index chunk; else 0
+//! 8   number     u64: Seq of an index part and of meta, chunk number of a body chunk
+//! 16  length     u32: bytes of the payload
+//! 20  checksum   u32: CRC32C of bytes 0 to 19 and the payload
+//! 24  payload
+//! ```
+//! Numbers are little endian. Magic, format, length and checksum stay where they are in every format to come, so that
+//! a newer one is told from damage.
+//!
+//! # Invariants
+//! - A run of zeros does not parse, nor does a value cut short or with anything behind its payload.
+
+use crate::journal::FORMAT_VERSION;
+
+/// Bytes before the payload.
+pub(super) const HEAD_BYTES: usize = 24;
+
+const MAGIC: [u8; 4] = *b"STFD";
+const FORMAT: u8 = FORMAT_VERSION as u8;
+const CHECKED_BYTES: usize = 20;
+
+/// What a frame holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Index = 1,
+    Body = 2,
+    Meta = 3,
+}
+
+/// Why a value is not the frame that was looked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum FrameError {
+    /// Not a frame: too short, no magic, a wrong length, or a checksum that does not fit.
+    Broken(&'static str),
+    /// A whole frame of a newer format.
+    Newer(u32),
+}
+
+/// A frame, its checksum verified.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Frame<'a> {
+    pub(super) part: u16,
+    pub(super) number: u64,
+    pub(super) payload: &'a [u8],
+}
+
+/// Writes a frame over what `out` held.
+pub(super) fn seal(out: &mut Vec<u8>, kind: Kind, part: u16, number: u64, payload: &[u8]) {
+    let length = u32::try_from(payload.len()).expect("a payload stays under 4 GiB");
+    out.clear();
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&[FORMAT, kind as u8]);
+    out.extend_from_slice(&part.to_le_bytes());
+    out.extend_from_slice(&number.to_le_bytes());
+    out.extend_from_slice(&length.to_le_bytes());
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(out), payload);
+    out.extend_from_slice(&checksum.to_le_bytes());
+    out.extend_from_slice(payload);
+}
+
+/// Reads a frame of a kind.
+pub(super) fn open(value: &[u8], kind: Kind) -> Result<Frame<'_>, FrameError> {
+    let broken = FrameError::Broken;
+    let (head, payload) = value
+        .split_at_checked(HEAD_BYTES)
+        .ok_or(broken("is shorter than a frame"))?;
+    let (checked, checksum) = head.split_at(CHECKED_BYTES);
+    let mut head = Fields(checked);
+    if head.take() != MAGIC {
+        return Err(broken("does not begin with the magic number"));
+    }
+    let [format, found_kind] = head.take();
+    let part = u16::from_le_bytes(head.take());
+    let number = u64::from_le_bytes(head.take());
+    if u32::from_le_bytes(head.take()) as usize != payload.len() {
+        return Err(broken("does not have its length"));
+    }
+    if crc32c::crc32c_append(crc32c::crc32c(checked), payload) != u32::from_le_bytes(Fields(checksum).take()) {
+        return Err(broken("does not fit its checksum"));
+    }
+    match format {
+        FORMAT if found_kind == kind as u8 => Ok(Frame { part, number, payload }),
+        FORMAT => Err(broken("is of another kind")),
+        format if format > FORMAT => Err(FrameError::Newer(u32::from(format))),
+        _ => Err(broken("has format 0")),
+    }
+}
+
+/// Fixed fields, read from the front.
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+
+impl Fields<'_> {
+    /// The next bytes. Panics where there are too few: the length was checked before.
+    pub(super) fn take<const LEN: usize>(&mut self) -> [u8; LEN] {
+        let (taken, rest) = self.0.split_first_chunk().expect("the length was checked before");
+        self.0 = rest;
+        *taken
+    }
+}
+
+#[cfg(test)]
+mod tests;
