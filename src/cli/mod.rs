@@ -50,7 +50,7 @@ enum Command {
     Serve(ServeArgs),
     /// Look into the data folder of a stopped broker
     Inspect(inspect::InspectArgs),
-    /// Measure any STOMP 1.2 broker, and see that it loses nothing
+    /// Measure a broker, any that speaks STOMP 1.2
     Bench(bench::BenchArgs),
     /// The configuration file
     Config {
