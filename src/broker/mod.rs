@@ -146,6 +146,19 @@ impl Broker {
             self.end_session(session, now);
             self.peers.remove(&session);
         }
+        // What cannot be excluded counts as one delivery from here on. The entry itself says so too, since compaction may
+        // still state it again behind its counters.
+        for queue in self.queues.iter_mut().flatten() {
+            let suspects: Vec<u64> = queue
+                .entries
+                .iter()
+                .filter(|(_, entry)| entry.suspect && entry.deliveries == 0)
+                .map(|(sequence, _)| sequence)
+                .collect();
+            for sequence in suspects {
+                queue.entries.get_mut(sequence).expect("it was just seen").deliveries = 1;
+            }
+        }
         for queue in self.queues.iter().flatten() {
             let mut run: Option<(u64, u64, u32, u32)> = None;
             let mut state = |run: Option<(u64, u64, u32, u32)>| {
@@ -161,7 +174,7 @@ impl Broker {
                 }
             };
             for (sequence, entry) in queue.entries.iter().filter(|(_, entry)| !entry.is_transient()) {
-                let deliveries = entry.deliveries.max(u32::from(entry.suspect));
+                let deliveries = entry.deliveries;
                 run = match run {
                     Some((first, last, d, f))
                         if last + 1 == sequence && (d, f) == (deliveries, entry.failures) =>
