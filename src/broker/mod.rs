@@ -156,7 +156,11 @@ impl Broker {
                 .map(|(sequence, _)| sequence)
                 .collect();
             for sequence in suspects {
-                queue.entries.get_mut(sequence).expect("it was just seen").deliveries = 1;
+                queue
+                    .entries
+                    .get_mut(sequence)
+                    .expect("it was just seen")
+                    .deliveries = 1;
             }
         }
         for queue in self.queues.iter().flatten() {

@@ -211,12 +211,19 @@ impl World {
             assert_eq!(got, want[got_before..], "what is left comes in the old order");
         }
         self.play(&Op::Sync);
-        assert!(self.queues.values().all(Vec::is_empty), "everything was delivered");
+        assert!(
+            self.queues.values().all(Vec::is_empty),
+            "everything was delivered"
+        );
     }
 
     pub(crate) fn held_count(&mut self, slot: u8) -> usize {
         let session = self.session(slot);
-        session.held.values().filter(|held| held.state == HeldState::Held).count()
+        session
+            .held
+            .values()
+            .filter(|held| held.state == HeldState::Held)
+            .count()
     }
 
     fn session(&mut self, slot: u8) -> &mut Session {
@@ -457,8 +464,12 @@ impl World {
                 fresh.1 += 1;
                 Request::Begin { tx: TxNo(fresh.1) }
             }
-            Ask::Commit(pick) => Request::Commit { tx: transaction(pick)? },
-            Ask::Abort(pick) => Request::Abort { tx: transaction(pick)? },
+            Ask::Commit(pick) => Request::Commit {
+                tx: transaction(pick)?,
+            },
+            Ask::Abort(pick) => Request::Abort {
+                tx: transaction(pick)?,
+            },
             Ask::Disconnect => Request::Disconnect,
         })
     }
@@ -601,7 +612,10 @@ impl World {
                     .get(&held.sub)
                     .is_some_and(|sub| sub.ack_mode != AckMode::Auto)
         };
-        let held = named.iter().find(|(_, held)| answerable(held)).map(|(tag, _)| *tag);
+        let held = named
+            .iter()
+            .find(|(_, held)| answerable(held))
+            .map(|(tag, _)| *tag);
         let ended = named
             .iter()
             .any(|(_, held)| held.state == HeldState::Ended)
@@ -852,7 +866,11 @@ impl World {
         self.start();
         for (queue, entries) in &mut self.queues {
             let views: Vec<_> = self.broker.entries(queue, 0).collect();
-            assert_eq!(views.len(), entries.len(), "a clean stop keeps what is stored in {queue}");
+            assert_eq!(
+                views.len(),
+                entries.len(),
+                "a clean stop keeps what is stored in {queue}"
+            );
             for (entry, view) in entries.iter_mut().zip(&views) {
                 let unknown = u32::from(entry.suspect != Suspect::No && entry.deliveries == 0);
                 assert!(
@@ -899,7 +917,10 @@ impl World {
                     "message {number} was not delivered {} times",
                     view.deliveries
                 );
-                assert!(!view.transient && !view.leased, "what is recovered is stored and ready");
+                assert!(
+                    !view.transient && !view.leased,
+                    "what is recovered is stored and ready"
+                );
                 let suspect = match (message.exposed.contains(&queue), self.watched.contains(&queue)) {
                     (true, _) => Suspect::Yes,
                     (false, true) => Suspect::Either,
@@ -960,7 +981,9 @@ impl World {
         }
         for (unit, number) in &applied {
             if let Some(other) = absent.get(unit) {
-                panic!("a transaction was split: its step on message {number} is durable, on {other} it is not");
+                panic!(
+                    "a transaction was split: its step on message {number} is durable, on {other} it is not"
+                );
             }
         }
     }
@@ -1096,10 +1119,9 @@ impl World {
             DestinationKind::Topic => {
                 assert_eq!((delivery.delivery_count, delivery.redelivered), (1, false));
                 loop {
-                    let (next, must) = sub
-                        .expected
-                        .pop_front()
-                        .unwrap_or_else(|| panic!("topic message {number} came again, or out of order, or unasked"));
+                    let (next, must) = sub.expected.pop_front().unwrap_or_else(|| {
+                        panic!("topic message {number} came again, or out of order, or unasked")
+                    });
                     if next == number {
                         break;
                     }
@@ -1120,7 +1142,10 @@ impl World {
         );
         let used = session.credit_used(delivery.sub);
         let prefetch = session.subs[&delivery.sub].prefetch;
-        assert!(used <= prefetch, "{used} deliveries are held with a credit of {prefetch}");
+        assert!(
+            used <= prefetch,
+            "{used} deliveries are held with a credit of {prefetch}"
+        );
         let queue = queue?;
         self.lease(slot, &queue, number, &delivery);
         Some((queue, number))
@@ -1150,7 +1175,10 @@ impl World {
             "message {number} went back to the subscription that nacked it, though another has credit"
         );
         let entry = self.entry(queue, number);
-        assert!(entry.lease.is_none(), "message {number} is leased already: {entry:?}");
+        assert!(
+            entry.lease.is_none(),
+            "message {number} is leased already: {entry:?}"
+        );
         assert!(
             entry.transient || stated.is_some_and(|seq| seq <= durable),
             "message {number} was delivered before it was durable: stated in {stated:?}, durable is {durable}"
@@ -1163,8 +1191,14 @@ impl World {
         );
         let known = entry.deliveries > 0;
         match entry.suspect {
-            Suspect::No => assert_eq!(delivery.redelivered, known, "redelivered of message {number}: {entry:?}"),
-            Suspect::Yes => assert!(delivery.redelivered, "message {number} may have been delivered before"),
+            Suspect::No => assert_eq!(
+                delivery.redelivered, known,
+                "redelivered of message {number}: {entry:?}"
+            ),
+            Suspect::Yes => assert!(
+                delivery.redelivered,
+                "message {number} may have been delivered before"
+            ),
             Suspect::Either => assert!(delivery.redelivered || !known, "redelivered of message {number}"),
         }
         entry.deliveries += 1;
@@ -1217,7 +1251,11 @@ impl World {
             .collect();
         let mut subs: BTreeMap<String, u64> = BTreeMap::new();
         for session in self.sessions.values() {
-            for sub in session.subs.values().filter(|sub| sub.kind == DestinationKind::Queue) {
+            for sub in session
+                .subs
+                .values()
+                .filter(|sub| sub.kind == DestinationKind::Queue)
+            {
                 *subs.entry(sub.name.clone()).or_default() += 1;
                 names.insert(sub.name.clone());
             }
@@ -1247,7 +1285,10 @@ impl World {
                 })
                 .collect();
             assert_eq!(told, numbers, "the entries of {queue}");
-            let bytes: usize = numbers.iter().map(|number| self.messages[*number].bytes.len()).sum();
+            let bytes: usize = numbers
+                .iter()
+                .map(|number| self.messages[*number].bytes.len())
+                .sum();
             assert_eq!(view.depth, numbers.len() as u64, "the depth of {queue}");
             assert_eq!(view.bytes, bytes as u64, "the bytes of {queue}");
             assert_eq!(view.subscription_count, subs.get(&queue).copied().unwrap_or(0));
@@ -1257,27 +1298,44 @@ impl World {
                 let message = &mut self.messages[number];
                 if on_disk(told) {
                     let bytes = self.disk.resolve(&told.body, told.len).concat();
-                    assert!(bytes == message.bytes, "the bytes of message {number} are damaged");
+                    assert!(
+                        bytes == message.bytes,
+                        "the bytes of message {number} are damaged"
+                    );
                 }
-                assert_eq!(told.len as usize, message.bytes.len(), "the length of message {number}");
+                assert_eq!(
+                    told.len as usize,
+                    message.bytes.len(),
+                    "the length of message {number}"
+                );
                 assert_eq!(told.header_len, message.header_len);
                 assert_eq!(told.transient, entry.transient, "message {number}");
                 assert_eq!(told.failures, entry.failures, "the failures of message {number}");
                 if entry.lease.is_some() || !stalled {
-                    assert_eq!(told.leased, entry.lease.is_some(), "the lease of message {number}");
+                    assert_eq!(
+                        told.leased,
+                        entry.lease.is_some(),
+                        "the lease of message {number}"
+                    );
                 }
                 if told.leased != entry.lease.is_some() {
                     // On its way to a client that does not read: a crash may count it.
                     message.delivery_count = message.delivery_count.max(told.deliveries);
                 } else {
-                    assert_eq!(told.deliveries, entry.deliveries, "the deliveries of message {number}");
+                    assert_eq!(
+                        told.deliveries, entry.deliveries,
+                        "the deliveries of message {number}"
+                    );
                 }
                 assert!(message.id.is_none_or(|id| id == told.message), "ids are stable");
                 message.id = Some(told.message);
                 let owner = *self.ids.entry(told.message).or_insert(number);
                 assert_eq!(owner, number, "two messages have the id {}", told.message);
                 let place = *message.places.entry(queue.clone()).or_insert(told.sequence);
-                assert_eq!(place, told.sequence, "message {number} keeps its place in {queue}");
+                assert_eq!(
+                    place, told.sequence,
+                    "message {number} keeps its place in {queue}"
+                );
                 let owner = *self
                     .sequences
                     .entry((queue.clone(), told.sequence))
