@@ -102,6 +102,8 @@ pub(crate) struct World {
     recent: Vec<(String, Number)>,
     room: bool,
     gate_max: Seq,
+    /// Two calls were made since events were polled last.
+    unseen_return: bool,
     tally: Tally,
 }
 
@@ -142,6 +144,7 @@ impl World {
             recent: Vec::new(),
             room: true,
             gate_max: Seq(0),
+            unseen_return: false,
             tally: Tally::default(),
         };
         world.sync();
@@ -344,7 +347,9 @@ impl World {
             gone = true;
         }
         if gone {
+            // What was dispatched to this session in between comes back without anybody having seen it.
             self.close(slot);
+            self.unseen_return = true;
         }
     }
 
@@ -1070,7 +1075,7 @@ impl World {
         }
         // One step of dispatch hands out the first ready entries of a queue, none behind one that stays.
         for (queue, number) in delivered {
-            if self.stalled_on(&queue) {
+            if self.stalled_on(&queue) || self.unseen_return {
                 continue;
             }
             let ahead = self.queues[&queue]
@@ -1082,6 +1087,7 @@ impl World {
                 "message {number} of {queue} was delivered while {ahead:?} before it was ready"
             );
         }
+        self.unseen_return = false;
     }
 
     fn stalled_on(&self, queue: &str) -> bool {
