@@ -57,7 +57,8 @@ pub struct Broker {
     activating: BTreeSet<(Seq, SessionNo, SubNo)>,
     /// Topic messages of transactions, and those behind them, waiting for a Seq.
     deferred: VecDeque<(Seq, Arc<str>, TopicMessage)>,
-    dirty: Vec<QueueNo>,
+    /// Queues in which something changed, in the order in which it did.
+    dirty: VecDeque<QueueNo>,
     wakes: Vec<SessionNo>,
     notices: VecDeque<Notice>,
     counters: Counters,
@@ -295,7 +296,7 @@ impl Broker {
             && !queue.dirty
         {
             queue.dirty = true;
-            self.dirty.push(no);
+            self.dirty.push_back(no);
         }
     }
 
