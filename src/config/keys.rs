@@ -218,8 +218,7 @@ const FIRST: &[Key] = &[
     },
     key!(heart_beat.interval_ms_min[1, DAY_MS]),
     key!(heart_beat.margin_percent[101, 1000]),
-    key!(store.cache_bytes_max[MIB, TIB]),
-    key!(store.ballast[flag]),
+    key!(store.cache_bytes[MIB, TIB]),
 ];
 
 limits! {
@@ -254,5 +253,6 @@ limits! {
     unflushed_bytes_max[KIB, TIB],
     compaction_garbage_bytes_min[KIB, TIB],
     compaction_chunk_count_slack[1, COUNT_MAX],
+    compaction_waste_bytes_min[KIB, TIB],
     body_cache_bytes_max[MIB, TIB],
 }

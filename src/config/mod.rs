@@ -178,17 +178,14 @@ impl Default for HeartBeat {
 /// The store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// The store's own cache of pages.
-    pub cache_bytes_max: u64,
-    /// Whether a ballast file is held, so that settlements still go through on a full disk.
-    pub ballast: bool,
+    /// Pages that the store's engine keeps in memory, by its own count.
+    pub cache_bytes: u64,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
         Self {
-            cache_bytes_max: 64 * 1024 * 1024,
-            ballast: true,
+            cache_bytes: 32 * 1024 * 1024,
         }
     }
 }
