@@ -6,6 +6,7 @@
 //! # Invariants
 //! - A failure is one line on standard error that says what to do, unless `clap` shows the usage.
 
+pub mod bench;
 mod failure;
 mod inspect;
 mod serve;
@@ -49,6 +50,8 @@ enum Command {
     Serve(ServeArgs),
     /// Look into the data folder of a stopped broker
     Inspect(inspect::InspectArgs),
+    /// Measure a broker, any that speaks STOMP 1.2
+    Bench(bench::BenchArgs),
     /// The configuration file
     Config {
         #[command(subcommand)]
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Bench(args) => return bench::run(&args),
         Command::Config {
             command: ConfigCommand::Default,
         } => print(config::SAMPLE),

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::base::{ChunkRef, Epoch, Seq};
+use crate::journal::DecodeError;
 
 /// What can go wrong in a store. All but `Gone` are faults that stop the broker.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,16 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The facts of an index chunk, its checksum verified, do not decode.
+    pub(super) fn undecodable(seq: Seq, error: &DecodeError) -> Self {
+        match *error {
+            DecodeError::UnknownKind { tag } => Self::UnknownFact { tag },
+            DecodeError::Malformed { .. } => Self::Damaged {
+                what: format!("index chunk {seq}: {error}"),
+            },
+        }
+    }
+
     /// The stable code, listed in `docs/errors.md`; also the metric label.
     pub fn code(&self) -> &'static str {
         match self {

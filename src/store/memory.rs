@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 
-use super::{Store, StoreError, StoreStats, part_count};
+use super::{OLDEST_FIRST, Store, StoreError, StoreStats, check_batch, index_size};
 use crate::base::{ChunkNo, ChunkRef, Seq, SlotNo};
 use crate::journal::{Batch, ChunkWrite, IndexChunk, IndexSize, Meta, Recovered, decode_facts, encode_facts};
 
@@ -48,11 +48,13 @@ struct Image {
 
 impl Image {
     fn apply(&mut self, step: &Step) {
+        for seq in &step.drop {
+            let oldest = self.index.first_key_value();
+            assert!(oldest.is_none_or(|(oldest, _)| seq <= oldest), "{OLDEST_FIRST}");
+            self.index.remove(seq);
+        }
         if !step.index.is_empty() {
             self.index.insert(step.seq, step.index.clone());
-        }
-        for seq in &step.drop {
-            self.index.remove(seq);
         }
         for write in &step.chunks {
             let chunk = (write.place.chunk, write.payload.clone());
@@ -119,7 +121,7 @@ impl Store for MemoryStore {
             visit(IndexChunk {
                 seq,
                 facts: decode_facts(&bytes).map_err(|error| StoreError::undecodable(seq, &error))?,
-                size: size(&bytes),
+                size: index_size(bytes.len()),
             });
         }
         Ok(found)
@@ -128,12 +130,7 @@ impl Store for MemoryStore {
     fn append(&self, batch: &Batch) -> Result<IndexSize, StoreError> {
         let state = &mut *self.lock();
         assert!(state.recovered, "a store is recovered before it is written");
-        super::check_batch(batch, state.current.found.last_seq);
-        if let Some((oldest, _)) = state.current.index.first_key_value() {
-            let kept = state.current.index.keys().find(|seq| !batch.drop.contains(seq));
-            let newest = batch.drop.iter().filter(|seq| *seq >= oldest).max();
-            assert!(newest.is_none_or(|newest| kept.is_none_or(|kept| newest < kept)), "{}", super::OLDEST_FIRST);
-        }
+        check_batch(batch, state.current.found.last_seq);
         let step = Step {
             seq: batch.seq,
             index: encode_facts(&batch.facts).into(),
@@ -143,7 +140,7 @@ impl Store for MemoryStore {
             meta: batch.meta,
         };
         state.current.apply(&step);
-        let size = size(&step.index);
+        let size = index_size(step.index.len());
         state.pending.push(step);
         Ok(size)
     }
@@ -167,15 +164,9 @@ impl Store for MemoryStore {
         let image = &self.lock().current;
         let bodies = image.slots.values().map(|(_, payload)| payload.len() as u64);
         StoreStats {
-            file_bytes: bodies.sum::<u64>() + image.index.values().map(|bytes| bytes.len() as u64).sum::<u64>(),
+            file_bytes: bodies.sum::<u64>()
+                + image.index.values().map(|bytes| bytes.len() as u64).sum::<u64>(),
             epoch: image.found.meta.epoch,
         }
-    }
-}
-
-fn size(index: &Bytes) -> IndexSize {
-    IndexSize {
-        parts: part_count(index.len()),
-        bytes: u32::try_from(index.len()).expect("an index chunk stays under 4 GiB"),
     }
 }

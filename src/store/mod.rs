@@ -10,14 +10,27 @@
 //! # Not here
 //! What facts mean. The store moves them; only `broker` understands them.
 
+mod ballast;
+#[cfg(test)]
+mod conformance;
 mod error;
+mod faulty;
+mod frame;
+mod memory;
+mod sled;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use ballast::{Ballast, Room, room};
 pub use error::StoreError;
+pub use faulty::{Call, Effect, Fault, FaultyStore};
+pub use memory::MemoryStore;
+pub use sled::{SledOptions, SledStore};
 
-use crate::base::{ChunkRef, Epoch};
-use crate::journal::{Batch, IndexChunk, IndexSize, Recovered};
+use crate::base::{ChunkRef, Epoch, Seq};
+use crate::journal::{Batch, CHUNK_BYTES_MAX, IndexChunk, IndexSize, Recovered};
 
 /// A store of batches. Blocking; no callbacks; no engine's types.
 pub trait Store: std::marker::Send + Sync {
@@ -44,4 +57,59 @@ pub struct StoreStats {
     pub file_bytes: u64,
     /// The owner's term.
     pub epoch: Epoch,
+}
+
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn recover(&self, visit: &mut dyn FnMut(IndexChunk)) -> Result<Recovered, StoreError> {
+        (**self).recover(visit)
+    }
+
+    fn append(&self, batch: &Batch) -> Result<IndexSize, StoreError> {
+        (**self).append(batch)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        (**self).flush()
+    }
+
+    fn body(&self, place: ChunkRef) -> Result<Bytes, StoreError> {
+        (**self).body(place)
+    }
+
+    fn stats(&self) -> StoreStats {
+        (**self).stats()
+    }
+}
+
+/// The encoded facts of a batch are cut into parts of this length; each is one key of the index.
+const PART_BYTES_MAX: usize = CHUNK_BYTES_MAX;
+
+const OLDEST_FIRST: &str = "index chunks are dropped oldest first only";
+
+/// What every store demands of the core.
+fn check_batch(batch: &Batch, last: Seq) {
+    assert_eq!(
+        batch.seq.0,
+        last.0 + 1,
+        "batches follow each other without a hole"
+    );
+    for write in &batch.chunks {
+        let len = write.payload.len();
+        assert!(
+            (1..=CHUNK_BYTES_MAX).contains(&len),
+            "a body chunk of {len} bytes"
+        );
+        assert!(
+            write.place.slot.0 < batch.slot_count,
+            "a body chunk lies within the pool"
+        );
+    }
+}
+
+/// The size of an index chunk of so many bytes.
+fn index_size(len: usize) -> IndexSize {
+    IndexSize {
+        parts: u16::try_from(len.div_ceil(PART_BYTES_MAX)).expect("a batch's facts stay under 1 GiB"),
+        bytes: u32::try_from(len).expect("a batch's facts stay under 1 GiB"),
+    }
 }

@@ -21,7 +21,20 @@ pub enum Part {
 
 /// Whether every escape is one that the version has.
 pub fn check(escapes: Escapes, raw: &[u8]) -> Result<(), DecodeError> {
-    unescape(escapes, raw).map(drop)
+    let mut rest = raw;
+    while escapes != Escapes::None
+        && let Some(at) = memchr(b'\\', rest)
+    {
+        let escape = rest.get(at + 1);
+        if !matches!(
+            (escape, escapes),
+            (Some(b'n' | b'c' | b'\\'), _) | (Some(b'r'), Escapes::Four)
+        ) {
+            return Err(DecodeError::EscapeInvalid);
+        }
+        rest = rest.get(at + 2..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// The text that a raw name or value stands for; borrowed where there is no escape.
