@@ -70,7 +70,7 @@ impl Default for Server {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 61613))],
             data_dir: PathBuf::from("./data"),
-            shutdown_ms_max: 10_000,
+            shutdown_ms_max: 5_000,
             worker_thread_count: 0,
             insecure_allow_anonymous: false,
         }
