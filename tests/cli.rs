@@ -22,6 +22,7 @@ Usage: steadfast <COMMAND>
 Commands:
   serve    Run the broker until SIGTERM or Ctrl-C
   inspect  Look into the data folder of a stopped broker
+  bench    Measure a broker, any that speaks STOMP 1.2
   config   The configuration file
   help     Print this message or the help of the given subcommand(s)
 
