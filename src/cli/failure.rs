@@ -111,7 +111,9 @@ impl fmt::Display for Failure {
 fn store(error: &StoreError, data_dir: &Path) -> String {
     let line = chain(error);
     match error {
-        StoreError::InUse(_) => format!("{line}; stop it, or choose another folder with --data-dir"),
+        StoreError::InUse(_) => {
+            format!("{line}: the folder is in use; stop that broker, or choose another with --data-dir")
+        }
         StoreError::Damaged { .. } => format!("{line}; {}", remedy(data_dir)),
         StoreError::File { source, .. } => folder(line, source),
         StoreError::NewerFormat { .. } => {
@@ -140,10 +142,7 @@ fn folder(line: String, source: &io::Error) -> String {
 }
 
 fn remedy(data_dir: &Path) -> String {
-    format!(
-        "nothing was changed: keep {} as it is, and restore a backup into another folder",
-        data_dir.display()
-    )
+    format!("restore a backup of {} into another folder", data_dir.display())
 }
 
 /// An error with its sources, on one line.

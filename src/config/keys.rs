@@ -248,7 +248,7 @@ limits! {
     connection_count_max[1, COUNT_MAX],
     receiving_bytes_max[1, TIB],
     memory_bytes_max[1, TIB],
-    disk_free_bytes_min[MIB, TIB],
+    disk_free_bytes_min[0, TIB],
     commit_bytes_max[KIB, GIB],
     unflushed_bytes_max[KIB, TIB],
     compaction_garbage_bytes_min[KIB, TIB],
