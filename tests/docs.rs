@@ -129,6 +129,31 @@ fn rows_of_names(part: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
+fn every_dependency_is_explained() {
+    let manifest = read("Cargo.toml");
+    let document = read("docs/dependencies.md");
+    let (binary, tests) = document.split_once("## For tests").expect("two tables");
+    let tables = [("[dependencies]\n", binary), ("[dev-dependencies]\n", tests)];
+    for (section, part) in tables {
+        let (_, rest) = manifest.split_once(section).expect("the section is there");
+        let lines = rest.lines().take_while(|line| !line.starts_with('['));
+        let expected: BTreeSet<&str> = lines
+            .filter_map(|line| line.split_once(" = "))
+            .map(|(name, _)| name)
+            .collect();
+        let rows = part
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        let listed: BTreeSet<&str> = rows
+            .filter(|cell| !matches!(*cell, "crate" | "---" | "advisory") && !cell.starts_with("RUSTSEC"))
+            .flat_map(|cell| cell.split(", "))
+            .map(|name| name.split(' ').next().unwrap_or_default())
+            .collect();
+        same(&listed, &expected);
+    }
+}
+
+#[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut documents = vec![
