@@ -1,4 +1,5 @@
 mod cost;
+mod sample;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
