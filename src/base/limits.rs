@@ -62,6 +62,12 @@ pub struct Limits {
     pub commit_bytes_max: usize,
     /// Unflushed bytes beyond which we stop reading sockets until a flush is done.
     pub unflushed_bytes_max: usize,
+    /// Index chunks are compacted when more bytes of them are dead than live, and at least this many.
+    pub compaction_garbage_bytes_min: u64,
+    /// Index chunks are compacted when there are more of them than twice what is needed, and this many.
+    pub compaction_chunk_count_slack: u64,
+    /// Live bodies are moved out of sparse slots when more bytes of the slots are waste than live, and at least this many.
+    pub compaction_waste_bytes_min: u64,
     /// Chunks of recently written or read bodies kept in memory, in all.
     pub body_cache_bytes_max: usize,
 }
@@ -100,6 +106,9 @@ impl Default for Limits {
             disk_free_bytes_min: 256 * MIB as u64,
             commit_bytes_max: 2 * MIB,
             unflushed_bytes_max: 8 * MIB,
+            compaction_garbage_bytes_min: 16 * MIB as u64,
+            compaction_chunk_count_slack: 65_536,
+            compaction_waste_bytes_min: 64 * MIB as u64,
             body_cache_bytes_max: 64 * MIB,
         }
     }

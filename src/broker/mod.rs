@@ -1,246 +1,454 @@
 //! The core: queues, topics, subscriptions, leases, transactions. One value for the whole process, a pure state machine:
 //! no IO, no clock, no async, no randomness.
 //!
-//! Inputs are `handle_*`; outputs are `poll_*`. After any input: `poll_batch` (for the committer), `poll_wakes` (sessions
-//! that have events), `poll_notices` (for the log).
+//! Inputs are `handle_*`; outputs are `poll_*`. After any input: `has_batch` and `poll_batch` (for the committer),
+//! `poll_wakes` (sessions that have events), `poll_notice` (for the log).
+//!
+//! # Invariants
+//! - An entry is leased by at most one delivery; a delivery is settled once.
+//! - A stored entry is delivered only after the batch that states it is durable.
+//! - A transaction's sends and settles are stated in one batch.
+//! - What was refused left no trace.
 //!
 //! # Not here
 //! Receipts (the session keeps them, gated by [`Applied::gate`]); bytes of bodies once they are in a batch.
 
+mod dispatch;
+mod ledger;
+mod peer;
+mod queue;
+mod recovery;
+mod relocation;
+mod request;
+mod settle;
+mod topic;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::base::{DestinationKind, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag};
-use crate::journal::{Batch, IndexChunk, IndexSize, Recovered};
-use crate::port::{Applied, Body, Event, Requests};
+use crate::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag};
+use crate::journal::{Batch, Fact, IndexSize};
+use crate::port::{AckMode, Event, Refusal};
 
-/// Rebuilds a [`Broker`] from the index chunks of the journal, handed over in the order of Seq.
-#[derive(Debug)]
-pub struct Recovery {}
+use ledger::{Ledger, Oldest, Statement, Thresholds};
+use peer::{Peer, TopicMessage};
+use queue::{Queue, QueueNo, SubRef};
 
-impl Recovery {
-    /// Begins with nothing.
-    pub fn new(_limits: Limits) -> Self {
-        unimplemented!("broker")
-    }
-
-    /// Takes the next index chunk.
-    pub fn visit(&mut self, _chunk: IndexChunk) {
-        unimplemented!("broker")
-    }
-
-    /// The broker, in a new term. Its first batch (the new term's counters) is ready for `poll_batch`.
-    pub fn finish(self, _recovered: &Recovered, _now: Now) -> Broker {
-        unimplemented!("broker")
-    }
-}
+pub use ledger::LedgerView;
+pub use recovery::Recovery;
+use relocation::Relocation;
+pub use view::{Counters, EntryView, Notice, QueueView};
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Broker {}
-
-/// A line for the log: something that must not pass silently.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// A message went to its dead-letter queue.
-    DeadLettered {
-        /// From.
-        queue: Arc<str>,
-        /// To.
-        target: Arc<str>,
-        /// Which.
-        message: MessageId,
-        /// After how many failures.
-        failures: u32,
-    },
-    /// A subscription has held its limit for `stuck_subscription_ms` with nothing settled. Told once.
-    Stuck {
-        /// Whose.
-        session: SessionNo,
-        /// Which.
-        sub: SubNo,
-        /// On which queue.
-        queue: Arc<str>,
-    },
-    /// A topic subscription over its bound lost messages or was disconnected.
-    SlowSubscriber {
-        /// Whose.
-        session: SessionNo,
-        /// Which.
-        sub: SubNo,
-        /// On which topic.
-        topic: Arc<str>,
-        /// Messages dropped for it by this.
-        dropped_count: u64,
-    },
+pub struct Broker {
+    limits: Limits,
+    ledger: Ledger,
+    queues: Vec<Option<Queue>>,
+    free_queues: BTreeSet<QueueNo>,
+    names: BTreeMap<Arc<str>, QueueNo>,
+    /// Subscriptions present, by topic, in the order in which they came.
+    topics: BTreeMap<Arc<str>, Vec<SubRef>>,
+    peers: BTreeMap<SessionNo, Peer>,
+    /// For each batch that is not durable, oldest first: the queues that got entries, and up to which sequence.
+    touched: VecDeque<Vec<(QueueNo, u64)>>,
+    /// Subscriptions that wait for a Seq before their first delivery.
+    activating: BTreeSet<(Seq, SessionNo, SubNo)>,
+    /// Topic messages of transactions, and those behind them, waiting for a Seq.
+    deferred: VecDeque<(Seq, Arc<str>, TopicMessage)>,
+    /// Queues in which something changed, in the order in which it did.
+    dirty: VecDeque<QueueNo>,
+    wakes: Vec<SessionNo>,
+    notices: VecDeque<Notice>,
+    counters: Counters,
+    /// Bytes of transient entries and of staged messages.
+    transient_bytes: usize,
+    transient_count: u64,
+    staged_bytes: usize,
+    room: bool,
+    relocation: Relocation,
 }
 
-/// Counters since start; all only grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// Messages accepted into queues.
-    pub enqueued_count: u64,
-    /// Deliveries handed to sessions.
-    pub delivered_count: u64,
-    /// Deliveries settled as accepted.
-    pub accepted_count: u64,
-    /// Deliveries settled as failed.
-    pub failed_count: u64,
-    /// Deliveries given back without blame.
-    pub released_count: u64,
-    /// Messages moved to a dead-letter queue.
-    pub dead_lettered_count: u64,
-    /// Messages accepted for topics.
-    pub topic_in_count: u64,
-    /// Topic messages handed to sessions.
-    pub topic_out_count: u64,
-    /// Topic messages dropped for slow subscribers.
-    pub topic_dropped_count: u64,
-    /// Transactions committed.
-    pub committed_count: u64,
-    /// Transactions aborted, by ABORT or with their session.
-    pub aborted_count: u64,
-    /// Requests refused.
-    pub refused_count: u64,
-    /// Index chunks compacted (their live facts moved forward).
-    pub compacted_count: u64,
-}
-
-/// One queue, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueueView {
-    /// Its name without prefix.
-    pub name: Arc<str>,
-    /// Entries in all.
-    pub depth: u64,
-    /// Their message bytes.
-    pub bytes: u64,
-    /// Waiting.
-    pub ready_count: u64,
-    /// Out for delivery.
-    pub leased_count: u64,
-    /// Subscriptions.
-    pub subscription_count: u64,
-    /// When the oldest entry was accepted, milliseconds since the Unix epoch.
-    pub oldest_at_ms: Option<u64>,
-}
-
-/// One entry, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EntryView {
-    /// Its place in the queue.
-    pub sequence: u64,
-    /// The message's identity.
-    pub message: MessageId,
-    /// When it was accepted, milliseconds since the Unix epoch.
-    pub accepted_at_ms: u64,
-    /// Where its bytes are.
-    pub body: Body,
-    /// Bytes of the header block.
-    pub header_len: u32,
-    /// Bytes in all.
-    pub len: u32,
-    /// Earlier deliveries known.
-    pub deliveries: u32,
-    /// NACKs and run-out leases.
-    pub failures: u32,
-    /// Out for delivery now.
-    pub leased: bool,
-    /// In memory only (`persistent:false`).
-    pub transient: bool,
-}
+/// Index chunks dropped and entries stated again with an ordinary commit, and by an idle tick.
+const TEND_COMMIT: (usize, usize) = (16, 512);
+const TEND_TICK: (usize, usize) = (256, 4096);
+/// Slots given back by an idle tick: 4 MiB a second.
+const SHRINK_TICK: u32 = 256;
 
 impl Broker {
+    /// The term of this broker.
+    pub fn epoch(&self) -> Epoch {
+        self.ledger.epoch()
+    }
+
     /// A session begins (at accept).
-    pub fn handle_open(&mut self, _session: SessionNo) {
-        unimplemented!("broker")
-    }
-
-    /// All requests of one socket read.
-    pub fn handle_requests(&mut self, _session: SessionNo, _requests: &Requests, _now: Now) -> Applied {
-        unimplemented!("broker")
-    }
-
-    /// The bytes of all deliveries of this session up to and including this tag are in its socket (or were skipped
-    /// because their subscription is gone): frees the unsent bytes, settles `auto` deliveries.
-    pub fn handle_written(&mut self, _session: SessionNo, _up_to: Tag, _now: Now) {
-        unimplemented!("broker")
+    pub fn handle_open(&mut self, session: SessionNo) {
+        self.peers.entry(session).or_default();
     }
 
     /// A session ended, however: what it holds is released, what it staged is aborted. Safe to call twice.
-    pub fn handle_close(&mut self, _session: SessionNo, _now: Now) {
-        unimplemented!("broker")
+    pub fn handle_close(&mut self, session: SessionNo, now: Now) {
+        self.end_session(session, now);
+        self.peers.remove(&session);
+        self.dispatch(now);
     }
 
     /// Every batch up to this Seq is durable. `sizes` are those of the batches since the last call, oldest first.
-    pub fn handle_durable(&mut self, _seq: Seq, _sizes: &[IndexSize], _now: Now) {
-        unimplemented!("broker")
+    pub fn handle_durable(&mut self, seq: Seq, sizes: &[IndexSize], now: Now) {
+        let first = self.ledger.durable().0 + 1;
+        assert_eq!((first..=seq.0).count(), sizes.len(), "one size for each batch");
+        for (of, size) in (first..=seq.0).zip(sizes) {
+            self.ledger.handle_durable(Seq(of), *size);
+            for (no, end) in self.touched.pop_front().unwrap_or_default() {
+                if let Some(queue) = self.queue_mut(no) {
+                    queue.durable_end = queue.durable_end.max(end);
+                    self.mark_dirty(no);
+                }
+            }
+        }
+        while let Some(&(gate, session, sub)) = self.activating.first()
+            && gate <= seq
+        {
+            self.activating.pop_first();
+            self.activate(session, sub);
+        }
+        while let Some((gate, ..)) = self.deferred.front()
+            && *gate <= seq
+        {
+            let (_, topic, message) = self.deferred.pop_front().expect("it was just seen");
+            self.fan_out(&topic, &message, now);
+        }
+        self.dispatch(now);
     }
 
     /// Whether the disk has room for messages; settlements go on without.
-    pub fn handle_room(&mut self, _room: bool) {
-        unimplemented!("broker")
+    pub fn handle_room(&mut self, room: bool) {
+        self.room = room;
     }
 
     /// Does what time demands; called about once a second, also when nothing else happens.
-    pub fn handle_tick(&mut self, _now: Now) {
-        unimplemented!("broker")
+    pub fn handle_tick(&mut self, now: Now) {
+        self.notice_stuck(now);
+        self.relocate();
+        if self.ledger.unflushed_bytes() == 0 && self.ledger.is_open_empty() && self.room {
+            self.tend(TEND_TICK);
+            if self.ledger.is_open_empty() && self.ledger.shrink_pool(SHRINK_TICK) > 0 {
+                self.ledger.want_batch();
+            }
+        }
     }
 
     /// A clean stop: every session is closed; journals the counters and marks the term as ended cleanly.
     /// Returns how many transient messages go with it.
-    pub fn handle_stop(&mut self, _now: Now) -> u64 {
-        unimplemented!("broker")
+    pub fn handle_stop(&mut self, now: Now) -> u64 {
+        let sessions: Vec<SessionNo> = self.peers.keys().copied().collect();
+        for session in sessions {
+            self.end_session(session, now);
+            self.peers.remove(&session);
+        }
+        // What cannot be excluded counts as one delivery from here on. The entry itself says so too, since compaction may
+        // still state it again behind its counters.
+        for queue in self.queues.iter_mut().flatten() {
+            let suspects: Vec<u64> = queue
+                .entries
+                .iter()
+                .filter(|(_, entry)| entry.suspect && entry.deliveries == 0)
+                .map(|(sequence, _)| sequence)
+                .collect();
+            for sequence in suspects {
+                queue
+                    .entries
+                    .get_mut(sequence)
+                    .expect("it was just seen")
+                    .deliveries = 1;
+            }
+        }
+        for queue in self.queues.iter().flatten() {
+            let mut run: Option<(u64, u64, u32, u32)> = None;
+            let mut state = |run: Option<(u64, u64, u32, u32)>| {
+                if let Some((first, last, deliveries, failures)) = run {
+                    let queue = Arc::clone(&queue.name);
+                    let ranges = vec![(first, last)];
+                    self.ledger.state(Fact::Counted {
+                        queue,
+                        ranges,
+                        deliveries: Some(deliveries),
+                        failures,
+                    });
+                }
+            };
+            for (sequence, entry) in queue.entries.iter().filter(|(_, entry)| !entry.is_transient()) {
+                let deliveries = entry.deliveries;
+                run = match run {
+                    Some((first, last, d, f))
+                        if last + 1 == sequence && (d, f) == (deliveries, entry.failures) =>
+                    {
+                        Some((first, sequence, d, f))
+                    }
+                    other => {
+                        state(other);
+                        (deliveries > 0).then_some((sequence, sequence, deliveries, entry.failures))
+                    }
+                };
+            }
+            state(run);
+        }
+        self.ledger.state_clean_stop();
+        self.transient_count
+    }
+
+    /// Whether `poll_batch` would give a batch.
+    pub fn has_batch(&self) -> bool {
+        self.ledger.has_batch()
     }
 
     /// The next batch for the committer, oldest first; `None` when nothing waits. A full batch is closed at
     /// `commit_bytes_max`; the last one is closed by this call.
     pub fn poll_batch(&mut self) -> Option<Batch> {
-        unimplemented!("broker")
+        if self.ledger.has_batch() && self.room {
+            self.tend(TEND_COMMIT);
+        }
+        self.ledger.poll_batch()
     }
 
     /// Moves up to `count_max` events of a session, in order, to the end of `events`. What is moved counts as handed
     /// to its socket.
-    pub fn poll_events(&mut self, _session: SessionNo, _count_max: usize, _events: &mut Vec<Event>) {
-        unimplemented!("broker")
+    pub fn poll_events(&mut self, session: SessionNo, count_max: usize, events: &mut Vec<Event>) {
+        let Some(peer) = self.peers.get_mut(&session) else {
+            return;
+        };
+        let count = peer.events.len().min(count_max);
+        events.extend(peer.events.drain(..count).inspect(|event| {
+            if let Event::Delivery(delivery) = event {
+                peer.handed = delivery.tag;
+            }
+        }));
     }
 
     /// Whether a session has events.
-    pub fn has_events(&self, _session: SessionNo) -> bool {
-        unimplemented!("broker")
+    pub fn has_events(&self, session: SessionNo) -> bool {
+        self.peers
+            .get(&session)
+            .is_some_and(|peer| !peer.events.is_empty())
     }
 
     /// Moves the sessions that got events since the last call to the end of `sessions`.
-    pub fn poll_wakes(&mut self, _sessions: &mut Vec<SessionNo>) {
-        unimplemented!("broker")
+    pub fn poll_wakes(&mut self, sessions: &mut Vec<SessionNo>) {
+        for session in self.wakes.drain(..) {
+            if let Some(peer) = self.peers.get_mut(&session) {
+                peer.woken = false;
+                sessions.push(session);
+            }
+        }
     }
 
     /// The next line for the log.
     pub fn poll_notice(&mut self) -> Option<Notice> {
-        unimplemented!("broker")
+        self.notices.pop_front()
     }
 
     /// Bytes in batches that are not yet durable; beyond `unflushed_bytes_max` sockets are not read.
     pub fn unflushed_bytes(&self) -> usize {
-        unimplemented!("broker")
+        self.ledger.unflushed_bytes()
     }
 
-    /// Counters since start.
-    pub fn counters(&self) -> Counters {
-        unimplemented!("broker")
+    // ---- shared by the parts ----
+
+    fn queue(&self, no: QueueNo) -> Option<&Queue> {
+        self.queues.get(no.0 as usize)?.as_ref()
     }
 
-    /// Every queue that has entries or subscriptions, by name.
-    pub fn queues(&self) -> impl Iterator<Item = QueueView> {
-        std::iter::empty()
+    fn queue_mut(&mut self, no: QueueNo) -> Option<&mut Queue> {
+        self.queues.get_mut(no.0 as usize)?.as_mut()
     }
 
-    /// The entries of a queue in order, from a queue sequence on. Empty for an unknown queue.
-    pub fn entries(&self, _queue: &str, _from: u64) -> impl Iterator<Item = EntryView> {
-        std::iter::empty()
+    /// The queue of a name, made if there is none.
+    fn open_queue(&mut self, name: &str) -> QueueNo {
+        if let Some(&no) = self.names.get(name) {
+            return no;
+        }
+        let queue = Queue::new(name, self.ledger.next_id());
+        let no = self.free_queues.pop_first().unwrap_or_else(|| {
+            self.queues.push(None);
+            QueueNo(u32::try_from(self.queues.len() - 1).expect("queues are counted in 32 bits"))
+        });
+        self.names.insert(Arc::clone(&queue.name), no);
+        *self
+            .queues
+            .get_mut(no.0 as usize)
+            .expect("it was just made or freed") = Some(queue);
+        no
     }
 
-    /// Subscriptions on a destination.
-    pub fn subscription_count(&self, _kind: DestinationKind, _name: &str) -> usize {
-        unimplemented!("broker")
+    /// Forgets a queue that nothing refers to: it exists while it has entries or subscriptions.
+    fn close_queue_if_idle(&mut self, no: QueueNo) {
+        if self.queue(no).is_some_and(Queue::is_idle)
+            && let Some(queue) = self.queues.get_mut(no.0 as usize).and_then(Option::take)
+        {
+            self.names.remove(&queue.name);
+            self.free_queues.insert(no);
+        }
+    }
+
+    fn mark_dirty(&mut self, no: QueueNo) {
+        if let Some(queue) = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut)
+            && !queue.dirty
+        {
+            queue.dirty = true;
+            self.dirty.push_back(no);
+        }
+    }
+
+    /// A session gets an event.
+    fn push_event(&mut self, session: SessionNo, event: Event) {
+        if let Some(peer) = self.peers.get_mut(&session) {
+            peer.events.push_back(event);
+            if !peer.woken {
+                peer.woken = true;
+                self.wakes.push(session);
+            }
+        }
+    }
+
+    /// Drops what the oldest index chunks hold no more and, if it is worth it, states again what they still hold:
+    /// up to so many chunks and entries.
+    fn tend(&mut self, (mut drops, mut moves): (usize, usize)) {
+        let thresholds = Thresholds {
+            garbage_bytes_min: self.limits.compaction_garbage_bytes_min,
+            chunk_count_slack: self.limits.compaction_chunk_count_slack,
+        };
+        while let Some(oldest) = self.ledger.drop_oldest(&mut drops) {
+            match oldest {
+                Oldest::Watched(no) => {
+                    let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
+                    if let Some(queue) = queue.filter(|queue| queue.watched) {
+                        if moves == 0 || !self.ledger.wants_compaction(thresholds) {
+                            return;
+                        }
+                        moves -= 1;
+                        let name = Arc::clone(&queue.name);
+                        self.ledger.state_watched(no, &name);
+                    }
+                    self.ledger.end_watched();
+                }
+                Oldest::Run(seq, run) => {
+                    if moves == 0 || !self.ledger.wants_compaction(thresholds) {
+                        return;
+                    }
+                    self.counters.compacted_count += 1;
+                    self.move_run(seq, run, &mut moves);
+                }
+            }
+        }
+    }
+
+    /// States the entries of a run again that are live and at home in `seq`, from its end.
+    fn move_run(&mut self, seq: Seq, run: ledger::Run, moves: &mut usize) {
+        let live: Vec<u64> = match self.queue(run.queue) {
+            Some(queue) => queue
+                .entries
+                .range_from(run.first)
+                .take_while(|(sequence, _)| *sequence < run.first + u64::from(run.count))
+                .filter(|(_, entry)| entry.home == seq)
+                .map(|(sequence, _)| sequence)
+                .collect(),
+            None => Vec::new(),
+        };
+        let kept = live.len().saturating_sub(*moves);
+        *moves -= live.len() - kept;
+        for sequence in live.get(kept..).expect("kept is at most the length") {
+            self.restate(run.queue, *sequence);
+        }
+        match kept.checked_sub(1).and_then(|last| live.get(last)) {
+            Some(last) => self
+                .ledger
+                .shorten_run(u32::try_from(last + 1 - run.first).expect("within the run")),
+            None => self.ledger.end_run(),
+        }
+    }
+
+    /// States an entry again, with its counters as they are, in the batch being filled.
+    fn restate(&mut self, no: QueueNo, sequence: u64) {
+        let seq = self.ledger.seq();
+        let queue = self
+            .queues
+            .get_mut(no.0 as usize)
+            .and_then(Option::as_mut)
+            .expect("its entry was just seen");
+        let entry = queue.entries.get_mut(sequence).expect("it was just seen");
+        let place = entry
+            .bytes
+            .place(|slot| self.ledger.chunk_in(slot))
+            .expect("a transient entry has no home");
+        let old = std::mem::replace(&mut entry.home, seq);
+        let statement = Statement {
+            sequence,
+            message: entry.message,
+            accepted_at_ms: entry.accepted_at_ms,
+            place: &place,
+            item: entry.item(),
+            deliveries: entry.deliveries,
+            failures: entry.failures,
+            fields: entry.fields(),
+        };
+        self.ledger.state_enqueued(no, &queue.name, &statement);
+        self.ledger.forget(old);
+    }
+
+    /// Tells once of each subscription that has held its limit for too long.
+    fn notice_stuck(&mut self, now: Now) {
+        let after_ms = self.limits.stuck_subscription_ms;
+        for (session, peer) in &mut self.peers {
+            for (no, sub) in &mut peer.subs {
+                let peer::Source::Queue(queue) = sub.source else {
+                    continue;
+                };
+                let stuck = sub.ack_mode != AckMode::Auto
+                    && sub.held_count >= sub.prefetch_count
+                    && now.mono_ms.saturating_sub(sub.moved_at_ms) >= after_ms;
+                if stuck && !sub.stuck_told {
+                    let queue = self
+                        .queues
+                        .get(queue.0 as usize)
+                        .and_then(Option::as_ref)
+                        .expect("it has a subscription");
+                    let (session, sub, queue) = (*session, *no, Arc::clone(&queue.name));
+                    self.notices.push_back(Notice::Stuck { session, sub, queue });
+                }
+                sub.stuck_told = stuck;
+            }
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.transient_bytes + self.staged_bytes
+    }
+
+    fn message_id(&mut self) -> MessageId {
+        MessageId(self.ledger.take_id())
+    }
+
+    /// The core ends a session.
+    fn evict(&mut self, session: SessionNo, refusal: Refusal, now: Now) {
+        if self.peers.get(&session).is_none_or(|peer| peer.evicted.is_some()) {
+            return;
+        }
+        self.end_session(session, now);
+        if let Some(peer) = self.peers.get_mut(&session) {
+            peer.evicted = Some(refusal);
+            peer.events.clear();
+        }
+        self.push_event(session, Event::Evicted(refusal));
+    }
+
+    /// The bytes of all deliveries of this session up to and including this tag are in its socket (or were skipped
+    /// because their subscription is gone): frees the unsent bytes, settles `auto` deliveries.
+    pub fn handle_written(&mut self, session: SessionNo, up_to: Tag, now: Now) {
+        self.written(session, up_to, now);
+        self.dispatch(now);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,155 @@
-//! (being built)
+//! The command line: what it takes, and the exit code it ends with.
+//!
+//! Exit codes: 0 well; 1 a fault while running; 2 wrong usage or configuration; 3 a flush of the store failed; 4 the
+//! store is damaged or cannot be opened; 5 another broker is using the folder.
+//!
+//! # Invariants
+//! - A failure is one line on standard error that says what to do, unless `clap` shows the usage.
+
+pub mod bench;
+mod failure;
+mod inspect;
+mod serve;
+mod show;
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::PossibleValuesParser;
+use clap::builder::TypedValueParser;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, LogFormat, LogLevel, Overrides};
+use failure::Failure;
+
+/// A durable message-queue broker that speaks STOMP 1.0, 1.1 and 1.2.
+#[derive(Debug, Parser)]
+#[command(name = "steadfast", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  steadfast serve                                STOMP on 127.0.0.1:61613, data in ./data
+  steadfast serve --data-dir /var/lib/steadfast --listen 127.0.0.1:61613 --listen [::1]:61613
+  steadfast inspect --data-dir /var/lib/steadfast
+  steadfast config default > steadfast.toml
+
+Every key of the configuration file is also an environment variable, such as \
+STEADFAST_LIMITS_BODY_BYTES_MAX=1048576. Flags beat the environment, which beats the file, which beats the defaults.
+
+Exit codes: 0 well, 1 fault, 2 wrong usage or configuration, 3 a flush of the store failed, 4 the store is damaged \
+or cannot be opened, 5 another broker is using the folder.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker until SIGTERM or Ctrl-C
+    Serve(ServeArgs),
+    /// Look into the data folder of a stopped broker
+    Inspect(inspect::InspectArgs),
+    /// Measure a broker, any that speaks STOMP 1.2
+    Bench(Box<bench::BenchArgs>),
+    /// The configuration file
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print every key with its default and what it means
+    Default,
+}
+
+/// Where data and configuration are.
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// Data folder [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Configuration file; `steadfast config default` prints one [default: none]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+struct ServeArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Address to listen on, any number of times; port 0 takes a free one [default: 127.0.0.1:61613]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
+    listen: Vec<std::net::SocketAddr>,
+    /// Form of log lines on standard error [default: text]
+    #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(LogFormat::NAMES).try_map(log_format))]
+    log_format: Option<LogFormat>,
+    /// Least severe level that is logged [default: info]
+    #[arg(long, value_name = "LEVEL", value_parser = PossibleValuesParser::new(LogLevel::NAMES).try_map(log_level))]
+    log_level: Option<LogLevel>,
+    /// Allow addresses that are not loopback although anyone who reaches them may read and write every queue
+    #[arg(long)]
+    insecure_allow_anonymous: bool,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Prints the version, the data folder, what was recovered, and `listening on ADDR:PORT` for each address. \
+SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
+
+Examples:
+  steadfast serve
+  steadfast serve --data-dir /var/lib/steadfast --listen 127.0.0.1:61613 --log-format json
+  STEADFAST_LISTEN=127.0.0.1:0 steadfast serve --config steadfast.toml";
+
+fn address(text: &str) -> Result<std::net::SocketAddr, String> {
+    config::parse_address(text).ok_or_else(|| format!("expected {}", config::ADDRESS_FORM))
+}
+
+fn log_format(text: String) -> Result<LogFormat, String> {
+    LogFormat::named(&text).ok_or(text)
+}
+
+fn log_level(text: String) -> Result<LogLevel, String> {
+    LogLevel::named(&text).ok_or(text)
+}
+
+/// Parses the arguments of the process and does what they say.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Bench(args) => return bench::run(&args),
+        Command::Config {
+            command: ConfigCommand::Default,
+        } => print(config::SAMPLE),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Where standard error is gone, the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "error: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// A reader that has gone (`steadfast inspect | head`) has seen what it wanted.
+fn written(result: std::io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Output(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Configuration from every source.
+fn load(overrides: Overrides) -> Result<Config, Failure> {
+    Ok(Config::load(overrides, std::env::vars_os())?)
+}

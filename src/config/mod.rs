@@ -1,1 +1,362 @@
-//! (being built)
+//! Configuration: defaults, then a TOML file, then `STEADFAST_*` environment variables, then flags; the later wins.
+//!
+//! Every key stands once, in [`keys`], with its range; the file and the environment are read through that table, and
+//! `config/steadfast.toml` is compared with it by a test.
+//!
+//! # Invariants
+//! - A key or variable that is not in the table is refused, as is a value out of its range: nothing is ignored.
+//!
+//! # Not here
+//! Reading the environment of the process: `cli` hands it over. Flags: `cli` parses them into [`Overrides`].
+
+mod error;
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+pub use error::{ConfigError, Origin};
+pub use keys::{Key, keys};
+
+use crate::base::Limits;
+use keys::Value;
+
+/// The commented list of every key with its default.
+pub const SAMPLE: &str = include_str!("../../config/steadfast.toml");
+
+/// What every variable of ours begins with.
+const PREFIX: &str = "STEADFAST_";
+
+/// The variable that names the file; the only one that is not a key.
+const FILE_VARIABLE: &str = "STEADFAST_CONFIG";
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[log]`
+    pub log: Log,
+    /// `[heart_beat]`
+    pub heart_beat: HeartBeat,
+    /// `[store]`
+    pub store: StoreConfig,
+    /// `[limits]`
+    pub limits: Limits,
+}
+
+/// Where the broker listens and stores, and how it stops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Addresses; at least one.
+    pub listen: Vec<SocketAddr>,
+    /// The data folder; made if it is missing.
+    pub data_dir: PathBuf,
+    /// A stop takes at most about this long, then connections are cut.
+    pub shutdown_ms_max: u64,
+    /// Threads for connections; 0 = one for each core.
+    pub worker_thread_count: usize,
+    /// Addresses that are not loopback are allowed although anyone may log in.
+    pub insecure_allow_anonymous: bool,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 61613))],
+            data_dir: PathBuf::from("./data"),
+            shutdown_ms_max: 10_000,
+            worker_thread_count: 0,
+            insecure_allow_anonymous: false,
+        }
+    }
+}
+
+impl Server {
+    /// An address that others can reach must be asked for by name while there are no users.
+    pub fn refuse_exposed(&self) -> Result<(), ConfigError> {
+        let mut exposed = self
+            .listen
+            .iter()
+            .filter(|address| !address.ip().to_canonical().is_loopback());
+        match exposed.next() {
+            Some(&address) if !self.insecure_allow_anonymous => Err(ConfigError::Exposed { address }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Log {
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+    /// What is left out.
+    pub level: LogLevel,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// One line for people.
+    #[default]
+    Text,
+    /// One JSON object on a line.
+    Json,
+}
+
+/// The least severe level that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// Faults only.
+    Error,
+    /// And what someone should look at.
+    Warn,
+    /// And what happens to connections.
+    #[default]
+    Info,
+    /// And details.
+    Debug,
+    /// And everything.
+    Trace,
+}
+
+impl LogFormat {
+    /// The text of every value.
+    pub const NAMES: [&str; 2] = ["text", "json"];
+
+    /// The value of a text.
+    pub fn named(text: &str) -> Option<Self> {
+        match text {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+impl LogLevel {
+    /// The text of every value.
+    pub const NAMES: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+    /// The value of a text.
+    pub fn named(text: &str) -> Option<Self> {
+        match text {
+            "error" => Some(Self::Error),
+            "warn" => Some(Self::Warn),
+            "info" => Some(Self::Info),
+            "debug" => Some(Self::Debug),
+            "trace" => Some(Self::Trace),
+            _ => None,
+        }
+    }
+}
+
+/// Heart-beats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeartBeat {
+    /// The shortest interval we guarantee and ask for, either way.
+    pub interval_ms_min: u64,
+    /// A peer is dead after its agreed interval times this, in percent.
+    pub margin_percent: u64,
+}
+
+impl Default for HeartBeat {
+    fn default() -> Self {
+        Self {
+            interval_ms_min: 100,
+            margin_percent: 200,
+        }
+    }
+}
+
+/// The store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// The store's own cache of pages.
+    pub cache_bytes_max: u64,
+    /// Whether a ballast file is held, so that settlements still go through on a full disk.
+    pub ballast: bool,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            cache_bytes_max: 64 * 1024 * 1024,
+            ballast: true,
+        }
+    }
+}
+
+/// What flags say; each beats every other source.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--config`
+    pub file: Option<PathBuf>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--listen`; empty = not given.
+    pub listen: Vec<SocketAddr>,
+    /// `--log-format`
+    pub log_format: Option<LogFormat>,
+    /// `--log-level`
+    pub log_level: Option<LogLevel>,
+    /// `--insecure-allow-anonymous`
+    pub insecure_allow_anonymous: bool,
+}
+
+impl Config {
+    /// Reads every source in its order and checks the whole.
+    pub fn load(
+        overrides: Overrides,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let mut file = None;
+        let mut variables = Vec::new();
+        for (name, value) in environment {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+                continue;
+            };
+            if name == FILE_VARIABLE {
+                file = Some(PathBuf::from(value));
+            } else {
+                variables.push((name.to_owned(), value));
+            }
+        }
+        variables.sort();
+
+        let mut config = Self::default();
+        if let Some(path) = overrides.file.or(file) {
+            config.read_file(&path)?;
+        }
+        for (name, value) in variables {
+            config.read_variable(name, value)?;
+        }
+        let server = &mut config.server;
+        if let Some(data_dir) = overrides.data_dir {
+            server.data_dir = data_dir;
+        }
+        if !overrides.listen.is_empty() {
+            server.listen = overrides.listen;
+        }
+        server.insecure_allow_anonymous |= overrides.insecure_allow_anonymous;
+        config.log.format = overrides.log_format.unwrap_or(config.log.format);
+        config.log.level = overrides.log_level.unwrap_or(config.log.level);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        self.read_text(path, &text)
+    }
+
+    /// Reads a file's text; `path` is for messages.
+    fn read_text(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let at = |byte: usize| Origin::File {
+            path: path.to_owned(),
+            line: text.as_bytes().iter().take(byte).filter(|&&b| b == b'\n').count() + 1,
+        };
+        let document = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+            at: at(error.span().map_or(0, |span| span.start)),
+            message: error.message().replace('\n', ", "),
+        })?;
+        for (section, table) in document.get_ref() {
+            let section_at = at(section.span().start);
+            let section = section.get_ref();
+            if !keys().any(|key| key.section == section) {
+                return Err(ConfigError::UnknownSection {
+                    at: section_at,
+                    section: section.to_string(),
+                });
+            }
+            let DeValue::Table(table) = table.get_ref() else {
+                return Err(ConfigError::NoSection {
+                    at: section_at,
+                    section: section.to_string(),
+                });
+            };
+            for (name, value) in table {
+                let Some(key) = keys().find(|key| key.section == section && key.name == name.get_ref())
+                else {
+                    return Err(ConfigError::UnknownKey {
+                        at: at(name.span().start),
+                        section: section.to_string(),
+                        name: name.get_ref().to_string(),
+                    });
+                };
+                let value_at = at(value.span().start);
+                match Value::from_toml(value.get_ref()).filter(|value| key.set(self, value)) {
+                    Some(_) => {}
+                    None => {
+                        let found = text.get(value.span()).unwrap_or_default();
+                        return Err(ConfigError::bad_value(value_at, key, found));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_variable(&mut self, name: String, value: OsString) -> Result<(), ConfigError> {
+        let Some(key) = keys().find(|key| key.variable() == name) else {
+            return Err(ConfigError::UnknownVariable { name });
+        };
+        let parsed = value.to_str().and_then(|text| key.parse(text));
+        match parsed.filter(|value| key.set(self, value)) {
+            Some(_) => Ok(()),
+            None => Err(ConfigError::bad_value(
+                Origin::Variable { name },
+                key,
+                &value.to_string_lossy(),
+            )),
+        }
+    }
+
+    /// What no single key can know.
+    fn check(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        let ordered = [
+            (
+                ("limits.header_line_bytes_max", limits.header_line_bytes_max),
+                ("limits.header_block_bytes_max", limits.header_block_bytes_max),
+            ),
+            (
+                ("limits.prefetch_count", limits.prefetch_count as usize),
+                ("limits.prefetch_count_max", limits.prefetch_count_max as usize),
+            ),
+            (
+                ("limits.body_bytes_max", limits.body_bytes_max),
+                ("limits.receiving_bytes_max", limits.receiving_bytes_max),
+            ),
+        ];
+        for (lower, upper) in ordered {
+            if lower.1 > upper.1 {
+                return Err(ConfigError::Order { lower, upper });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads `IP:PORT` or `localhost:PORT`. Other names are refused: which address they mean is not ours to guess.
+pub fn parse_address(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix("localhost:") {
+        Some(port) => port
+            .parse()
+            .ok()
+            .map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
+        None => text.parse().ok(),
+    }
+}
+
+/// What [`parse_address`] takes, for messages.
+pub const ADDRESS_FORM: &str = "IP:PORT, such as 127.0.0.1:61613 or [::1]:61613 (port 0 = any free port)";

@@ -41,7 +41,8 @@ pub struct Batch {
     pub chunks: Vec<ChunkWrite>,
     /// Index chunks that this batch makes obsolete: removed in the same unit.
     pub drop: Vec<Seq>,
-    /// Slots from this number on are removed in the same unit (the pool shrinks).
+    /// Slots from this number on are not used by anything. The store may make some ahead and keep them; what lies far
+    /// beyond is removed, a bounded number with each batch (the pool shrinks).
     pub slot_count: u32,
     /// Counters to be stored with it.
     pub meta: Meta,

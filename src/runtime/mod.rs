@@ -1,1 +1,201 @@
-//! (being built)
+//! The runtime: the only floor with IO, a clock, entropy and threads. It drives the machines below it and knows nothing
+//! of protocol, queues or files.
+//!
+//! ```text
+//!   worker threads (tokio)                 the core             committer (one thread)
+//!   connection: socket <-> session  --->   one Mutex    <---    wait_batch, append, flush,
+//!   (requests, written, events)            one call a           handle_durable; wakes those
+//!                                          socket read          who wait for the Seq
+//!         |  a body chunk that is not cached
+//!         v
+//!   readers (at most 4 blocking threads): Store::body
+//! ```
+//!
+//! # Locks, and who may block where
+//! - There are two locks, the core's and the body cache's. Both are held for memory work only: nothing is awaited,
+//!   read, written, logged or woken under them, and neither is taken under the other.
+//! - Worker threads never block: sockets, timers, readers and budgets are awaited.
+//! - The committer blocks in `append` and `flush`, holding nothing. Readers block in `Store::body`, holding nothing
+//!   but their permit.
+//!
+//! # Why nothing waits in a circle
+//! - The core never waits: it is called, and its outputs are drained by the caller. A batch is pulled by the committer.
+//! - A socket is not read for three reasons. The backlog of unflushed bytes: the committer drains it with nobody's help.
+//!   Room for a long body: those who hold room wait for nothing but their own peer, whose progress is watched, and
+//!   those who wait hold none. Receipts that the peer does not read: its own doing, and bounded in time.
+//!   A full output stops deliveries, not reading, so ACKs are always read.
+//! - Whoever waits for a Seq is noted under the core's lock, under which the committer reports it: no wake is lost.
+//! - A failed append or flush ends the process ([`exit`]) before anybody is told of durability.
+//!
+//! # Invariants
+//! - No receipt leaves before [`core::Core::durable`] has reached its gate: the session is handed no other number.
+//! - A connection's place in the core ends with its task, however that ends.
+//!
+//! # Not here
+//! What a frame means (`session`), what is delivered to whom (`broker`), bytes on disk (`store`).
+
+mod allocator;
+mod bodies;
+mod clock;
+mod committer;
+mod connection;
+mod core;
+mod entropy;
+mod error;
+mod exit;
+mod room;
+mod server;
+mod stats;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::base::{Epoch, Limits};
+use crate::store::{SledOptions, SledStore};
+
+use self::clock::Clock;
+use self::room::RoomKeeper;
+
+pub use self::error::RunError;
+pub use self::server::Running;
+pub use self::stats::StatsView;
+
+/// What `serve` needs to know.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Addresses to accept STOMP on, at least one; port 0 takes any free port.
+    pub listen: Vec<SocketAddr>,
+    /// The folder of the store; created where it is missing.
+    pub data_dir: PathBuf,
+    /// Every bound.
+    pub limits: Limits,
+    /// The shortest heart-beat interval we guarantee and ask for, either way.
+    pub heart_beat_ms_min: u64,
+    /// A peer is dead after its agreed interval times this, in percent (200 = twice the interval).
+    pub heart_beat_margin_percent: u64,
+    /// How long a stop waits for connections to take what they are due.
+    pub shutdown_ms_max: u64,
+    /// Threads that serve connections; at least 1.
+    pub worker_count: usize,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 61613))],
+            data_dir: PathBuf::from("data"),
+            limits: Limits::default(),
+            heart_beat_ms_min: 1_000,
+            heart_beat_margin_percent: 200,
+            shutdown_ms_max: 5_000,
+            worker_count: 2,
+        }
+    }
+}
+
+/// What people want to read once the broker accepts connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// The addresses bound, with the ports chosen, in the order of [`ServeOptions::listen`].
+    pub listen: Vec<SocketAddr>,
+    /// The folder of the store.
+    pub data_dir: PathBuf,
+    /// Queues recovered.
+    pub queue_count: u64,
+    /// Messages recovered.
+    pub message_count: u64,
+    /// Their bytes.
+    pub message_bytes: u64,
+    /// Opening and reading the store took this long.
+    pub recovery: Duration,
+    /// The term that began.
+    pub epoch: Epoch,
+}
+
+/// Why a broker that had started came to its end. A second signal or a failed flush ends the process instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitReason {
+    /// SIGTERM.
+    Terminated,
+    /// SIGINT.
+    Interrupted,
+}
+
+/// Runs a broker until a signal stops it. Calls `started` once, when connections are accepted. To be called before the
+/// process has other threads.
+pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<ExitReason, RunError> {
+    allocator::set_up();
+    let clock = Clock::new();
+    std::fs::create_dir_all(&options.data_dir).map_err(|source| RunError::DataDir {
+        path: options.data_dir.clone(),
+        source,
+    })?;
+    let mut keeper = RoomKeeper::new(&options.data_dir, options.limits.disk_free_bytes_min);
+    // Opening a store on a full disk takes room: the ballast's, if it comes to that.
+    keeper.look();
+    let store = SledStore::create_or_open(
+        &options.data_dir,
+        SledOptions {
+            cache_bytes: SledOptions::CACHE_BYTES,
+            uuid: entropy::store_uuid(),
+        },
+    )
+    .map_err(RunError::Store)?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(options.worker_count.max(1))
+        .thread_name("worker")
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::System {
+            operation: "starting worker threads",
+            source,
+        })?;
+    let reason = runtime.block_on(async {
+        let mut terminate = listen_for(SignalKind::terminate())?;
+        let mut interrupt = listen_for(SignalKind::interrupt())?;
+        let (running, facts) = Running::start_since(clock, keeper, Arc::new(store), &options)?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            listen = ?facts.listen,
+            data_dir = %facts.data_dir.display(),
+            epoch = facts.epoch.0,
+            queue_count = facts.queue_count,
+            message_count = facts.message_count,
+            message_bytes = facts.message_bytes,
+            recovery_ms = facts.recovery.as_millis(),
+            "started"
+        );
+        started(&facts);
+        let reason = first_of(&mut terminate, &mut interrupt).await;
+        tracing::info!(?reason, "stopping");
+        let impatience = tokio::spawn(async move {
+            first_of(&mut terminate, &mut interrupt).await;
+            exit::impatiently();
+        });
+        running.stop().await;
+        impatience.abort();
+        Ok(reason)
+    })?;
+    // A reader that hangs in the store must not keep a broker that has ended.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(reason)
+}
+
+fn listen_for(kind: SignalKind) -> Result<Signal, RunError> {
+    signal(kind).map_err(|source| RunError::System {
+        operation: "listening for signals",
+        source,
+    })
+}
+
+async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) -> ExitReason {
+    tokio::select! {
+        _ = terminate.recv() => ExitReason::Terminated,
+        _ = interrupt.recv() => ExitReason::Interrupted,
+    }
+}

@@ -5,8 +5,51 @@
 //! then `poll_output(durable)` and after it `handle_delivery` for each delivery, in this order, so that the RECEIPT of
 //! SUBSCRIBE precedes its first MESSAGE.
 
+//!
+//! # Invariants
+//! - Frames of the line (CONNECTED, RECEIPT, ERROR) leave in the order of the frames they answer.
+//! - Behind an ERROR or the RECEIPT of DISCONNECT nothing leaves, and nothing behind a faulty frame is executed.
+//!
+//! # Not here
+//! Deliveries, credit, what a transaction holds: the core. Sockets and their bounds: the driver.
+
+mod connect;
+mod deliver;
+mod error;
+mod fields;
+mod heartbeat;
+mod ids;
+mod line;
+mod rules;
+mod send;
+mod settle;
+mod subscribe;
+mod unsupported;
+
+use std::sync::Arc;
+
 use crate::base::{Epoch, Limits, Now, Seq, SessionNo};
-use crate::port::{Applied, Delivery, Refusal, Requests};
+use crate::port::{Applied, Delivery, Refusal, Request, Requests};
+use crate::wire::{DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, unescape};
+
+use error::Cause;
+pub use error::{CODES, REFUSALS, Violation};
+use fields::{Fields, receipt_of};
+use heartbeat::{HeartBeat, Progress};
+use line::Line;
+use rules::Rules;
+use settle::Transactions;
+use subscribe::Subscriptions;
+pub use unsupported::headers as unsupported_headers;
+
+/// Requests gathered by one call of [`Session::handle_bytes`], so that no connection keeps the core for long.
+const REQUEST_COUNT_MAX: usize = 512;
+
+/// Room made at once for the messages of one call.
+const RESERVED_BYTES_MAX: usize = 256 * 1024;
+
+/// Of empty buffers, so much is kept for the next read: most connections are idle most of the time.
+const KEPT_BYTES_MAX: usize = 512;
 
 /// What all sessions of one listener share.
 #[derive(Debug, Clone)]
@@ -25,7 +68,26 @@ pub struct SessionConfig {
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Session {}
+pub struct Session {
+    config: Arc<SessionConfig>,
+    no: SessionNo,
+    /// The session id; empty before CONNECT.
+    id: Box<str>,
+    /// Those of the version; `None` before CONNECT.
+    rules: Option<&'static Rules>,
+    decoder: Decoder,
+    requests: Requests,
+    line: Line,
+    subscriptions: Subscriptions,
+    transactions: Transactions,
+    heart_beat: HeartBeat,
+    /// Of the frame begun, if one is.
+    progress: Option<Progress>,
+    /// Bytes done with before CONNECT.
+    login_bytes: usize,
+    login_due: u64,
+    end: Option<EndReason>,
+}
 
 /// Where a session is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,85 +115,316 @@ pub enum EndReason {
 
 impl Session {
     /// A connection was accepted.
-    pub fn new(_config: std::sync::Arc<SessionConfig>, _no: SessionNo, _now: Now) -> Self {
-        unimplemented!("session")
+    pub fn new(config: Arc<SessionConfig>, no: SessionNo, now: Now) -> Self {
+        let limits = FrameLimits {
+            body_bytes_max: 0,
+            ..connect::frame_limits(&config.limits)
+        };
+        Self {
+            no,
+            id: Box::default(),
+            rules: None,
+            decoder: Decoder::new(limits, Grammar::CONNECT),
+            requests: Requests::default(),
+            line: Line::default(),
+            subscriptions: Subscriptions::default(),
+            transactions: Transactions::default(),
+            heart_beat: HeartBeat::new(now.mono_ms),
+            progress: None,
+            login_bytes: 0,
+            login_due: now.mono_ms.saturating_add(config.limits.login_ms_max),
+            end: None,
+            config,
+        }
     }
 
     /// Takes bytes from the peer: decodes whole frames into requests and returns how many bytes are done with. The rest
     /// must be handed over again with what follows it. Stops at the end of the input, at a bounded number of requests
-    /// (call `handle_applied`, then again), and when the session takes no more input.
-    pub fn handle_bytes(&mut self, _bytes: &[u8], _now: Now) -> usize {
-        unimplemented!("session")
+    /// (call `handle_applied`, then again), and when the session takes no more input: then all bytes are done with.
+    pub fn handle_bytes(&mut self, bytes: &[u8], now: Now) -> usize {
+        if !bytes.is_empty() {
+            self.heart_beat.handle_received(now.mono_ms);
+        }
+        let mut done = 0;
+        let mut incomplete = false;
+        while self.end.is_none() && !incomplete && self.requests.list.len() < REQUEST_COUNT_MAX {
+            let rest = bytes.get(done..).unwrap_or_default();
+            let decoded = match self.rules {
+                Some(_) => self.decoder.decode(rest).map_err(Cause::from),
+                None => self.decode_login(rest),
+            };
+            match decoded {
+                Ok(Decoded::Frame(frame, len)) => {
+                    done += len;
+                    if self.requests.list.is_empty() {
+                        self.requests.arena.reserve(rest.len().min(RESERVED_BYTES_MAX));
+                    }
+                    self.handle_frame(&frame, now);
+                }
+                Ok(Decoded::Incomplete(len)) => {
+                    done += len;
+                    incomplete = true;
+                }
+                Err(cause) => {
+                    let receipt_id = receipt_of(self.decoder.headers_so_far(rest), self.escapes());
+                    self.fail(cause, receipt_id, None);
+                }
+            }
+        }
+        if self.end.is_some() {
+            self.progress = None;
+            return bytes.len();
+        }
+        let held = bytes.len() - done;
+        match &mut self.progress {
+            Some(progress) if incomplete && done == 0 => progress.held = held,
+            progress => *progress = (incomplete && held > 0).then(|| Progress::new(held, now.mono_ms)),
+        }
+        done
     }
 
     /// Bytes of body that the frame begun last still needs (announced by its content-length), for the driver to reserve
     /// before it reads them; 0 between frames and for bodies under 64 KiB.
     pub fn body_bytes_announced(&self) -> usize {
-        unimplemented!("session")
+        match (self.decoder.announced(), &self.progress) {
+            (Some((body, frame)), Some(progress)) if body >= send::SHARED_BYTES_MIN => {
+                frame.saturating_sub(progress.held)
+            }
+            _ => 0,
+        }
     }
 
     /// The requests gathered since the last `handle_applied`.
     pub fn requests(&self) -> &Requests {
-        unimplemented!("session")
+        &self.requests
     }
 
     /// The core's answer to `requests()`; empties them. Receipts of what is done go into line behind the gate.
-    pub fn handle_applied(&mut self, _applied: Applied, _now: Now) {
-        unimplemented!("session")
+    pub fn handle_applied(&mut self, applied: Applied, _now: Now) {
+        let Applied { done, gate, refusal } = applied;
+        assert!(
+            refusal.is_some() || done == self.requests.list.len(),
+            "what is not refused is done"
+        );
+        self.line.handle_done(done, gate);
+        self.requests.clear();
+        let kept = self.requests.arena.capacity() + self.requests.list.capacity() * size_of::<Request>();
+        if kept > KEPT_BYTES_MAX {
+            self.requests = Requests::default();
+        }
+        if let Some(refusal) = refusal {
+            let receipt_id = self.line.handle_refused(done);
+            // Whatever ended the session stood behind the refused frame, and was not executed.
+            self.end = None;
+            self.fail(refusal.into(), receipt_id, None);
+        }
     }
 
-    /// Appends a MESSAGE for a delivery whose bytes are at hand in pieces. Appends nothing if its subscription is gone.
-    pub fn handle_delivery(&mut self, _delivery: &Delivery, _pieces: &[&[u8]], _out: &mut Vec<u8>) {
-        unimplemented!("session")
+    /// Appends a MESSAGE for a delivery whose bytes are at hand in pieces. Appends nothing if its subscription is gone,
+    /// or the session ends.
+    pub fn handle_delivery(&mut self, delivery: &Delivery, pieces: &[&[u8]], out: &mut Vec<u8>) {
+        let (Some(rules), None) = (self.rules, &self.end) else {
+            return;
+        };
+        if let Some(subscription) = self.subscriptions.get(delivery.sub) {
+            deliver::write(subscription, &self.id, rules, delivery, pieces, out);
+        }
     }
 
     /// The core ended this session: ERROR, in its place in line, then close.
-    pub fn handle_evicted(&mut self, _refusal: Refusal, _now: Now) {
-        unimplemented!("session")
+    pub fn handle_evicted(&mut self, refusal: Refusal, _now: Now) {
+        self.fail(refusal.into(), None, None);
     }
 
     /// A fault of ours: an ERROR that gives nothing away but the incident's id, in its place in line, then close.
-    pub fn handle_fault(&mut self, _incident: &str, _now: Now) {
-        unimplemented!("session")
+    pub fn handle_fault(&mut self, incident: &str, _now: Now) {
+        self.fail(Violation::Internal.into(), None, Some(incident));
     }
 
     /// Appends every frame in line whose gate is durable (CONNECTED, RECEIPT, ERROR).
-    pub fn poll_output(&mut self, _durable: Seq, _out: &mut Vec<u8>) {
-        unimplemented!("session")
+    pub fn poll_output(&mut self, durable: Seq, out: &mut Vec<u8>) {
+        self.line.poll(durable, out);
     }
 
     /// The gate that the head of the line waits for, if any.
     pub fn poll_gate(&self) -> Option<Seq> {
-        unimplemented!("session")
+        self.line.head_gate()
     }
 
     /// Bytes were written to the peer: our heart-beat starts anew.
-    pub fn handle_wrote(&mut self, _now: Now) {
-        unimplemented!("session")
+    pub fn handle_wrote(&mut self, now: Now) {
+        self.heart_beat.handle_wrote(now.mono_ms);
+    }
+
+    /// The driver did not read from the peer for a reason of ours (no room for its body, unflushed bytes) and reads
+    /// again: the silence up to now was not the peer's.
+    pub fn handle_unread(&mut self, now: Now) {
+        self.heart_beat.handle_received(now.mono_ms);
+        if let Some(progress) = &mut self.progress {
+            progress.restart(now.mono_ms);
+        }
     }
 
     /// The monotonic time at which `handle_timeout` must be called, if any.
     pub fn poll_timeout(&self) -> Option<u64> {
-        unimplemented!("session")
+        let progress_due = self
+            .progress
+            .as_ref()
+            .map(|progress| progress.due(&self.config.limits));
+        let login_due = self.rules.is_none().then_some(self.login_due);
+        match self.phase() {
+            Phase::Open => [
+                self.heart_beat.beat_due(),
+                self.heart_beat.dead_due(),
+                progress_due,
+                login_due,
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
+            Phase::Ending => self.heart_beat.beat_due(),
+            Phase::Ended => None,
+        }
     }
 
     /// Does what time demands: appends a heart-beat, or ends the session (ERROR in line where one is due).
-    pub fn handle_timeout(&mut self, _now: Now, _out: &mut Vec<u8>) {
-        unimplemented!("session")
+    pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<u8>) {
+        let at = now.mono_ms;
+        if self.phase() == Phase::Open {
+            if !self.wants_input() {
+                self.handle_unread(now);
+            }
+            if let Some(violation) = self.overdue(at) {
+                self.fail(violation.into(), None, None);
+                return;
+            }
+        }
+        if self.phase() != Phase::Ended && self.heart_beat.beat_due().is_some_and(|due| due <= at) {
+            out.push(b'\n');
+            self.heart_beat.handle_wrote(at);
+        }
     }
 
     /// Whether bytes should be read from the peer: false once ending, and while receipts in line exceed their bound.
     pub fn wants_input(&self) -> bool {
-        unimplemented!("session")
+        self.end.is_none() && self.line.len() <= self.config.limits.unread_output_bytes_max
     }
 
     /// Where it is in its life.
     pub fn phase(&self) -> Phase {
-        unimplemented!("session")
+        match self.end {
+            None => Phase::Open,
+            Some(_) if self.line.len() == 0 && self.requests.list.is_empty() => Phase::Ended,
+            Some(_) => Phase::Ending,
+        }
     }
 
     /// Why it ended, once it is not `Open`.
     pub fn end_reason(&self) -> Option<&EndReason> {
-        unimplemented!("session")
+        self.end.as_ref()
+    }
+
+    /// Before CONNECT: other protocols are told apart, and all bytes are counted.
+    fn decode_login<'a>(&mut self, bytes: &'a [u8]) -> Result<Decoded<'a>, Cause> {
+        let begun = bytes.get(self.decoder.gap(bytes)..).unwrap_or_default();
+        if let Some(violation) = connect::mistaken(begun) {
+            return Err(violation.into());
+        }
+        let decoded = self.decoder.decode(bytes).map_err(|error| match error {
+            DecodeError::BodyTooLong => Cause::from(Violation::BodyNotAllowed),
+            error => Cause::from(error),
+        })?;
+        let (done, held) = match decoded {
+            Decoded::Frame(_, len) => (len, 0),
+            Decoded::Incomplete(len) => (len, bytes.len() - len),
+        };
+        self.login_bytes += done;
+        if self.login_bytes + held > self.config.limits.login_bytes_max {
+            return Err(Violation::LoginTooLong.into());
+        }
+        Ok(decoded)
+    }
+
+    fn handle_frame(&mut self, frame: &Frame<'_>, now: Now) {
+        let handled = match self.rules {
+            Some(rules) => self.handle_command(frame, rules),
+            None => self.connect(frame, now),
+        };
+        if let Err(cause) = handled {
+            let receipt_id = receipt_of(frame.headers(), self.escapes());
+            self.fail(cause, receipt_id, None);
+        }
+    }
+
+    fn handle_command(&mut self, frame: &Frame<'_>, rules: &Rules) -> Result<(), Cause> {
+        let body_allowed = match frame.command {
+            b"SEND" => true,
+            b"SUBSCRIBE" => rules.subscribe_body,
+            b"UNSUBSCRIBE" | b"ACK" | b"NACK" | b"BEGIN" | b"COMMIT" | b"ABORT" | b"DISCONNECT" => false,
+            b"CONNECT" | b"STOMP" => return Err(Violation::AlreadyConnected.into()),
+            _ => return Err(Violation::UnknownCommand.into()),
+        };
+        let fields = Fields::read(frame, rules)?;
+        if !body_allowed && !frame.body.is_empty() {
+            return Err(Violation::BodyNotAllowed.into());
+        }
+        match frame.command {
+            b"SEND" => {
+                let tx = self.transaction(&fields, rules)?;
+                send::send(&mut self.requests, frame, &fields, rules, tx)?;
+            }
+            b"SUBSCRIBE" => self.subscribe(frame, &fields, rules)?,
+            b"UNSUBSCRIBE" => self.unsubscribe(&fields, rules)?,
+            b"ACK" => self.settle(&fields, rules, true)?,
+            b"NACK" => self.settle(&fields, rules, false)?,
+            b"BEGIN" => self.begin(&fields, rules)?,
+            b"COMMIT" => self.end_transaction(&fields, rules, |tx| Request::Commit { tx })?,
+            b"ABORT" => self.end_transaction(&fields, rules, |tx| Request::Abort { tx })?,
+            _ => {
+                self.requests.list.push(Request::Disconnect);
+                self.end = Some(EndReason::Disconnected);
+            }
+        }
+        if let Some(receipt) = fields.receipt {
+            let receipt = unescape(rules.escapes(), receipt)?;
+            self.line
+                .push_receipt(self.requests.list.len(), rules.escapes(), &receipt);
+        }
+        Ok(())
+    }
+
+    fn escapes(&self) -> Escapes {
+        self.rules.map_or(Escapes::None, Rules::escapes)
+    }
+
+    /// What is over its time, if anything. Begins the next window of a frame that makes progress.
+    fn overdue(&mut self, at: u64) -> Option<Violation> {
+        let limits = &self.config.limits;
+        if self.rules.is_none() && self.login_due <= at {
+            return Some(Violation::LoginTimeout);
+        }
+        if self.heart_beat.dead_due().is_some_and(|due| due <= at) {
+            return Some(Violation::HeartBeatTimeout);
+        }
+        let progress = self
+            .progress
+            .as_mut()
+            .filter(|progress| progress.due(limits) <= at)?;
+        (!progress.turn(limits, at)).then_some(Violation::FrameTooSlow)
+    }
+
+    /// Ends the session with an ERROR in its place in line, unless it ends already.
+    fn fail(&mut self, cause: Cause, receipt_id: Option<Vec<u8>>, incident: Option<&str>) {
+        if self.end.is_some() {
+            return;
+        }
+        let escapes = self.escapes();
+        self.line.push(self.requests.list.len(), |out| {
+            cause.write(escapes, receipt_id.as_deref(), incident, out);
+        });
+        self.end = Some(cause.reason());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,11 +83,16 @@ pub(super) fn open(value: &[u8], kind: Kind) -> Result<Frame<'_>, FrameError> {
     if u32::from_le_bytes(head.take()) as usize != payload.len() {
         return Err(broken("does not have its length"));
     }
-    if crc32c::crc32c_append(crc32c::crc32c(checked), payload) != u32::from_le_bytes(Fields(checksum).take()) {
+    if crc32c::crc32c_append(crc32c::crc32c(checked), payload) != u32::from_le_bytes(Fields(checksum).take())
+    {
         return Err(broken("does not fit its checksum"));
     }
     match format {
-        FORMAT if found_kind == kind as u8 => Ok(Frame { part, number, payload }),
+        FORMAT if found_kind == kind as u8 => Ok(Frame {
+            part,
+            number,
+            payload,
+        }),
         FORMAT => Err(broken("is of another kind")),
         format if format > FORMAT => Err(FrameError::Newer(u32::from(format))),
         _ => Err(broken("has format 0")),

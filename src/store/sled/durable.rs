@@ -25,7 +25,12 @@ pub(super) struct Durable {
 impl Durable {
     pub(super) fn open(folder: &Folder, uuid: [u8; ID_BYTES]) -> Result<Self, StoreError> {
         let mut options = OpenOptions::new();
-        let opened = options.read(true).write(true).create(true).truncate(false).open(folder.dir().join(NAME));
+        let opened = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(folder.dir().join(NAME));
         let file = opened.map_err(folder.error("open", NAME))?;
         Ok(Self { file, uuid })
     }

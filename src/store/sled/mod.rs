@@ -47,7 +47,12 @@ use crate::journal::{
 const SEGMENT_BYTES: usize = 2 << 20;
 
 /// The longest value under any key.
-const VALUE_BYTES_MAX: usize = HEAD_BYTES + if CHUNK_BYTES_MAX > PART_BYTES_MAX { CHUNK_BYTES_MAX } else { PART_BYTES_MAX };
+const VALUE_BYTES_MAX: usize = HEAD_BYTES
+    + if CHUNK_BYTES_MAX > PART_BYTES_MAX {
+        CHUNK_BYTES_MAX
+    } else {
+        PART_BYTES_MAX
+    };
 
 /// A leaf holds 17 items, about 20 after a merge.
 const LEAF_ITEM_COUNT_MAX: usize = 24;
@@ -164,18 +169,29 @@ impl SledStore {
             .ok_or_else(|| damaged("the meta record is missing"))?;
         let (found_uuid, meta) = MetaRecord::decode(&value)?;
         if found_uuid != uuid {
-            return Err(damaged("its files are of two stores: `format` and `db` name different ids"));
+            return Err(damaged(
+                "its files are of two stores: `format` and `db` name different ids",
+            ));
         }
         let durable = Durable::open(&folder, uuid)?;
         if let Some(seq) = durable.read().filter(|seq| *seq > meta.last_seq) {
             let last = meta.last_seq;
-            return Err(damaged(format!("its log ends with batch {last}, and batch {seq} had been made durable")));
+            return Err(damaged(format!(
+                "its log ends with batch {last}, and batch {seq} had been made durable"
+            )));
         }
         durable.write(meta.last_seq);
         Ok(Self::new(folder, db, file, durable, uuid, meta))
     }
 
-    fn new(folder: Folder, db: ::sled::Db, file: File, durable: Durable, uuid: [u8; 16], meta: MetaRecord) -> Self {
+    fn new(
+        folder: Folder,
+        db: ::sled::Db,
+        file: File,
+        durable: Durable,
+        uuid: [u8; 16],
+        meta: MetaRecord,
+    ) -> Self {
         let writer = Writer {
             meta,
             live: None,
@@ -251,7 +267,12 @@ impl SledStore {
 
     /// A `Batch` of sled is applied in no order, and ascending inserts leave emptier leaves: half the rewriting later.
     fn make_slots(&self, meta: &mut MetaRecord, batch: &Batch) -> Result<(), ::sled::Error> {
-        let needed = batch.chunks.iter().map(|write| write.place.slot.0 + 1).max().unwrap_or(0);
+        let needed = batch
+            .chunks
+            .iter()
+            .map(|write| write.place.slot.0 + 1)
+            .max()
+            .unwrap_or(0);
         if needed > meta.slots_made {
             for slot in meta.slots_made..needed + SLOTS_AHEAD_COUNT {
                 self.db.insert(body_key(SlotNo(slot)), &[])?;
@@ -424,7 +445,10 @@ fn index_key(seq: Seq, part: u16) -> [u8; INDEX_KEY_LEN] {
 fn parse_index_key(key: &[u8]) -> Option<(Seq, u16)> {
     let mut key = Fields(<&[u8; INDEX_KEY_LEN]>::try_from(key).ok()?);
     let [_range] = key.take();
-    Some((Seq(u64::from_be_bytes(key.take())), u16::from_be_bytes(key.take())))
+    Some((
+        Seq(u64::from_be_bytes(key.take())),
+        u16::from_be_bytes(key.take()),
+    ))
 }
 
 fn body_key(slot: SlotNo) -> [u8; 5] {

@@ -1,0 +1,254 @@
+//! Queues and their entries.
+//!
+//! # Invariants
+//! - Entries stand under their queue sequence, which only grows and is never used again, also over restarts.
+//! - Every ready entry below `head` is in `returned`; at or above `head` every entry is ready. So the next ready entry is
+//!   the first returned one, else the first from `head` on, and a released entry is back in its old place.
+//! - Only entries below `durable_end` are delivered.
+//!
+//! ```text
+//!            dispatch              settle(accepted)
+//!   Ready ------------> Leased --------------------> (gone)
+//!     ^                  |  |  failures = max
+//!     |  released,       |  +----------------------> (dead letter: an entry of another queue)
+//!     |  failed < max    |
+//!     +------------------+
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::{ChunkRef, MessageId, Seq, SessionNo, SlotNo, SubNo, Window};
+use crate::journal::{Item, Place};
+use crate::port::Body;
+
+/// A queue's place in memory. Used again after the queue is gone: sequences, which are not, tell entries apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct QueueNo(pub(super) u32);
+
+/// A subscription, named within the broker.
+pub(super) type SubRef = (SessionNo, SubNo);
+
+/// A destination whose messages each go to one subscription.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) name: Arc<str>,
+    pub(super) entries: Window<Entry>,
+    pub(super) next_sequence: u64,
+    pub(super) head: u64,
+    pub(super) returned: BTreeSet<u64>,
+    pub(super) durable_end: u64,
+    /// Subscriptions in all, and those of them that may be given a message now, in turn.
+    pub(super) sub_count: usize,
+    pub(super) ring: VecDeque<SubRef>,
+    /// Entries that a subscription has just nacked: another one gets them if it can.
+    pub(super) nacked_by: BTreeMap<u64, SubRef>,
+    pub(super) bytes: u64,
+    pub(super) leased_count: u64,
+    pub(super) stored_count: u64,
+    /// Its `Watched` fact is in the journal since the last clean stop.
+    pub(super) watched: bool,
+    /// The batch that states it, if that was in this term.
+    pub(super) watched_at: Seq,
+    /// It is on the list of queues to dispatch.
+    pub(super) dirty: bool,
+    /// The open batch in which it has a place on the list of touched queues, and that place.
+    pub(super) touched: (Seq, usize),
+    /// The open batch in which it has ranges of settlements, and their index.
+    pub(super) settled: (Seq, usize),
+}
+
+/// The place of one message in one queue.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) message: MessageId,
+    pub(super) accepted_at_ms: u64,
+    /// The batch that states it; `Seq(0)` for a transient one, which no batch states.
+    pub(super) home: Seq,
+    pub(super) bytes: EntryBytes,
+    pub(super) header_len: u32,
+    pub(super) len: u32,
+    pub(super) deliveries: u32,
+    pub(super) failures: u32,
+    pub(super) leased: bool,
+    /// Recovered after an unclean stop from a queue that had a subscriber: an earlier delivery cannot be excluded.
+    pub(super) suspect: bool,
+    /// Optional fields; none in the common case.
+    pub(super) fields: Option<Box<[(u8, Bytes)]>>,
+}
+
+/// Where an entry's bytes are. The chunk number of a slot is in the ledger.
+#[derive(Debug)]
+pub(super) enum EntryBytes {
+    Stored { slot: SlotNo, offset: u32 },
+    Extent(Box<Arc<[ChunkRef]>>),
+    Memory(Box<Bytes>),
+}
+
+impl EntryBytes {
+    pub(super) fn of(place: &Place) -> Self {
+        match place {
+            Place::Chunk { chunk, offset } => Self::Stored {
+                slot: chunk.slot,
+                offset: *offset,
+            },
+            Place::Extent(chunks) => Self::Extent(Box::new(Arc::clone(chunks))),
+        }
+    }
+
+    /// The slots that hold them.
+    pub(super) fn slots(&self) -> impl Iterator<Item = SlotNo> {
+        let (one, many): (Option<SlotNo>, &[ChunkRef]) = match self {
+            Self::Stored { slot, .. } => (Some(*slot), &[]),
+            Self::Extent(chunks) => (None, chunks),
+            Self::Memory(_) => (None, &[]),
+        };
+        one.into_iter().chain(many.iter().map(|chunk| chunk.slot))
+    }
+
+    /// Where they are, for a reader; `chunk_in` tells what is in a slot.
+    pub(super) fn body(&self, chunk_in: impl Fn(SlotNo) -> ChunkRef) -> Body {
+        match self {
+            Self::Stored { slot, offset } => Body::Stored {
+                chunk: chunk_in(*slot),
+                offset: *offset,
+            },
+            Self::Extent(chunks) => Body::Extent(Arc::clone(chunks)),
+            Self::Memory(bytes) => Body::Memory(Bytes::clone(bytes)),
+        }
+    }
+
+    /// Where they are, for the journal; `None` for a transient entry.
+    pub(super) fn place(&self, chunk_in: impl Fn(SlotNo) -> ChunkRef) -> Option<Place> {
+        match self {
+            Self::Stored { slot, offset } => Some(Place::Chunk {
+                chunk: chunk_in(*slot),
+                offset: *offset,
+            }),
+            Self::Extent(chunks) => Some(Place::Extent(Arc::clone(chunks))),
+            Self::Memory(_) => None,
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn item(&self) -> Item {
+        Item {
+            header_len: self.header_len,
+            len: self.len,
+        }
+    }
+
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self.bytes, EntryBytes::Memory(_))
+    }
+
+    pub(super) fn fields(&self) -> &[(u8, Bytes)] {
+        self.fields.as_deref().unwrap_or_default()
+    }
+}
+
+impl Queue {
+    /// `first` is the number that is handed out next: no entry of an earlier queue of this name has it.
+    pub(super) fn new(name: &str, first: u64) -> Self {
+        Self {
+            name: name.into(),
+            entries: Window::default(),
+            next_sequence: first,
+            head: first,
+            returned: BTreeSet::new(),
+            durable_end: first,
+            sub_count: 0,
+            ring: VecDeque::new(),
+            nacked_by: BTreeMap::new(),
+            bytes: 0,
+            leased_count: 0,
+            stored_count: 0,
+            watched: false,
+            watched_at: Seq(0),
+            dirty: false,
+            touched: (Seq(0), 0),
+            settled: (Seq(0), 0),
+        }
+    }
+
+    /// A dead-letter queue has no dead-letter queue of its own.
+    pub(super) fn is_dead_letter(&self) -> bool {
+        self.name.starts_with(DEAD_LETTER_PREFIX)
+    }
+
+    /// Adds an entry at the end and gives its sequence.
+    pub(super) fn push(&mut self, entry: Entry) -> u64 {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.bytes += u64::from(entry.len);
+        self.stored_count += u64::from(!entry.is_transient());
+        self.entries.insert(sequence, entry);
+        sequence
+    }
+
+    /// Takes an entry out, whatever its state.
+    pub(super) fn take(&mut self, sequence: u64) -> Option<Entry> {
+        let entry = self.entries.remove(sequence)?;
+        self.bytes -= u64::from(entry.len);
+        self.stored_count -= u64::from(!entry.is_transient());
+        if entry.leased {
+            self.leased_count -= 1;
+        } else {
+            self.returned.remove(&sequence);
+        }
+        if !self.nacked_by.is_empty() {
+            self.nacked_by.remove(&sequence);
+        }
+        Some(entry)
+    }
+
+    /// The next ready entry that is durable.
+    pub(super) fn next_ready(&mut self) -> Option<u64> {
+        if let Some(&first) = self.returned.first() {
+            return Some(first);
+        }
+        if self.head >= self.durable_end {
+            return None;
+        }
+        if self.entries.get(self.head).is_none() {
+            self.head = self.entries.next_from(self.head).unwrap_or(self.next_sequence);
+        }
+        (self.head < self.durable_end).then_some(self.head)
+    }
+
+    /// Leases a ready entry. Gives it.
+    pub(super) fn lease(&mut self, sequence: u64) -> &mut Entry {
+        if sequence < self.head {
+            self.returned.remove(&sequence);
+        } else {
+            assert_eq!(sequence, self.head, "entries are leased in order");
+            self.head += 1;
+        }
+        self.leased_count += 1;
+        let entry = self.entries.get_mut(sequence).expect("a ready entry exists");
+        assert!(!entry.leased, "an entry is leased by at most one delivery");
+        entry.leased = true;
+        entry
+    }
+
+    /// Gives a leased entry back to its old place.
+    pub(super) fn give_back(&mut self, sequence: u64) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(sequence)?;
+        assert!(entry.leased, "only a leased entry is given back");
+        entry.leased = false;
+        self.leased_count -= 1;
+        self.returned.insert(sequence);
+        Some(entry)
+    }
+
+    /// Nothing refers to it any more.
+    pub(super) fn is_idle(&self) -> bool {
+        self.entries.is_empty() && self.sub_count == 0
+    }
+}
+
+/// The names of dead-letter queues begin so.
+pub(super) const DEAD_LETTER_PREFIX: &str = "DLQ.";

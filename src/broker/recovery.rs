@@ -1,0 +1,180 @@
+//! Recovery: broker state from the index chunks of the journal.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::base::{Epoch, Limits, MessageId, Now, Seq};
+use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered};
+
+use super::ledger::{Ledger, Run};
+use super::queue::{Entry, EntryBytes, QueueNo};
+use super::relocation::Relocation;
+use super::{Broker, Counters};
+
+/// Rebuilds a [`Broker`] from the index chunks of the journal, handed over in the order of Seq.
+#[derive(Debug)]
+pub struct Recovery {
+    broker: Broker,
+    /// The latest term in which each queue is known to have had a subscriber.
+    watched: BTreeMap<QueueNo, Epoch>,
+}
+
+impl Recovery {
+    /// Begins with nothing.
+    pub fn new(limits: Limits) -> Self {
+        let broker = Broker {
+            ledger: Ledger::new(limits.commit_bytes_max),
+            limits,
+            queues: Vec::new(),
+            free_queues: BTreeSet::new(),
+            names: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            touched: VecDeque::new(),
+            activating: BTreeSet::new(),
+            deferred: VecDeque::new(),
+            dirty: VecDeque::new(),
+            wakes: Vec::new(),
+            notices: VecDeque::new(),
+            counters: Counters::default(),
+            transient_bytes: 0,
+            transient_count: 0,
+            staged_bytes: 0,
+            room: true,
+            relocation: Relocation::default(),
+        };
+        Self {
+            broker,
+            watched: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the next index chunk.
+    pub fn visit(&mut self, chunk: IndexChunk) {
+        let seq = chunk.seq;
+        self.broker.ledger.recover_chunk(seq, chunk.size);
+        for fact in chunk.facts {
+            match fact {
+                Fact::Enqueued(fact) => {
+                    let queue = self.queue_no(&fact.queue);
+                    let count = u32::try_from(fact.items.len()).expect("a run is short");
+                    self.broker.ledger.recover_run(
+                        seq,
+                        Run {
+                            queue,
+                            first: fact.first_sequence,
+                            count,
+                        },
+                    );
+                    match &fact.place {
+                        Place::Chunk { chunk, .. } => self.broker.ledger.recover_place(*chunk),
+                        Place::Extent(chunks) => chunks
+                            .iter()
+                            .for_each(|chunk| self.broker.ledger.recover_place(*chunk)),
+                    }
+                    self.enqueue(queue, seq, fact);
+                }
+                Fact::Settled { queue, ranges } => {
+                    let queue = self.queue_no(&queue);
+                    let queue = self.broker.queue_mut(queue).expect("it was just made");
+                    for (first, last) in ranges {
+                        (first..=last).for_each(|sequence| drop(queue.take(sequence)));
+                    }
+                }
+                Fact::Counted {
+                    queue,
+                    ranges,
+                    deliveries,
+                    failures,
+                } => {
+                    let queue = self.queue_no(&queue);
+                    let queue = self.broker.queue_mut(queue).expect("it was just made");
+                    for sequence in ranges.into_iter().flat_map(|(first, last)| first..=last) {
+                        if let Some(entry) = queue.entries.get_mut(sequence) {
+                            entry.deliveries = deliveries.unwrap_or(entry.deliveries);
+                            entry.failures = failures;
+                        }
+                    }
+                }
+                Fact::Watched { queue, epoch } => {
+                    let queue = self.queue_no(&queue);
+                    self.broker.ledger.recover_watched(seq, queue);
+                    let latest = self.watched.entry(queue).or_insert(epoch);
+                    *latest = epoch.max(*latest);
+                }
+            }
+        }
+    }
+
+    fn queue_no(&mut self, name: &QueueName) -> QueueNo {
+        self.broker.open_queue(name)
+    }
+
+    fn enqueue(&mut self, no: QueueNo, seq: Seq, fact: Enqueued) {
+        let queue = self.broker.queue_mut(no).expect("it was just made");
+        let fields = (!fact.fields.is_empty()).then(|| fact.fields.into_boxed_slice());
+        let mut offset = match &fact.place {
+            Place::Chunk { offset, .. } => *offset,
+            Place::Extent(_) => 0,
+        };
+        for ((sequence, message), item) in (fact.first_sequence..)
+            .zip(fact.first_message.0..)
+            .zip(fact.items)
+        {
+            let mut bytes = EntryBytes::of(&fact.place);
+            if let EntryBytes::Stored { offset: at, .. } = &mut bytes {
+                *at = offset;
+            }
+            offset += item.len;
+            queue.take(sequence);
+            queue.next_sequence = sequence;
+            queue.push(Entry {
+                message: MessageId(message),
+                accepted_at_ms: fact.accepted_at_ms,
+                home: seq,
+                bytes,
+                header_len: item.header_len,
+                len: item.len,
+                deliveries: fact.deliveries,
+                failures: fact.failures,
+                leased: false,
+                suspect: false,
+                fields: fields.clone(),
+            });
+        }
+    }
+
+    /// The broker, in a new term. Its first batch (the new term's counters) is ready for `poll_batch`.
+    pub fn finish(mut self, recovered: &Recovered, _now: Now) -> Broker {
+        let clean = recovered.meta.clean_epoch;
+        let broker = &mut self.broker;
+        for queue in broker.queues.iter().flatten() {
+            for (_, entry) in queue.entries.iter() {
+                broker.ledger.recover_live(entry.home, &entry.bytes, entry.len);
+            }
+        }
+        broker
+            .ledger
+            .recover_end(recovered.last_seq, recovered.slot_count, recovered.meta);
+        let next = broker.ledger.next_id();
+        for queue in broker.queues.iter_mut().flatten() {
+            queue.head = queue.entries.first().map_or(next, |(sequence, _)| sequence);
+            queue.next_sequence = next;
+            queue.durable_end = next;
+        }
+        for (no, epoch) in self.watched {
+            let Some(queue) = broker.queue_mut(no) else {
+                continue;
+            };
+            if epoch > clean {
+                queue.watched = true;
+                let sequences: Vec<u64> = queue.entries.iter().map(|(sequence, _)| sequence).collect();
+                for sequence in sequences {
+                    queue.entries.get_mut(sequence).expect("it was just seen").suspect = true;
+                }
+            }
+        }
+        let all: Vec<QueueNo> = broker.names.values().copied().collect();
+        all.into_iter().for_each(|no| broker.close_queue_if_idle(no));
+        self.broker
+    }
+}

@@ -1,0 +1,731 @@
+//! What a session asks: one call for all requests of a socket read.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::{DestinationKind, Now, Seq, SessionNo, SubNo, Tag, TxNo};
+use crate::journal::{Item, Place};
+use crate::port::{Applied, DeliveryKey, Payload, Refusal, Request, Requests, Send, Settle, Subscribe};
+
+use super::Broker;
+use super::ledger::Statement;
+use super::peer::{HeldState, Source, Step, Sub, TopicMessage, Transaction};
+use super::queue::{Entry, EntryBytes, QueueNo};
+use super::settle::Enqueue;
+
+/// What a staged ACK or NACK counts against `staged_bytes_max`, beside each delivery it names.
+const STAGED_STEP_BYTES: usize = 64;
+
+impl Broker {
+    /// All requests of one socket read, in order, up to the first that is refused.
+    pub fn handle_requests(&mut self, session: SessionNo, requests: &Requests, now: Now) -> Applied {
+        let evicted = match self.peers.get(&session) {
+            Some(peer) => peer.evicted,
+            None => Some(Refusal::ShuttingDown),
+        };
+        if let Some(refusal) = evicted {
+            return Applied {
+                done: 0,
+                gate: Seq(0),
+                refusal: Some(refusal),
+            };
+        }
+        let mut refusal = None;
+        let mut done = 0;
+        let mut gate = Seq(0);
+        let mut subscribed = Vec::new();
+        for request in &requests.list {
+            match self.apply(session, request, requests, now) {
+                Ok(seq) => gate = gate.max(seq),
+                Err(why) => {
+                    self.counters.refused_count += 1;
+                    refusal = Some(why);
+                    break;
+                }
+            }
+            if let Request::Subscribe(subscribe) = request {
+                subscribed.push(subscribe.sub);
+            }
+            done += 1;
+            self.ledger.close_if_full();
+        }
+        let peer = self.peers.get_mut(&session).expect("it was just there");
+        peer.gate = peer.gate.max(gate);
+        // The receipts of this call leave together, so that a subscription's first message waits for all of them.
+        let gate_all = peer.gate;
+        for sub in subscribed {
+            self.activate_at(session, sub, gate_all);
+        }
+        self.dispatch(now);
+        Applied { done, gate, refusal }
+    }
+
+    /// One request. Gives the Seq that states its effect; `Seq(0)` where nothing is to be waited for.
+    fn apply(
+        &mut self,
+        session: SessionNo,
+        request: &Request,
+        requests: &Requests,
+        now: Now,
+    ) -> Result<Seq, Refusal> {
+        match request {
+            Request::Send(send) => self.send(session, send, requests, now),
+            Request::Settle(settle) => self.settle_request(session, settle, now),
+            Request::Subscribe(subscribe) => {
+                self.subscribe(session, subscribe, requests.text(subscribe.name), now);
+                Ok(Seq(0))
+            }
+            Request::Unsubscribe { sub } => {
+                self.unsubscribe(session, *sub);
+                Ok(Seq(0))
+            }
+            Request::Begin { tx } => {
+                self.peer(session)
+                    .transactions
+                    .insert(*tx, Transaction::default());
+                Ok(Seq(0))
+            }
+            Request::Commit { tx } => self.commit(session, *tx, now),
+            Request::Abort { tx } => {
+                let transaction = self.take_transaction(session, *tx)?;
+                self.counters.aborted_count += 1;
+                self.unstage(session, transaction);
+                Ok(Seq(0))
+            }
+            Request::Disconnect => {
+                self.end_session(session, now);
+                Ok(Seq(0))
+            }
+        }
+    }
+
+    pub(super) fn peer(&mut self, session: SessionNo) -> &mut super::Peer {
+        self.peers
+            .get_mut(&session)
+            .expect("requests come from an open session")
+    }
+
+    // ---- SEND ----
+
+    fn send(
+        &mut self,
+        session: SessionNo,
+        send: &Send,
+        requests: &Requests,
+        now: Now,
+    ) -> Result<Seq, Refusal> {
+        let name = requests.text(send.name);
+        let queue = send.kind == DestinationKind::Queue;
+        let stored = queue && (send.persistent || send.tx.is_some());
+        if stored && !self.room {
+            return Err(Refusal::DiskFull);
+        }
+        if let Some(tx) = send.tx {
+            return self.stage_send(session, tx, send, requests);
+        }
+        if !queue {
+            let bytes = shared(&send.payload, requests);
+            let message = TopicMessage {
+                message: self.message_id(),
+                bytes,
+                header_len: send.header_len,
+            };
+            self.publish(&Arc::from(name), message, now);
+            return Ok(Seq(0));
+        }
+        let item = Item {
+            header_len: send.header_len,
+            len: payload_len(&send.payload),
+        };
+        if !send.persistent {
+            if self.memory_bytes() + item.len as usize > self.limits.memory_bytes_max {
+                return Err(Refusal::MemoryFull);
+            }
+            let bytes = shared(&send.payload, requests);
+            let no = self.sending_queue(session, name);
+            self.enqueue_transient(no, bytes, item, now);
+            return Ok(Seq(0));
+        }
+        let no = self.sending_queue(session, name);
+        let place = match &send.payload {
+            Payload::Arena(span) => self.ledger.place(requests.bytes(*span)),
+            Payload::Shared(bytes) => self.ledger.place_shared(bytes),
+        };
+        let message = self.message_id();
+        self.counters.enqueued_count += 1;
+        Ok(self.enqueue(
+            no,
+            &Enqueue {
+                message,
+                accepted_at_ms: now.wall_ms,
+                place,
+                item,
+                fields: Vec::new(),
+            },
+        ))
+    }
+
+    /// The queue of a name; mostly the one that this session sent to before.
+    fn sending_queue(&mut self, session: SessionNo, name: &str) -> QueueNo {
+        let last = self.peers.get(&session).and_then(|peer| peer.last_queue);
+        if let Some(no) = last
+            && self.queue(no).is_some_and(|queue| &*queue.name == name)
+        {
+            return no;
+        }
+        let no = self.open_queue(name);
+        self.peer(session).last_queue = Some(no);
+        no
+    }
+
+    /// Adds a stored entry at a queue's end; its bytes are placed. Gives the Seq that states it.
+    pub(super) fn enqueue(&mut self, no: QueueNo, new: &Enqueue) -> Seq {
+        let seq = self.ledger.seq();
+        let queue = self
+            .queues
+            .get_mut(no.0 as usize)
+            .and_then(Option::as_mut)
+            .expect("the queue was just opened");
+        let fields = (!new.fields.is_empty()).then(|| new.fields.clone().into_boxed_slice());
+        let sequence = queue.push(Entry {
+            message: new.message,
+            accepted_at_ms: new.accepted_at_ms,
+            home: seq,
+            bytes: EntryBytes::of(&new.place),
+            header_len: new.item.header_len,
+            len: new.item.len,
+            deliveries: 0,
+            failures: 0,
+            leased: false,
+            suspect: false,
+            fields,
+        });
+        let statement = Statement {
+            sequence,
+            message: new.message,
+            accepted_at_ms: new.accepted_at_ms,
+            place: &new.place,
+            item: new.item,
+            deliveries: 0,
+            failures: 0,
+            fields: &new.fields,
+        };
+        self.ledger.state_enqueued(no, &queue.name, &statement);
+        let end = queue.next_sequence;
+        if queue.touched.0 != seq {
+            let at =
+                usize::try_from(seq.0 - self.ledger.durable().0 - 1).expect("few batches are not durable");
+            while self.touched.len() <= at {
+                self.touched.push_back(Vec::new());
+            }
+            let list = self.touched.get_mut(at).expect("it was just made");
+            queue.touched = (seq, list.len());
+            list.push((no, end));
+        } else {
+            self.extend_touched(no, end);
+        }
+        seq
+    }
+
+    /// Lets the queue's latest batch that is not durable carry entries up to `end`; false if there is none.
+    fn extend_touched(&mut self, no: QueueNo, end: u64) -> bool {
+        let (seq, index) = self.queue(no).expect("the queue was just opened").touched;
+        let at = seq
+            .0
+            .checked_sub(self.ledger.durable().0 + 1)
+            .and_then(|at| usize::try_from(at).ok());
+        let place = at
+            .and_then(|at| self.touched.get_mut(at))
+            .and_then(|list| list.get_mut(index));
+        match place {
+            Some(place) => {
+                place.1 = end;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn enqueue_transient(&mut self, no: QueueNo, bytes: Bytes, item: Item, now: Now) {
+        self.transient_bytes += bytes.len();
+        self.transient_count += 1;
+        self.counters.enqueued_count += 1;
+        let message = self.message_id();
+        let queue = self.queue_mut(no).expect("the queue was just opened");
+        queue.push(Entry {
+            message,
+            accepted_at_ms: now.wall_ms,
+            home: Seq(0),
+            bytes: EntryBytes::Memory(Box::new(bytes)),
+            header_len: item.header_len,
+            len: item.len,
+            deliveries: 0,
+            failures: 0,
+            leased: false,
+            suspect: false,
+            fields: None,
+        });
+        // It keeps its place among the stored ones: if one before it is not durable yet, it waits with that.
+        let end = queue.next_sequence;
+        if !self.extend_touched(no, end) {
+            self.queue_mut(no).expect("as above").durable_end = end;
+            self.mark_dirty(no);
+        }
+    }
+
+    // ---- transactions ----
+
+    fn stage_send(
+        &mut self,
+        session: SessionNo,
+        tx: TxNo,
+        send: &Send,
+        requests: &Requests,
+    ) -> Result<Seq, Refusal> {
+        let len = payload_len(&send.payload) as usize;
+        self.check_stage(session, tx, len)?;
+        let step = Step::Send {
+            kind: send.kind,
+            name: requests.text(send.name).into(),
+            bytes: shared(&send.payload, requests),
+            header_len: send.header_len,
+        };
+        self.stage(session, tx, step, len);
+        Ok(Seq(0))
+    }
+
+    /// Whether one more frame of so many bytes may be staged.
+    fn check_stage(&mut self, session: SessionNo, tx: TxNo, bytes: usize) -> Result<(), Refusal> {
+        let full = self.memory_bytes() + bytes > self.limits.memory_bytes_max;
+        let (frame_count_max, bytes_max) = (self.limits.staged_frame_count_max, self.limits.staged_bytes_max);
+        let peer = self.peer(session);
+        if !peer.transactions.contains_key(&tx) {
+            return Err(Refusal::TransactionUnknown);
+        }
+        if peer.staged_frame_count + 1 > frame_count_max || peer.staged_bytes + bytes > bytes_max {
+            return Err(Refusal::StagedTooMuch);
+        }
+        if full { Err(Refusal::MemoryFull) } else { Ok(()) }
+    }
+
+    fn stage(&mut self, session: SessionNo, tx: TxNo, step: Step, bytes: usize) {
+        self.staged_bytes += bytes;
+        let peer = self.peer(session);
+        peer.staged_frame_count += 1;
+        peer.staged_bytes += bytes;
+        let transaction = peer.transactions.get_mut(&tx).expect("check_stage found it");
+        transaction.bytes += bytes;
+        transaction.steps.push(step);
+    }
+
+    fn take_transaction(&mut self, session: SessionNo, tx: TxNo) -> Result<Transaction, Refusal> {
+        let peer = self.peer(session);
+        let transaction = peer.transactions.remove(&tx).ok_or(Refusal::TransactionUnknown)?;
+        peer.staged_frame_count -= transaction.steps.len();
+        peer.staged_bytes -= transaction.bytes;
+        self.staged_bytes -= transaction.bytes;
+        Ok(transaction)
+    }
+
+    fn commit(&mut self, session: SessionNo, tx: TxNo, now: Now) -> Result<Seq, Refusal> {
+        let transaction = self.take_transaction(session, tx)?;
+        let stores = |step: &Step| {
+            matches!(
+                step,
+                Step::Send {
+                    kind: DestinationKind::Queue,
+                    ..
+                }
+            )
+        };
+        if !self.room && transaction.steps.iter().any(stores) {
+            self.counters.aborted_count += 1;
+            self.unstage(session, transaction);
+            return Err(Refusal::DiskFull);
+        }
+        // Bytes first: they may fill several batches. Then all facts in the one that is open by then.
+        let places: Vec<Option<Place>> = transaction
+            .steps
+            .iter()
+            .map(|step| match step {
+                Step::Send {
+                    kind: DestinationKind::Queue,
+                    bytes,
+                    ..
+                } => Some(self.ledger.place_shared(bytes)),
+                _ => None,
+            })
+            .collect();
+        self.ledger.keep_open(true);
+        let mut topics = Vec::new();
+        for (step, place) in transaction.steps.into_iter().zip(places) {
+            match step {
+                Step::Send {
+                    name,
+                    bytes,
+                    header_len,
+                    ..
+                } => {
+                    let message = self.message_id();
+                    let Some(place) = place else {
+                        topics.push((
+                            name,
+                            TopicMessage {
+                                message,
+                                bytes,
+                                header_len,
+                            },
+                        ));
+                        continue;
+                    };
+                    let item = Item {
+                        header_len,
+                        len: u32::try_from(bytes.len()).expect("a frame is under 4 GiB"),
+                    };
+                    let no = self.open_queue(&name);
+                    self.counters.enqueued_count += 1;
+                    self.enqueue(
+                        no,
+                        &Enqueue {
+                            message,
+                            accepted_at_ms: now.wall_ms,
+                            place,
+                            item,
+                            fields: Vec::new(),
+                        },
+                    );
+                }
+                Step::Settle { tags, accepted } => {
+                    tags.into_iter()
+                        .for_each(|tag| self.conclude(session, tag, accepted, now));
+                }
+            }
+        }
+        self.ledger.keep_open(false);
+        self.counters.committed_count += 1;
+        let gate = self.ledger.gate();
+        for (name, message) in topics {
+            // Nobody sees a part of a transaction that may yet be lost.
+            match gate {
+                Seq(0) => self.publish(&name, message, now),
+                gate => self.deferred.push_back((gate, name, message)),
+            }
+        }
+        Ok(gate)
+    }
+
+    /// Gives back what an aborted transaction staged: its deliveries are held by the client again.
+    fn unstage(&mut self, session: SessionNo, transaction: Transaction) {
+        for step in transaction.steps {
+            let Step::Settle { tags, .. } = step else { continue };
+            for tag in tags {
+                let peer = self
+                    .peers
+                    .get_mut(&session)
+                    .expect("requests come from an open session");
+                let Some(held) = peer.held.get_mut(tag.0) else {
+                    continue;
+                };
+                held.state = HeldState::Held;
+                let (sub, entry) = (held.sub, held.entry);
+                match peer.subs.get_mut(&sub) {
+                    Some(sub) => {
+                        sub.held_count += 1;
+                        sub.reorder(tag);
+                    }
+                    // Its subscription is gone meanwhile: nothing holds it any more.
+                    None => {
+                        peer.end(tag);
+                        if let Some((queue, sequence)) = entry {
+                            self.release(queue, sequence, false);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- ACK, NACK ----
+
+    fn settle_request(&mut self, session: SessionNo, settle: &Settle, now: Now) -> Result<Seq, Refusal> {
+        if let Some(tx) = settle.tx {
+            self.check_stage(session, tx, STAGED_STEP_BYTES)?;
+        }
+        let tags = match self.named(session, settle.delivery)? {
+            None => return Ok(Seq(0)),
+            Some(tags) => tags,
+        };
+        let Some(tx) = settle.tx else {
+            match tags {
+                Tags::One(tag) => self.conclude(session, tag, settle.accepted, now),
+                Tags::Many(tags) => tags
+                    .into_iter()
+                    .for_each(|tag| self.conclude(session, tag, settle.accepted, now)),
+            }
+            return Ok(self.ledger.gate());
+        };
+        let tags = match tags {
+            Tags::One(tag) => vec![tag],
+            Tags::Many(tags) => tags,
+        };
+        let peer = self
+            .peers
+            .get_mut(&session)
+            .expect("requests come from an open session");
+        let mut of = None;
+        for tag in &tags {
+            let held = peer.held.get_mut(tag.0).expect("it was just named");
+            held.state = HeldState::Staged;
+            of = Some(held.sub);
+            let sub = peer
+                .subs
+                .get_mut(&held.sub)
+                .expect("a held delivery has its subscription");
+            sub.held_count -= 1;
+            sub.moved_at_ms = now.mono_ms;
+        }
+        let bytes = STAGED_STEP_BYTES + tags.len() * size_of::<Tag>();
+        self.stage(
+            session,
+            tx,
+            Step::Settle {
+                tags,
+                accepted: settle.accepted,
+            },
+            bytes,
+        );
+        if let Some(sub) = of {
+            self.refill(session, sub);
+        }
+        Ok(Seq(0))
+    }
+
+    /// The deliveries that an ACK or NACK is about; `None` where the broker has ended it, so that nothing is to be done.
+    fn named(&mut self, session: SessionNo, key: DeliveryKey) -> Result<Option<Tags>, Refusal> {
+        let peer = self
+            .peers
+            .get_mut(&session)
+            .expect("requests come from an open session");
+        let tag = peer
+            .find(key)
+            .filter(|tag| *tag <= peer.handed)
+            .ok_or(Refusal::DeliveryUnknown)?;
+        let held = *peer.held.get(tag.0).expect("find gives what is held");
+        match held.state {
+            HeldState::Staged => return Err(Refusal::DeliveryUnknown),
+            HeldState::Ended => {
+                peer.unhold(tag);
+                return Ok(None);
+            }
+            HeldState::Held => {}
+        }
+        let sub = peer
+            .subs
+            .get_mut(&held.sub)
+            .expect("a held delivery has its subscription");
+        match sub.ack_mode {
+            crate::port::AckMode::Auto => Err(Refusal::DeliveryUnknown),
+            crate::port::AckMode::ClientIndividual => Ok(Some(Tags::One(tag))),
+            crate::port::AckMode::Client => {
+                let count = sub.order.partition_point(|of| *of <= tag);
+                let tags = sub.order.drain(..count).filter(|tag| {
+                    peer.held
+                        .get(tag.0)
+                        .is_some_and(|held| held.state == HeldState::Held)
+                });
+                Ok(Some(Tags::Many(tags.collect())))
+            }
+        }
+    }
+
+    // ---- SUBSCRIBE, UNSUBSCRIBE ----
+
+    fn subscribe(&mut self, session: SessionNo, subscribe: &Subscribe, name: &str, now: Now) {
+        let source = match subscribe.kind {
+            DestinationKind::Queue => {
+                let no = self.open_queue(name);
+                let queue = self
+                    .queues
+                    .get_mut(no.0 as usize)
+                    .and_then(Option::as_mut)
+                    .expect("it was just opened");
+                queue.sub_count += 1;
+                if !queue.watched {
+                    queue.watched = true;
+                    queue.watched_at = self.ledger.seq();
+                    let name = Arc::clone(&queue.name);
+                    self.ledger.state_watched(no, &name);
+                }
+                Source::Queue(no)
+            }
+            DestinationKind::Topic => {
+                let name: Arc<str> = name.into();
+                self.topics
+                    .entry(Arc::clone(&name))
+                    .or_default()
+                    .push((session, subscribe.sub));
+                Source::Topic {
+                    name,
+                    backlog: Default::default(),
+                    backlog_bytes: 0,
+                }
+            }
+        };
+        let sub = Sub {
+            source,
+            ack_mode: subscribe.ack_mode,
+            by_message: subscribe.by_message,
+            prefetch_count: subscribe.prefetch_count.max(1),
+            held_count: 0,
+            unsent_bytes: 0,
+            active: false,
+            in_ring: false,
+            order: Default::default(),
+            moved_at_ms: now.mono_ms,
+            stuck_told: false,
+        };
+        self.peer(session).subs.insert(subscribe.sub, sub);
+    }
+
+    /// A new subscription may be served once its SUBSCRIBE's receipt may leave, and once it is durable that its queue has
+    /// a subscriber, since a crash could not be told from no delivery otherwise.
+    fn activate_at(&mut self, session: SessionNo, sub: SubNo, gate: Seq) {
+        let Some(source) = self
+            .peers
+            .get(&session)
+            .and_then(|peer| peer.subs.get(&sub))
+            .map(|sub| &sub.source)
+        else {
+            return;
+        };
+        let watched_at = match source {
+            Source::Queue(no) => self.queue(*no).map_or(Seq(0), |queue| queue.watched_at),
+            Source::Topic { .. } => Seq(0),
+        };
+        let gate = gate.max(watched_at);
+        if gate <= self.ledger.durable() {
+            self.activate(session, sub);
+        } else {
+            self.activating.insert((gate, session, sub));
+        }
+    }
+
+    pub(super) fn activate(&mut self, session: SessionNo, no: SubNo) {
+        if let Some(sub) = self
+            .peers
+            .get_mut(&session)
+            .and_then(|peer| peer.subs.get_mut(&no))
+        {
+            sub.active = true;
+            self.refill(session, no);
+        }
+    }
+
+    /// Ends a subscription: what it holds goes back in its old place, what is on its way and not yet taken never was.
+    pub(super) fn unsubscribe(&mut self, session: SessionNo, no: SubNo) {
+        let peer = self.peer(session);
+        let Some(sub) = peer.subs.remove(&no) else { return };
+        let handed = peer.handed;
+        peer.events
+            .retain(|event| !matches!(event, crate::port::Event::Delivery(delivery) if delivery.sub == no));
+        let unsent_bytes = &mut peer.unsent_bytes;
+        peer.unsent.retain(|unsent| {
+            let never = unsent.sub == no && unsent.tag > handed;
+            if never {
+                *unsent_bytes -= unsent.len;
+            }
+            !never
+        });
+        let held: Vec<(Tag, Option<(QueueNo, u64)>)> = peer
+            .held
+            .iter()
+            .filter(|(_, held)| held.sub == no && held.state == HeldState::Held)
+            .map(|(tag, held)| (Tag(tag), held.entry))
+            .collect();
+        for (tag, entry) in held {
+            let never = tag > handed;
+            let peer = self.peer(session);
+            if never || sub.ack_mode == crate::port::AckMode::Auto {
+                peer.unhold(tag);
+            } else {
+                peer.end(tag);
+            }
+            if let Some((queue, sequence)) = entry {
+                self.release(queue, sequence, never);
+            }
+        }
+        self.leave(session, no, &sub);
+    }
+
+    /// A subscription no longer stands at its source.
+    fn leave(&mut self, session: SessionNo, no: SubNo, sub: &Sub) {
+        match &sub.source {
+            Source::Queue(queue_no) => {
+                if let Some(queue) = self.queue_mut(*queue_no) {
+                    queue.sub_count -= 1;
+                    queue.ring.retain(|of| *of != (session, no));
+                }
+                // Also so that it is forgotten if nothing is left of it.
+                self.mark_dirty(*queue_no);
+            }
+            Source::Topic { name, .. } => {
+                if let Some(subs) = self.topics.get_mut(name) {
+                    subs.retain(|of| *of != (session, no));
+                    if subs.is_empty() {
+                        self.topics.remove(name);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Releases all that a session holds, aborts all that it staged.
+    pub(super) fn end_session(&mut self, session: SessionNo, _now: Now) {
+        let Some(peer) = self.peers.get_mut(&session) else {
+            return;
+        };
+        let subs = std::mem::take(&mut peer.subs);
+        let transactions = std::mem::take(&mut peer.transactions);
+        let held = std::mem::take(&mut peer.held);
+        let handed = peer.handed;
+        self.staged_bytes -= peer.staged_bytes;
+        self.counters.aborted_count += transactions.len() as u64;
+        peer.staged_bytes = 0;
+        peer.staged_frame_count = 0;
+        peer.by_message.clear();
+        peer.events.clear();
+        peer.unsent.clear();
+        peer.unsent_bytes = 0;
+        for (tag, held) in held.iter() {
+            if held.state != HeldState::Ended
+                && let Some((queue, sequence)) = held.entry
+            {
+                self.release(queue, sequence, Tag(tag) > handed);
+            }
+        }
+        for (no, sub) in subs {
+            self.leave(session, no, &sub);
+        }
+    }
+}
+
+/// The deliveries that one ACK or NACK is about.
+enum Tags {
+    One(Tag),
+    Many(Vec<Tag>),
+}
+
+fn payload_len(payload: &Payload) -> u32 {
+    match payload {
+        Payload::Arena(span) => span.len,
+        Payload::Shared(bytes) => u32::try_from(bytes.len()).expect("a frame is under 4 GiB"),
+    }
+}
+
+fn shared(payload: &Payload, requests: &Requests) -> Bytes {
+    match payload {
+        Payload::Arena(span) => Bytes::copy_from_slice(requests.bytes(*span)),
+        Payload::Shared(bytes) => bytes.clone(),
+    }
+}

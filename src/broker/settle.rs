@@ -1,0 +1,186 @@
+//! The end of a delivery: accepted, failed (with its dead letter), released.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::{MessageId, Now, SessionNo, Tag};
+use crate::journal::{Fact, Item, Place, field};
+
+use super::peer::HeldState;
+use super::queue::{DEAD_LETTER_PREFIX, Entry, EntryBytes, QueueNo};
+use super::{Broker, Notice};
+
+/// A stored entry to be made.
+#[derive(Debug)]
+pub(super) struct Enqueue {
+    pub(super) message: MessageId,
+    pub(super) accepted_at_ms: u64,
+    pub(super) place: Place,
+    pub(super) item: Item,
+    pub(super) fields: Vec<(u8, Bytes)>,
+}
+
+impl Broker {
+    /// Settles a delivery that is held or staged.
+    pub(super) fn conclude(&mut self, session: SessionNo, tag: Tag, accepted: bool, now: Now) {
+        let peer = self
+            .peers
+            .get_mut(&session)
+            .expect("requests come from an open session");
+        let Some(held) = peer.unhold(tag) else { return };
+        let mut by = None;
+        if let Some(sub) = peer.subs.get_mut(&held.sub) {
+            by = Some((session, held.sub));
+            if held.state == HeldState::Held {
+                sub.held_count -= 1;
+            }
+            sub.moved_at_ms = now.mono_ms;
+            sub.stuck_told = false;
+        }
+        match (accepted, held.entry) {
+            (true, entry) => {
+                self.counters.accepted_count += 1;
+                if let Some((queue, sequence)) = entry {
+                    self.remove(queue, sequence);
+                    self.mark_if_idle(queue);
+                }
+            }
+            (false, entry) => {
+                self.counters.failed_count += 1;
+                if let Some((queue, sequence)) = entry {
+                    self.fail(queue, sequence, by);
+                }
+            }
+        }
+        if by.is_some() {
+            self.refill(session, held.sub);
+        }
+    }
+
+    /// Takes an entry out for good and states so.
+    fn remove(&mut self, no: QueueNo, sequence: u64) -> Option<Entry> {
+        let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut)?;
+        let entry = queue.take(sequence)?;
+        if let EntryBytes::Memory(bytes) = &entry.bytes {
+            self.transient_bytes -= bytes.len();
+            self.transient_count -= 1;
+            return Some(entry);
+        }
+        let seq = self.ledger.seq();
+        if queue.settled.0 != seq {
+            queue.settled = (seq, self.ledger.settled_index(&queue.name));
+        }
+        self.ledger.state_settled(queue.settled.1, sequence);
+        self.ledger.forget(entry.home);
+        self.ledger.release(&entry.bytes, entry.len);
+        Some(entry)
+    }
+
+    fn mark_if_idle(&mut self, no: QueueNo) {
+        if self.queue(no).is_some_and(super::Queue::is_idle) {
+            self.mark_dirty(no);
+        }
+    }
+
+    /// Counts a failure: back to its old place, or to the dead-letter queue.
+    fn fail(&mut self, no: QueueNo, sequence: u64, by: Option<super::SubRef>) {
+        let failures_max = self.limits.deliveries_failed_max;
+        let Some(queue) = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let dead_letter = queue.is_dead_letter();
+        let Some(entry) = queue.entries.get_mut(sequence) else {
+            return;
+        };
+        entry.failures += 1;
+        let (failures, deliveries, transient) = (entry.failures, entry.deliveries, entry.is_transient());
+        if failures >= failures_max && !dead_letter {
+            self.move_to_dead_letters(no, sequence);
+            return;
+        }
+        if !transient {
+            let (queue, ranges) = (Arc::clone(&queue.name), vec![(sequence, sequence)]);
+            self.ledger.state(Fact::Counted {
+                queue,
+                ranges,
+                deliveries: Some(deliveries),
+                failures,
+            });
+        }
+        let queue = self.queue_mut(no).expect("it was just there");
+        queue.give_back(sequence);
+        if let Some(by) = by {
+            queue.nacked_by.insert(sequence, by);
+        }
+        self.mark_dirty(no);
+    }
+
+    /// Settles an entry and enqueues its message in the dead-letter queue, in one batch and without a second body.
+    fn move_to_dead_letters(&mut self, no: QueueNo, sequence: u64) {
+        let queue = self
+            .queues
+            .get(no.0 as usize)
+            .and_then(Option::as_ref)
+            .expect("its entry was just seen");
+        let origin = Arc::clone(&queue.name);
+        let entry = queue.entries.get(sequence).expect("it was just seen");
+        let place = match &entry.bytes {
+            EntryBytes::Memory(bytes) => {
+                let bytes = Bytes::clone(bytes);
+                self.ledger.place_shared(&bytes)
+            }
+            stored => {
+                let place = stored
+                    .place(|slot| self.ledger.chunk_in(slot))
+                    .expect("it is stored");
+                self.ledger.share(stored, entry.len);
+                place
+            }
+        };
+        let entry = self.remove(no, sequence).expect("it was just seen");
+        let target = self.open_queue(&format!("{DEAD_LETTER_PREFIX}{origin}"));
+        // Keeps queue sequences below the numbers handed out, though the message has its number already.
+        self.ledger.take_id();
+        let fields = vec![
+            (
+                field::DEAD_LETTER_ORIGIN,
+                Bytes::copy_from_slice(origin.as_bytes()),
+            ),
+            (
+                field::DEAD_LETTER_FAILURES,
+                Bytes::copy_from_slice(&entry.failures.to_be_bytes()),
+            ),
+        ];
+        let (message, accepted_at_ms, item) = (entry.message, entry.accepted_at_ms, entry.item());
+        self.enqueue(
+            target,
+            &Enqueue {
+                message,
+                accepted_at_ms,
+                place,
+                item,
+                fields,
+            },
+        );
+        self.counters.dead_lettered_count += 1;
+        let target = Arc::clone(&self.queue(target).expect("it was just opened").name);
+        self.notices.push_back(Notice::DeadLettered {
+            queue: origin,
+            target,
+            message,
+            failures: entry.failures,
+        });
+        self.mark_if_idle(no);
+    }
+
+    /// Gives an entry back without blame. `never`: its delivery was not taken by the driver, so it never was.
+    pub(super) fn release(&mut self, no: QueueNo, sequence: u64, never: bool) {
+        let Some(queue) = self.queue_mut(no) else { return };
+        if let Some(entry) = queue.give_back(sequence) {
+            entry.deliveries -= u32::from(never);
+            self.counters.released_count += 1;
+            self.mark_dirty(no);
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! The broker alone, driven by hand: one `World` holds it, its durable batches and their body chunks.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::base::{ChunkRef, DestinationKind, TxNo};
+use crate::journal::{IndexChunk, Recovered};
+use crate::port::{
+    Applied, Body, Delivery, DeliveryKey, Payload, Request, Requests, Send, Settle, Subscribe,
+};
+
+const S: SessionNo = SessionNo(1);
+const NOW: Now = Now {
+    wall_ms: 1_000,
+    mono_ms: 0,
+};
+
+/// A broker with a store that keeps what was committed.
+struct World {
+    broker: Broker,
+    limits: Limits,
+    chunks: Vec<IndexChunk>,
+    bodies: BTreeMap<u32, (ChunkRef, Bytes)>,
+    last: Recovered,
+}
+
+impl World {
+    fn new(limits: Limits) -> Self {
+        let broker = Recovery::new(limits.clone()).finish(&Recovered::default(), NOW);
+        let mut world = Self {
+            broker,
+            limits,
+            chunks: Vec::new(),
+            bodies: BTreeMap::new(),
+            last: Recovered::default(),
+        };
+        world.commit();
+        world.broker.handle_open(S);
+        world
+    }
+
+    /// Makes every batch that waits durable.
+    fn commit(&mut self) {
+        while let Some(batch) = self.broker.poll_batch() {
+            let seq = batch.seq;
+            for write in batch.chunks {
+                self.bodies
+                    .insert(write.place.slot.0, (write.place, write.payload));
+            }
+            self.chunks.retain(|chunk| !batch.drop.contains(&chunk.seq));
+            let parts = u16::from(!batch.facts.is_empty());
+            let size = IndexSize {
+                parts,
+                bytes: u32::from(parts) * (20 + 40 * batch.facts.len() as u32),
+            };
+            if parts > 0 {
+                self.chunks.push(IndexChunk {
+                    seq,
+                    facts: batch.facts,
+                    size,
+                });
+            }
+            let slot_count = self.last.slot_count.max(batch.slot_count);
+            self.last = Recovered {
+                last_seq: seq,
+                meta: batch.meta,
+                slot_count,
+                uuid: [0; 16],
+            };
+            self.broker.handle_durable(seq, &[size], NOW);
+        }
+    }
+
+    /// What a restart finds.
+    fn restart(&mut self) {
+        let mut recovery = Recovery::new(self.limits.clone());
+        self.chunks
+            .iter()
+            .cloned()
+            .for_each(|chunk| recovery.visit(chunk));
+        self.broker = recovery.finish(&self.last, NOW);
+        self.commit();
+        self.broker.handle_open(S);
+    }
+
+    fn ask(&mut self, fill: impl FnOnce(&mut Requests)) -> Applied {
+        let mut requests = Requests::default();
+        fill(&mut requests);
+        self.broker.handle_requests(S, &requests, NOW)
+    }
+
+    fn send(&mut self, queue: &str, body: &str, tx: Option<TxNo>) -> Applied {
+        self.ask(|requests| send(requests, queue, body, true, tx))
+    }
+
+    fn subscribe(&mut self, sub: u32, queue: &str, ack_mode: AckMode, prefetch_count: u32) {
+        let applied = self.ask(|requests| {
+            let name = requests.push_bytes(queue.as_bytes());
+            let (sub, kind) = (SubNo(sub), DestinationKind::Queue);
+            requests.list.push(Request::Subscribe(Subscribe {
+                sub,
+                kind,
+                name,
+                ack_mode,
+                prefetch_count,
+                by_message: false,
+            }));
+        });
+        assert_eq!(applied.refusal, None);
+        self.commit();
+    }
+
+    fn settle(&mut self, tag: Tag, accepted: bool, tx: Option<TxNo>) -> Applied {
+        let delivery = DeliveryKey::Tag(tag);
+        self.ask(|requests| {
+            requests.list.push(Request::Settle(Settle {
+                delivery,
+                accepted,
+                tx,
+            }))
+        })
+    }
+
+    fn deliveries(&mut self) -> Vec<(Delivery, String)> {
+        let mut events = Vec::new();
+        self.broker.poll_events(S, usize::MAX, &mut events);
+        let deliveries = events.into_iter().map(|event| match event {
+            Event::Delivery(delivery) => delivery,
+            Event::Evicted(refusal) => panic!("evicted: {refusal}"),
+        });
+        deliveries
+            .map(|delivery| (delivery.clone(), self.body(&delivery.body, delivery.len)))
+            .collect()
+    }
+
+    fn bodies(&mut self) -> Vec<String> {
+        self.deliveries().into_iter().map(|(_, body)| body).collect()
+    }
+
+    fn body(&self, body: &Body, len: u32) -> String {
+        let chunk = |place: &ChunkRef| {
+            let (found, payload) = &self.bodies[&place.slot.0];
+            assert_eq!(found, place, "the slot holds the chunk that the entry names");
+            payload
+        };
+        let bytes = match body {
+            Body::Stored { chunk: place, offset } => chunk(place)
+                .slice(*offset as usize..*offset as usize + len as usize)
+                .to_vec(),
+            Body::Extent(places) => places.iter().flat_map(|place| chunk(place).to_vec()).collect(),
+            Body::Memory(bytes) => bytes.to_vec(),
+        };
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn depth(&self, queue: &str) -> u64 {
+        self.broker
+            .queues()
+            .find(|view| &*view.name == queue)
+            .map_or(0, |view| view.depth)
+    }
+}
+
+fn send(requests: &mut Requests, queue: &str, body: &str, persistent: bool, tx: Option<TxNo>) {
+    let name = requests.push_bytes(queue.as_bytes());
+    let payload = Payload::Arena(requests.push_bytes(body.as_bytes()));
+    let kind = DestinationKind::Queue;
+    requests.list.push(Request::Send(Send {
+        kind,
+        name,
+        payload,
+        header_len: 0,
+        persistent,
+        tx,
+    }));
+}
+
+#[test]
+fn a_message_is_delivered_once_durable_and_gone_once_acked() {
+    let mut world = World::new(Limits::default());
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10);
+    let applied = world.send("a", "one", None);
+    assert!(
+        applied.gate > world.last.last_seq,
+        "the receipt waits for a batch that is not durable yet"
+    );
+    assert_eq!(world.bodies(), [""; 0]);
+    world.commit();
+    let deliveries = world.deliveries();
+    assert_eq!(deliveries[0].1, "one");
+    assert_eq!(world.settle(deliveries[0].0.tag, true, None).refusal, None);
+    assert_eq!(
+        world.settle(deliveries[0].0.tag, true, None).refusal,
+        Some(Refusal::DeliveryUnknown)
+    );
+    world.commit();
+    world.restart();
+    assert_eq!(world.depth("a"), 0);
+}
+
+#[test]
+fn what_is_released_keeps_its_place_and_is_marked() {
+    let mut world = World::new(Limits::default());
+    for body in ["1", "2", "3"] {
+        world.send("a", body, None);
+    }
+    world.commit();
+    world.subscribe(1, "a", AckMode::ClientIndividual, 2);
+    assert_eq!(world.bodies(), ["1", "2"]);
+    world.broker.handle_close(S, NOW);
+    world.broker.handle_open(S);
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10);
+    let again = world.deliveries();
+    let seen: Vec<_> = again
+        .iter()
+        .map(|(d, body)| (body.as_str(), d.redelivered, d.delivery_count))
+        .collect();
+    assert_eq!(seen, [("1", true, 2), ("2", true, 2), ("3", false, 1)]);
+}
+
+#[test]
+fn the_tenth_failure_moves_a_message_once_without_a_second_body() {
+    let mut world = World::new(Limits::default());
+    world.send("a", "poison", None);
+    world.commit();
+    world.subscribe(1, "a", AckMode::ClientIndividual, 1);
+    for count in 1..=10 {
+        let deliveries = world.deliveries();
+        assert_eq!(deliveries[0].0.delivery_count, count);
+        world.settle(deliveries[0].0.tag, false, None);
+        world.commit();
+    }
+    assert_eq!((world.depth("a"), world.depth("DLQ.a")), (0, 1));
+    world.restart();
+    assert_eq!((world.depth("a"), world.depth("DLQ.a")), (0, 1));
+    world.subscribe(1, "DLQ.a", AckMode::ClientIndividual, 1);
+    assert_eq!(world.bodies(), ["poison"]);
+}
+
+#[test]
+fn a_transaction_is_whole_or_absent() {
+    let mut world = World::new(Limits::default());
+    world.send("a", "in", None);
+    world.commit();
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10);
+    let tag = world.deliveries()[0].0.tag;
+    let tx = TxNo(1);
+    world.ask(|requests| requests.list.push(Request::Begin { tx }));
+    world.send("b", "out", Some(tx));
+    world.settle(tag, true, Some(tx));
+    world.commit();
+    world.ask(|requests| requests.list.push(Request::Abort { tx }));
+    assert_eq!((world.depth("a"), world.depth("b")), (1, 0));
+    world.ask(|requests| requests.list.push(Request::Begin { tx }));
+    world.send("b", "out", Some(tx));
+    world.settle(tag, true, Some(tx));
+    world.ask(|requests| requests.list.push(Request::Commit { tx }));
+    assert_eq!((world.depth("a"), world.depth("b")), (0, 1));
+    world.commit();
+    world.restart();
+    assert_eq!((world.depth("a"), world.depth("b")), (0, 1));
+}
+
+#[test]
+fn large_bodies_span_chunks_of_their_own_and_commits_are_capped() {
+    let mut world = World::new(Limits {
+        commit_bytes_max: 100_000,
+        ..Limits::default()
+    });
+    let body: String = ('a'..='z').cycle().take(300_000).collect();
+    world.send("a", &body, None);
+    world.send("a", "small", None);
+    let mut batches = 0;
+    while let Some(batch) = world.broker.poll_batch() {
+        batches += 1;
+        for write in batch.chunks {
+            world
+                .bodies
+                .insert(write.place.slot.0, (write.place, write.payload));
+        }
+        world
+            .broker
+            .handle_durable(batch.seq, &[IndexSize { parts: 1, bytes: 100 }], NOW);
+    }
+    assert!(batches >= 3, "{batches}");
+    world.subscribe(1, "a", AckMode::Auto, 10);
+    assert_eq!(world.bodies(), [body, "small".to_owned()]);
+}
+
+#[test]
+fn one_kept_message_keeps_log_and_pool_flat() {
+    let limits = Limits {
+        compaction_garbage_bytes_min: 10_000,
+        compaction_chunk_count_slack: 50,
+        ..Limits::default()
+    };
+    let mut world = World::new(limits);
+    world.send("kept", "kept", None);
+    world.commit();
+    world.subscribe(1, "a", AckMode::Auto, 1_000);
+    for round in 0..3_000 {
+        for n in 0..4 {
+            world.send("a", &format!("{round} {n}"), None);
+        }
+        world.commit();
+        let deliveries = world.deliveries();
+        assert_eq!(deliveries.len(), 4);
+        world.broker.handle_written(S, deliveries[3].0.tag, NOW);
+    }
+    let view = world.broker.ledger();
+    assert!(view.index_part_count < 200, "{view:?}");
+    assert!(view.index_bytes < 40_000, "{view:?}");
+    assert!(view.slot_count < 10, "{view:?}");
+    assert_eq!(world.chunks.len() as u64, view.index_part_count);
+    world.commit();
+    world.restart();
+    assert_eq!((world.depth("a"), world.depth("kept")), (0, 1));
+    world.subscribe(1, "kept", AckMode::Auto, 10);
+    assert_eq!(world.bodies(), ["kept"]);
+}
+
+#[test]
+fn bodies_move_out_of_sparse_slots() {
+    let mut world = World::new(Limits {
+        compaction_waste_bytes_min: 100_000,
+        ..Limits::default()
+    });
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10_000);
+    for n in 0..1_000 {
+        world.send("a", &format!("{n:01000}"), None);
+    }
+    world.commit();
+    for (n, (delivery, _)) in world.deliveries().into_iter().enumerate() {
+        if n % 20 > 0 {
+            world.settle(delivery.tag, true, None);
+        }
+    }
+    world.broker.handle_close(S, NOW);
+    world.broker.handle_open(S);
+    world.commit();
+    let before = world.broker.ledger();
+    for _ in 0..20 {
+        world.broker.handle_tick(NOW);
+        while let Some(chunk) = world.broker.poll_relocation() {
+            let payload = world.bodies[&chunk.slot.0].1.clone();
+            world.broker.handle_relocated(chunk, &payload);
+        }
+        world.commit();
+    }
+    let after = world.broker.ledger();
+    assert!(before.slot_count - before.free_slot_count > 40, "{before:?}");
+    assert!(after.slot_count - after.free_slot_count < 6, "{after:?}");
+    world.restart();
+    world.subscribe(1, "a", AckMode::Auto, 10_000);
+    let expected: Vec<String> = (0..1_000).step_by(20).map(|n| format!("{n:01000}")).collect();
+    assert_eq!(world.bodies(), expected);
+}
+
+#[test]
+fn an_answer_that_records_nothing_waits_for_nothing() {
+    let mut world = World::new(Limits::default());
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10);
+    let applied = world.ask(|requests| send(requests, "a", "in memory", false, None));
+    assert_eq!(applied.gate, Seq(0));
+    let tag = world.deliveries()[0].0.tag;
+    assert_eq!(
+        world.settle(tag, true, None),
+        Applied {
+            done: 1,
+            gate: Seq(0),
+            refusal: None
+        }
+    );
+    let tx = TxNo(1);
+    let applied = world.ask(|requests| {
+        requests
+            .list
+            .extend([Request::Begin { tx }, Request::Commit { tx }])
+    });
+    assert_eq!(
+        applied,
+        Applied {
+            done: 2,
+            gate: Seq(0),
+            refusal: None
+        }
+    );
+    assert!(!world.broker.has_batch());
+}

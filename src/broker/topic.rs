@@ -1,0 +1,137 @@
+//! Topics: fan-out to the subscriptions present, in memory, bounded.
+
+use std::sync::Arc;
+
+use crate::base::{Now, SessionNo, SubNo};
+use crate::port::{Body, Delivery, Event, Refusal};
+
+use super::peer::{Source, TopicMessage, Unsent};
+use super::{Broker, Notice};
+
+impl Broker {
+    /// A message for a topic. Behind one that waits for its transaction it waits too, so that order is kept.
+    pub(super) fn publish(&mut self, topic: &Arc<str>, message: TopicMessage, now: Now) {
+        match self.deferred.back() {
+            Some(&(gate, ..)) => self.deferred.push_back((gate, Arc::clone(topic), message)),
+            None => self.fan_out(topic, &message, now),
+        }
+    }
+
+    /// Gives a message to every subscription present.
+    pub(super) fn fan_out(&mut self, topic: &Arc<str>, message: &TopicMessage, now: Now) {
+        self.counters.topic_in_count += 1;
+        let subs = self.topics.get(topic).cloned().unwrap_or_default();
+        for (session, no) in subs {
+            let Some(sub) = self
+                .peers
+                .get_mut(&session)
+                .and_then(|peer| peer.subs.get_mut(&no))
+            else {
+                continue;
+            };
+            let Source::Topic {
+                backlog,
+                backlog_bytes,
+                ..
+            } = &mut sub.source
+            else {
+                continue;
+            };
+            backlog.push_back(message.clone());
+            *backlog_bytes += message.bytes.len();
+            self.pump_topic(session, no);
+            self.bound_backlog(session, no, now);
+        }
+    }
+
+    /// Hands out what waits for a subscription, as far as its credit and its room go.
+    pub(super) fn pump_topic(&mut self, session: SessionNo, no: SubNo) {
+        let bytes_max = self.limits.prefetch_bytes_max;
+        while let Some(peer) = self.peers.get_mut(&session)
+            && let Some(sub) = peer.subs.get_mut(&no)
+            && sub.has_credit()
+        {
+            let by_message = sub.by_message;
+            let Source::Topic {
+                backlog,
+                backlog_bytes,
+                ..
+            } = &mut sub.source
+            else {
+                return;
+            };
+            let Some(next) = backlog.front() else { return };
+            let len = next.bytes.len();
+            let over = |bytes: usize| bytes > 0 && bytes + len > bytes_max;
+            if over(sub.unsent_bytes) || over(peer.unsent_bytes) {
+                peer.blocked |= over(peer.unsent_bytes);
+                return;
+            }
+            let next = backlog.pop_front().expect("it was just seen");
+            *backlog_bytes -= len;
+            let tag = peer.hold(no, next.message, None, by_message);
+            peer.unsent.push_back(Unsent { tag, sub: no, len });
+            peer.unsent_bytes += len;
+            let sub = peer.subs.get_mut(&no).expect("it was just there");
+            sub.take(tag, len);
+            self.counters.topic_out_count += 1;
+            let delivery = Delivery {
+                tag,
+                sub: no,
+                message: next.message,
+                body: Body::Memory(next.bytes),
+                header_len: next.header_len,
+                len: u32::try_from(len).expect("a frame is under 4 GiB"),
+                delivery_count: 1,
+                redelivered: false,
+            };
+            self.push_event(session, Event::Delivery(delivery));
+        }
+    }
+
+    /// A subscription over its bound loses its oldest messages, or its session.
+    fn bound_backlog(&mut self, session: SessionNo, no: SubNo, now: Now) {
+        let (count_max, bytes_max) = (
+            self.limits.topic_backlog_count_max,
+            self.limits.topic_backlog_bytes_max,
+        );
+        let Some(sub) = self
+            .peers
+            .get_mut(&session)
+            .and_then(|peer| peer.subs.get_mut(&no))
+        else {
+            return;
+        };
+        let Source::Topic {
+            name,
+            backlog,
+            backlog_bytes,
+        } = &mut sub.source
+        else {
+            return;
+        };
+        let is_over = |count: usize, bytes: usize| count > count_max || (bytes > bytes_max && count > 1);
+        if !is_over(backlog.len(), *backlog_bytes) {
+            return;
+        }
+        let topic = Arc::clone(name);
+        let mut dropped_count = 0;
+        if self.limits.topic_drop_oldest {
+            while is_over(backlog.len(), *backlog_bytes) {
+                let oldest = backlog.pop_front().expect("it is over its bound");
+                *backlog_bytes -= oldest.bytes.len();
+                dropped_count += 1;
+            }
+        } else {
+            dropped_count = backlog.len() as u64;
+            self.evict(session, Refusal::SlowSubscriber, now);
+        }
+        self.counters.topic_dropped_count += dropped_count;
+        self.notices.push_back(Notice::SlowSubscriber {
+            session,
+            sub: no,
+            topic,
+            dropped_count,
+        });
+    }
+}

@@ -1,0 +1,148 @@
+//! Why a command failed, in one line with a remedy, and its exit code.
+
+use std::error::Error;
+use std::fmt::{self, Write};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::config::ConfigError;
+use crate::runtime::RunError;
+use crate::store::StoreError;
+
+/// What a command ends with when it does not end well.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The configuration is refused.
+    Config(ConfigError),
+    /// The broker did not start.
+    Run { error: RunError, data_dir: PathBuf },
+    /// The store cannot be read.
+    Store { error: StoreError, data_dir: PathBuf },
+    /// There is no store to look into.
+    NoStore(PathBuf),
+    /// `--queue` does not name a queue.
+    NoQueue(String),
+    /// A check found damage, told on standard output.
+    CheckFailed { fault_count: u64, data_dir: PathBuf },
+    /// Standard output failed.
+    Output(io::Error),
+    /// Logging could not be set up.
+    Telemetry(tracing_subscriber::util::TryInitError),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl Failure {
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::NoStore(_) | Self::NoQueue(_) => 2,
+            Self::Run { error, .. } => error.exit_code(),
+            Self::Store {
+                error: StoreError::InUse(_),
+                ..
+            } => 5,
+            Self::Store { .. } | Self::CheckFailed { .. } => 4,
+            Self::Output(_) | Self::Telemetry(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = match self {
+            Self::Config(error) => chain(error),
+            Self::Run {
+                error: RunError::Store(error),
+                data_dir,
+            }
+            | Self::Store { error, data_dir } => store(error, data_dir),
+            Self::Run {
+                error: error @ RunError::Listen { source, .. },
+                ..
+            } => match source.kind() {
+                ErrorKind::AddrInUse => {
+                    format!(
+                        "{}; stop the program that listens there, or choose another port with --listen",
+                        chain(error)
+                    )
+                }
+                ErrorKind::PermissionDenied => {
+                    format!(
+                        "{}; ports below 1024 need a privilege: choose a higher one with --listen",
+                        chain(error)
+                    )
+                }
+                ErrorKind::AddrNotAvailable => {
+                    format!(
+                        "{}; choose an address of this machine with --listen",
+                        chain(error)
+                    )
+                }
+                _ => chain(error),
+            },
+            Self::Run { error, .. } => chain(error),
+            Self::NoStore(folder) => format!(
+                "there is no store in {}; name the data folder of a broker with --data-dir",
+                folder.display()
+            ),
+            Self::NoQueue(text) => format!(
+                "{} is not the name of a queue; write NAME or /queue/NAME",
+                super::show::escaped(text)
+            ),
+            Self::CheckFailed {
+                fault_count,
+                data_dir,
+            } => format!("{fault_count} faults in the store; {}", remedy(data_dir)),
+            Self::Output(error) => format!("cannot write to standard output: {}", chain(error)),
+            Self::Telemetry(error) => format!("logging cannot be set up: {}", chain(error)),
+        };
+        f.write_str(&line)
+    }
+}
+
+fn store(error: &StoreError, data_dir: &Path) -> String {
+    let line = chain(error);
+    match error {
+        StoreError::InUse(_) => format!("{line}; stop it, or choose another folder with --data-dir"),
+        StoreError::Damaged { .. } => format!("{line}; {}", remedy(data_dir)),
+        StoreError::File { source, .. } => match source.kind() {
+            ErrorKind::PermissionDenied => {
+                format!(
+                    "{line}; this user needs to read and write it, or choose another folder with --data-dir"
+                )
+            }
+            ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+                format!("{line}; choose a folder with --data-dir")
+            }
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!("{line}; make room there"),
+            _ => line,
+        },
+        StoreError::NewerFormat { .. } => {
+            format!("{line}; use the version that wrote {}", data_dir.display())
+        }
+        _ => line,
+    }
+}
+
+fn remedy(data_dir: &Path) -> String {
+    format!(
+        "nothing was changed: keep {} as it is, and restore a backup into another folder",
+        data_dir.display()
+    )
+}
+
+/// An error with its sources, on one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        // Writing to a String cannot fail.
+        let _ = write!(line, ": {error}");
+        source = error.source();
+    }
+    line.replace('\n', " ")
+}

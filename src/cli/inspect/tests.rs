@@ -1,0 +1,200 @@
+//! What is shown of a store in memory, whole and damaged.
+
+use super::*;
+use crate::base::{Limits, SessionNo};
+use crate::journal::{Batch, IndexChunk, IndexSize};
+use crate::port::{Payload, Request, Requests, Send};
+use crate::store::MemoryStore;
+
+/// A store whose body chunks read as the test says.
+struct Damaged<F>(MemoryStore, F);
+
+impl<F: Fn(Bytes) -> Result<Bytes, StoreError> + std::marker::Send + Sync> Store for Damaged<F> {
+    fn recover(&self, visit: &mut dyn FnMut(IndexChunk)) -> Result<Recovered, StoreError> {
+        self.0.recover(visit)
+    }
+
+    fn append(&self, batch: &Batch) -> Result<IndexSize, StoreError> {
+        self.0.append(batch)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.0.flush()
+    }
+
+    fn body(&self, place: ChunkRef) -> Result<Bytes, StoreError> {
+        (self.1)(self.0.body(place)?)
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.0.stats()
+    }
+}
+
+/// A store in which these messages (queue, further headers, body) were confirmed.
+fn stored(messages: &[(&str, &str, &[u8])]) -> MemoryStore {
+    let store = MemoryStore::new([0xab; 16]);
+    let mut broker = recovered(&store, false).broker;
+    broker.handle_open(SessionNo(1));
+    for (queue, headers, body) in messages {
+        let mut requests = Requests::default();
+        let block = format!(
+            "destination:/queue/{queue}\n{headers}content-length:{}\n",
+            body.len()
+        );
+        let name = requests.push_bytes(queue.as_bytes());
+        let message = [block.as_bytes(), body].concat();
+        let payload = Payload::Arena(requests.push_bytes(&message));
+        requests.list.push(Request::Send(Send {
+            kind: DestinationKind::Queue,
+            name,
+            payload,
+            header_len: u32::try_from(block.len()).unwrap(),
+            persistent: true,
+            tx: None,
+        }));
+        let now = Now {
+            wall_ms: 1_700_000_000_000,
+            mono_ms: 0,
+        };
+        assert_eq!(broker.handle_requests(SessionNo(1), &requests, now).refusal, None);
+        commit(&mut broker, &store);
+    }
+    store
+}
+
+fn commit(broker: &mut Broker, store: &MemoryStore) {
+    while let Some(batch) = broker.poll_batch() {
+        let size = store.append(&batch).unwrap();
+        store.flush().unwrap();
+        broker.handle_durable(batch.seq, &[size], Now::default());
+    }
+}
+
+fn recovered(store: &dyn Store, json: bool) -> View<'_> {
+    let mut recovery = Recovery::new(Limits::default());
+    let recovered = store.recover(&mut |chunk| recovery.visit(chunk)).unwrap();
+    View {
+        store,
+        broker: recovery.finish(&recovered, Now::default()),
+        recovered,
+        json,
+    }
+}
+
+fn said(tell: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = Vec::new();
+    tell(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+const MESSAGES: [(&str, &str, &[u8]); 3] = [
+    ("orders", "kind:a\\cb\n", b"first\nsecond\x07"),
+    ("a\u{1b}[2J", "", b"x"),
+    ("orders", "", &[0xff, 0x00]),
+];
+
+#[test]
+fn queues_are_a_table() {
+    let store = stored(&MESSAGES);
+    let text = said(|out| recovered(&store, false).queues(out).unwrap());
+    snapbox::assert_data_eq!(text, snapbox::str![]);
+    let text = said(|out| recovered(&store, true).queues(out).unwrap());
+    snapbox::assert_data_eq!(text, snapbox::str![]);
+}
+
+#[test]
+fn an_empty_store_says_so() {
+    let store = stored(&[]);
+    let text = said(|out| recovered(&store, false).queues(out).unwrap());
+    assert!(text.ends_with("\nno queue holds a message\n"), "{text}");
+}
+
+#[test]
+fn messages_are_shown_with_their_headers() {
+    let store = stored(&MESSAGES);
+    let tell = |json, queue: &str, from, count_max, bodies| {
+        let view = recovered(&store, json);
+        said(|out| view.messages(out, queue, from, count_max, bodies).unwrap())
+    };
+    snapbox::assert_data_eq!(tell(false, "orders", 0, 10, true), snapbox::str![]);
+    snapbox::assert_data_eq!(tell(true, "orders", 0, 10, true), snapbox::str![]);
+    snapbox::assert_data_eq!(tell(false, "orders", 0, 1, false), snapbox::str![]);
+    snapbox::assert_data_eq!(tell(true, "orders", 0, 1, false), snapbox::str![]);
+    snapbox::assert_data_eq!(tell(false, "orders", u64::MAX, 1, false), snapbox::str![]);
+    snapbox::assert_data_eq!(tell(false, "nothing\n", 0, 1, false), snapbox::str![]);
+}
+
+#[test]
+fn a_whole_store_passes_the_check() {
+    let large = vec![b'x'; 100_000];
+    let store = stored(&[MESSAGES[0], MESSAGES[1], ("large", "", &large)]);
+    let text = said(|out| assert_eq!(recovered(&store, false).check(out).unwrap(), 0));
+    snapbox::assert_data_eq!(text, snapbox::str![]);
+    let text = said(|out| assert_eq!(recovered(&store, true).check(out).unwrap(), 0));
+    snapbox::assert_data_eq!(text, snapbox::str![]);
+}
+
+#[test]
+fn looking_appends_nothing() {
+    let store = stored(&MESSAGES);
+    let before = store.recover(&mut |_| ()).unwrap();
+    let view = recovered(&store, false);
+    drop(said(|out| drop(view.check(out).unwrap())));
+    assert_eq!(store.recover(&mut |_| ()).unwrap(), before);
+}
+
+fn check_damage(
+    damage: impl Fn(Bytes) -> Result<Bytes, StoreError> + std::marker::Send + Sync,
+    expect: &str,
+) {
+    let store = Damaged(stored(&MESSAGES[1..2]), damage);
+    let text = said(|out| assert_eq!(recovered(&store, false).check(out).unwrap(), 1));
+    let fault = text.lines().next().unwrap_or_default();
+    assert_eq!(
+        fault
+            .split_once(": ")
+            .and_then(|(_, rest)| rest.split_once(": "))
+            .map(|(_, what)| what),
+        Some(expect)
+    );
+    let text = said(|out| assert_eq!(recovered(&store, true).check(out).unwrap(), 1));
+    assert!(text.starts_with(r#"{"kind":"fault""#), "{text}");
+}
+
+#[test]
+fn damage_is_named() {
+    let what = || StoreError::Damaged {
+        what: "slot 0".to_owned(),
+    };
+    check_damage(|_| Err(what()), "the store is damaged: slot 0");
+    check_damage(
+        |bytes| Ok(bytes.slice(..bytes.len() - 1)),
+        "its chunks hold 42 bytes from its place on, and it has 43",
+    );
+    let replaced = |from: &str, to: &str| {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        move |bytes: Bytes| {
+            Ok(String::from_utf8_lossy(&bytes)
+                .replace(&from, &to)
+                .into_bytes()
+                .into())
+        }
+    };
+    check_damage(
+        replaced("content-length:1", "content-length:2"),
+        "its content-length is 2, and its body has 1 bytes",
+    );
+    check_damage(
+        replaced("content-length", "content-langth"),
+        "its content-length is missing, and its body has 1 bytes",
+    );
+    check_damage(
+        replaced("destination", "destinatiom"),
+        "its header block has no destination",
+    );
+    check_damage(
+        replaced("content-length:", "content-length="),
+        "no header: content-length=1\\n",
+    );
+}

@@ -1,0 +1,63 @@
+//! `steadfast serve`.
+
+use std::io::Write;
+
+use super::{Failure, ServeArgs, load};
+use crate::config::Overrides;
+use crate::runtime::{self, ServeOptions, Started};
+use crate::telemetry;
+
+pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
+    let config = load(Overrides {
+        file: args.store.config,
+        data_dir: args.store.data_dir,
+        listen: args.listen,
+        log_format: args.log_format,
+        log_level: args.log_level,
+        insecure_allow_anonymous: args.insecure_allow_anonymous,
+    })?;
+    config.server.refuse_exposed()?;
+    telemetry::init(config.log).map_err(Failure::Telemetry)?;
+    let worker_count = match config.server.worker_thread_count {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    };
+    let data_dir = config.server.data_dir.clone();
+    let options = ServeOptions {
+        listen: config.server.listen,
+        data_dir: config.server.data_dir,
+        limits: config.limits,
+        heart_beat_ms_min: config.heart_beat.interval_ms_min,
+        heart_beat_margin_percent: config.heart_beat.margin_percent,
+        shutdown_ms_max: config.server.shutdown_ms_max,
+        worker_count,
+    };
+    // A broker whose standard output is gone still serves.
+    let _ = writeln!(std::io::stdout(), "steadfast {}", env!("CARGO_PKG_VERSION"));
+    runtime::run(options, |started| {
+        let _ = announce(started, &mut std::io::stdout().lock());
+    })
+    .map(|_reason| ())
+    .map_err(|error| Failure::Run { error, data_dir })
+}
+
+fn announce(started: &Started, out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "data folder {}, epoch {}",
+        started.data_dir.display(),
+        started.epoch
+    )?;
+    writeln!(
+        out,
+        "recovered {} queues with {} messages ({} bytes) in {} ms",
+        started.queue_count,
+        started.message_count,
+        started.message_bytes,
+        started.recovery.as_millis()
+    )?;
+    for address in &started.listen {
+        writeln!(out, "listening on {address}")?;
+    }
+    out.flush()
+}

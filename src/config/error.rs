@@ -1,0 +1,150 @@
+//! What can be wrong with a configuration. Each is one line that names the place and what is allowed there.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::keys::{Key, keys};
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// In a file.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+    /// In the environment.
+    Variable {
+        /// Which.
+        name: String,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{}, line {line}", path.display()),
+            Self::Variable { name } => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
+/// Why the configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{at}: not valid TOML: {message}")]
+    Syntax {
+        /// Where.
+        at: Origin,
+        /// The parser's words.
+        message: String,
+    },
+    /// A table that does not exist.
+    #[error("{at}: unknown section [{section}]; sections are {}", sections())]
+    UnknownSection {
+        /// Where.
+        at: Origin,
+        /// As written.
+        section: String,
+    },
+    /// A value where a table belongs.
+    #[error("{at}: {section} is a section: write [{section}] and its keys below")]
+    NoSection {
+        /// Where.
+        at: Origin,
+        /// As written.
+        section: String,
+    },
+    /// A key that does not exist.
+    #[error(
+        "{at}: unknown key {section}.{name}; keys of [{section}] are {}",
+        names(section)
+    )]
+    UnknownKey {
+        /// Where.
+        at: Origin,
+        /// Its table.
+        section: String,
+        /// As written.
+        name: String,
+    },
+    /// A variable that matches no key.
+    #[error(
+        "environment variable {name} matches no key; they are named STEADFAST_SECTION_KEY (without SECTION for \
+         [server]), such as STEADFAST_DATA_DIR or STEADFAST_LIMITS_BODY_BYTES_MAX: \
+         `steadfast config default` lists every key"
+    )]
+    UnknownVariable {
+        /// As written.
+        name: String,
+    },
+    /// A value that its key does not take.
+    #[error("{at}: {key} = {found} is not allowed; it takes {allowed}")]
+    BadValue {
+        /// Where.
+        at: Origin,
+        /// The key, with its section.
+        key: String,
+        /// As written.
+        found: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// Two values that do not go together.
+    #[error("{} = {} is more than {} = {}; it may be at most that", .lower.0, .lower.1, .upper.0, .upper.1)]
+    Order {
+        /// The key that must be the lower, and its value.
+        lower: (&'static str, usize),
+        /// The key that must be the upper, and its value.
+        upper: (&'static str, usize),
+    },
+    /// An address that others can reach, while anyone may log in.
+    #[error(
+        "refused to listen on {address}: it is not a loopback address, and anyone who reaches it could read and \
+         write every queue; listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous \
+         (server.insecure_allow_anonymous = true)"
+    )]
+    Exposed {
+        /// Which.
+        address: SocketAddr,
+    },
+}
+
+impl ConfigError {
+    pub(super) fn bad_value(at: Origin, key: &Key, found: &str) -> Self {
+        Self::BadValue {
+            at,
+            key: format!("{}.{}", key.section, key.name),
+            found: found.to_owned(),
+            allowed: key.allowed(),
+        }
+    }
+}
+
+fn sections() -> String {
+    let mut sections: Vec<_> = keys().map(|key| format!("[{}]", key.section)).collect();
+    sections.dedup();
+    sections.join(", ")
+}
+
+fn names(section: &str) -> String {
+    let names: Vec<_> = keys()
+        .filter(|key| key.section == section)
+        .map(|key| key.name)
+        .collect();
+    names.join(", ")
+}

@@ -1,0 +1,259 @@
+//! The table of keys: name, form, range, and how to reach the field.
+
+use std::path::PathBuf;
+
+use toml::de::DeValue;
+
+use super::{ADDRESS_FORM, Config, LogFormat, LogLevel, parse_address};
+use crate::base::Limits;
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// Its table in the file.
+    pub section: &'static str,
+    /// Its name there.
+    pub name: &'static str,
+    form: Form,
+    /// Only of a value of the key's form and range.
+    set: fn(&mut Config, &Value) -> bool,
+}
+
+/// What a value looks like.
+#[derive(Debug)]
+enum Form {
+    /// A whole number, both ends included.
+    Number(u64, u64),
+    Flag,
+    Choice(&'static [&'static str]),
+    Path,
+    Addresses,
+}
+
+/// A value as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Number(u64),
+    Flag(bool),
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Value {
+    /// `None` for what no key takes (floats, dates, tables, negative numbers).
+    pub(super) fn from_toml(value: &DeValue<'_>) -> Option<Self> {
+        let text = |value: &DeValue<'_>| value.as_str().map(str::to_owned);
+        match value {
+            DeValue::Integer(number) => {
+                let digits = number.as_str().trim_start_matches('+');
+                u64::from_str_radix(digits, number.radix()).ok().map(Self::Number)
+            }
+            DeValue::Boolean(flag) => Some(Self::Flag(*flag)),
+            DeValue::String(_) => text(value).map(Self::Text),
+            DeValue::Array(items) => items
+                .iter()
+                .map(|item| text(item.get_ref()))
+                .collect::<Option<_>>()
+                .map(Self::List),
+            _ => None,
+        }
+    }
+}
+
+impl Key {
+    /// The name of its environment variable. Keys of `[server]` go without their section.
+    pub fn variable(&self) -> String {
+        let section = match self.section {
+            "server" => String::new(),
+            section => format!("{section}_"),
+        };
+        format!("STEADFAST_{section}{}", self.name).to_uppercase()
+    }
+
+    /// What is allowed, for messages.
+    pub fn allowed(&self) -> String {
+        match &self.form {
+            Form::Number(min, max) => format!("a whole number from {min} to {max}"),
+            Form::Flag => "true or false".to_owned(),
+            Form::Choice(choices) => choices.join(", "),
+            Form::Path => "the path of a folder".to_owned(),
+            Form::Addresses => format!("a list of {ADDRESS_FORM}"),
+        }
+    }
+
+    /// Both ends of the range of a number.
+    #[cfg(test)]
+    pub(super) fn range(&self) -> Option<(u64, u64)> {
+        match self.form {
+            Form::Number(min, max) => Some((min, max)),
+            _ => None,
+        }
+    }
+
+    /// Reads the text of an environment variable. `None` if it does not have the key's form.
+    pub(super) fn parse(&self, text: &str) -> Option<Value> {
+        match self.form {
+            Form::Number(..) => text.replace('_', "").parse().ok().map(Value::Number),
+            Form::Flag => text.parse().ok().map(Value::Flag),
+            Form::Choice(_) | Form::Path => Some(Value::Text(text.to_owned())),
+            Form::Addresses => Some(Value::List(
+                text.split(',').map(|item| item.trim().to_owned()).collect(),
+            )),
+        }
+    }
+
+    /// Sets the field. False, and nothing is set, if the value does not have the key's form and range.
+    pub(super) fn set(&self, config: &mut Config, value: &Value) -> bool {
+        let fits = match (&self.form, value) {
+            (Form::Number(min, max), Value::Number(number)) => (min..=max).contains(&number),
+            (Form::Flag, Value::Flag(_)) => true,
+            (Form::Choice(choices), Value::Text(text)) => choices.contains(&text.as_str()),
+            (Form::Path, Value::Text(text)) => !text.is_empty(),
+            (Form::Addresses, Value::List(list)) => !list.is_empty(),
+            _ => false,
+        };
+        fits && (self.set)(config, value)
+    }
+}
+
+/// Number and flag keys whose name is that of their field.
+macro_rules! key {
+    ($section:ident . $name:ident [flag]) => {
+        Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            form: Form::Flag,
+            set: |config, value| match value {
+                Value::Flag(flag) => {
+                    config.$section.$name = *flag;
+                    true
+                }
+                _ => false,
+            },
+        }
+    };
+    ($section:ident . $name:ident [$min:expr, $max:expr]) => {
+        Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            form: Form::Number($min, $max),
+            set: |config, value| match value {
+                Value::Number(number) => (*number)
+                    .try_into()
+                    .map(|number| config.$section.$name = number)
+                    .is_ok(),
+                _ => false,
+            },
+        }
+    };
+}
+
+/// The keys of `[limits]`, and a proof that no field of [`Limits`] is without one.
+macro_rules! limits {
+    ($($name:ident $range:tt,)*) => {
+        const LIMITS: &[Key] = &[$(key!(limits.$name $range)),*];
+        const _: fn(Limits) = |Limits { $($name: _),* }| {};
+    };
+}
+
+/// Every key, in the order of the sample.
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    FIRST.iter().chain(LIMITS)
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+const TIB: u64 = 1024 * GIB;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+const COUNT_MAX: u64 = 1_000_000_000;
+
+const FIRST: &[Key] = &[
+    Key {
+        section: "server",
+        name: "listen",
+        form: Form::Addresses,
+        set: |config, value| {
+            let Value::List(list) = value else { return false };
+            let addresses: Option<Vec<_>> = list.iter().map(|text| parse_address(text)).collect();
+            addresses
+                .map(|addresses| config.server.listen = addresses)
+                .is_some()
+        },
+    },
+    Key {
+        section: "server",
+        name: "data_dir",
+        form: Form::Path,
+        set: |config, value| {
+            let Value::Text(text) = value else { return false };
+            config.server.data_dir = PathBuf::from(text);
+            true
+        },
+    },
+    key!(server.insecure_allow_anonymous[flag]),
+    key!(server.shutdown_ms_max[1, DAY_MS]),
+    key!(server.worker_thread_count[0, 1024]),
+    Key {
+        section: "log",
+        name: "format",
+        form: Form::Choice(&LogFormat::NAMES),
+        set: |config, value| {
+            let Value::Text(text) = value else { return false };
+            LogFormat::named(text)
+                .map(|format| config.log.format = format)
+                .is_some()
+        },
+    },
+    Key {
+        section: "log",
+        name: "level",
+        form: Form::Choice(&LogLevel::NAMES),
+        set: |config, value| {
+            let Value::Text(text) = value else { return false };
+            LogLevel::named(text)
+                .map(|level| config.log.level = level)
+                .is_some()
+        },
+    },
+    key!(heart_beat.interval_ms_min[1, DAY_MS]),
+    key!(heart_beat.margin_percent[101, 1000]),
+    key!(store.cache_bytes_max[MIB, TIB]),
+    key!(store.ballast[flag]),
+];
+
+limits! {
+    header_line_bytes_max[256, MIB],
+    header_block_bytes_max[256, 16 * MIB],
+    header_count_max[16, 100_000],
+    body_bytes_max[1, GIB],
+    login_bytes_max[256, 16 * MIB],
+    login_ms_max[1, DAY_MS],
+    frame_bytes_per_second_min[0, GIB],
+    frame_progress_window_ms[1, DAY_MS],
+    subscription_count_max[1, COUNT_MAX],
+    transaction_count_max[1, COUNT_MAX],
+    staged_frame_count_max[1, COUNT_MAX],
+    staged_bytes_max[1, TIB],
+    unread_output_bytes_max[KIB, TIB],
+    unread_output_ms_max[1, DAY_MS],
+    linger_ms_max[1, DAY_MS],
+    prefetch_count[1, COUNT_MAX],
+    prefetch_count_max[1, COUNT_MAX],
+    prefetch_bytes_max[1, TIB],
+    topic_backlog_count_max[1, COUNT_MAX],
+    topic_backlog_bytes_max[1, TIB],
+    topic_drop_oldest[flag],
+    deliveries_failed_max[1, COUNT_MAX],
+    stuck_subscription_ms[1, DAY_MS],
+    connection_count_max[1, COUNT_MAX],
+    receiving_bytes_max[1, TIB],
+    memory_bytes_max[1, TIB],
+    disk_free_bytes_min[MIB, TIB],
+    commit_bytes_max[KIB, GIB],
+    unflushed_bytes_max[KIB, TIB],
+    compaction_garbage_bytes_min[KIB, TIB],
+    compaction_chunk_count_slack[1, COUNT_MAX],
+    compaction_waste_bytes_min[KIB, TIB],
+    body_cache_bytes_max[MIB, TIB],
+}

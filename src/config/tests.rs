@@ -1,0 +1,245 @@
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn read(text: &str) -> Result<Config, ConfigError> {
+    let mut config = Config::default();
+    config.read_text(Path::new("test.toml"), text)?;
+    config.check()?;
+    Ok(config)
+}
+
+fn variables(list: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    list.iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+fn check_file(text: &str, expect: &str) {
+    let error = read(text).expect_err(text).to_string();
+    assert_eq!(error, expect);
+}
+
+fn check_variable(name: &str, value: &str, expect: &str) {
+    let error = Config::load(Overrides::default(), variables(&[(name, value)])).expect_err(name);
+    assert_eq!(error.to_string(), expect);
+}
+
+#[test]
+fn the_sample_holds_every_key_with_its_default() {
+    assert_eq!(read(SAMPLE).unwrap(), Config::default());
+    let document = DeTable::parse(SAMPLE).unwrap();
+    let mut written = BTreeSet::new();
+    for (section, table) in document.get_ref() {
+        for name in table.get_ref().as_table().unwrap().keys() {
+            written.insert(format!("{}.{}", section.get_ref(), name.get_ref()));
+        }
+    }
+    let known: BTreeSet<_> = keys()
+        .map(|key| format!("{}.{}", key.section, key.name))
+        .collect();
+    assert_eq!(written, known);
+}
+
+#[test]
+fn variables_are_distinct() {
+    let names: BTreeSet<_> = keys().map(Key::variable).collect();
+    assert_eq!(names.len(), keys().count());
+    assert!(!names.contains(FILE_VARIABLE));
+}
+
+#[test]
+fn every_number_has_its_bounds() {
+    for key in keys() {
+        let Some((min, max)) = key.range() else { continue };
+        let mut config = Config::default();
+        for inside in [min, max] {
+            assert!(key.set(&mut config, &Value::Number(inside)), "{}", key.name);
+        }
+        for outside in [min.checked_sub(1), max.checked_add(1)].into_iter().flatten() {
+            let before = config.clone();
+            assert!(!key.set(&mut config, &Value::Number(outside)), "{}", key.name);
+            assert_eq!(config, before);
+        }
+    }
+}
+
+#[test]
+fn refusals_name_the_place_and_what_is_allowed() {
+    check_file(
+        "[log]\nformat = \"text\"\ncolor = true\n",
+        "test.toml, line 3: unknown key log.color; keys of [log] are format, level",
+    );
+    check_file(
+        "\n[logs]\n",
+        "test.toml, line 2: unknown section [logs]; sections are [server], [log], [heart_beat], [store], [limits]",
+    );
+    check_file(
+        "log = 1\n",
+        "test.toml, line 1: log is a section: write [log] and its keys below",
+    );
+    check_file(
+        "[log]\nlevel = \"loud\"\n",
+        "test.toml, line 2: log.level = \"loud\" is not allowed; it takes error, warn, info, debug, trace",
+    );
+    check_file(
+        "[limits]\n\nlinger_ms_max = 0\n",
+        "test.toml, line 3: limits.linger_ms_max = 0 is not allowed; it takes a whole number from 1 to 86400000",
+    );
+    for wrong in ["-1", "1.5", "\"1\"", "99999999999999999999", "true", "[1]"] {
+        let error = read(&format!("[limits]\nlinger_ms_max = {wrong}\n")).expect_err(wrong);
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("linger_ms_max = {wrong} is not")),
+            "{error}"
+        );
+    }
+    check_file(
+        "[limits]\ntopic_drop_oldest = 1\n",
+        "test.toml, line 2: limits.topic_drop_oldest = 1 is not allowed; it takes true or false",
+    );
+    for wrong in [
+        "[]",
+        "[\"here\"]",
+        "[\"example.org:1\"]",
+        "\"127.0.0.1:1\"",
+        "[1]",
+        "[\"127.0.0.1\"]",
+    ] {
+        let error = read(&format!("[server]\nlisten = {wrong}\n")).expect_err(wrong);
+        assert!(
+            error.to_string().contains("it takes a list of IP:PORT"),
+            "{error}"
+        );
+    }
+    check_file(
+        "[server]\ndata_dir = \"\"\n",
+        "test.toml, line 2: server.data_dir = \"\" is not allowed; it takes the path of a folder",
+    );
+    check_file(
+        "[limits]\nheader_line_bytes_max = 100_000\n",
+        "limits.header_line_bytes_max = 100000 is more than limits.header_block_bytes_max = 65536; it may be at \
+         most that",
+    );
+    assert!(
+        read("[limits\n")
+            .unwrap_err()
+            .to_string()
+            .starts_with("test.toml, line 1: ")
+    );
+    assert!(
+        read("[log]\nlevel = \"info\"\nlevel = \"warn\"\n")
+            .unwrap_err()
+            .to_string()
+            .starts_with("test.toml, line 3: ")
+    );
+}
+
+#[test]
+fn variables_are_refused_by_name() {
+    check_variable(
+        "STEADFAST_LIMITS_LINGER_MS_MAX",
+        "soon",
+        "environment variable STEADFAST_LIMITS_LINGER_MS_MAX: limits.linger_ms_max = soon is not allowed; it takes \
+         a whole number from 1 to 86400000",
+    );
+    let unknown = Config::load(
+        Overrides::default(),
+        variables(&[("STEADFAST_SERVER_DATA_DIR", "x")]),
+    );
+    assert!(matches!(
+        unknown,
+        Err(ConfigError::UnknownVariable { name }) if name == "STEADFAST_SERVER_DATA_DIR"
+    ));
+    for (name, value) in [
+        ("STEADFAST_DATA_DIR", ""),
+        ("STEADFAST_LISTEN", ""),
+        ("STEADFAST_LISTEN", "127.0.0.1:1,"),
+        ("STEADFAST_STORE_BALLAST", "yes"),
+    ] {
+        assert!(
+            Config::load(Overrides::default(), variables(&[(name, value)])).is_err(),
+            "{name}={value}"
+        );
+    }
+}
+
+#[test]
+fn every_key_can_come_from_the_environment() {
+    let list = [
+        ("STEADFAST_LISTEN", "127.0.0.1:0, [::1]:7,localhost:9"),
+        ("STEADFAST_DATA_DIR", "elsewhere"),
+        ("STEADFAST_LOG_FORMAT", "json"),
+        ("STEADFAST_HEART_BEAT_INTERVAL_MS_MIN", "1_000"),
+        ("STEADFAST_LIMITS_TOPIC_DROP_OLDEST", "true"),
+        ("HOME", "not ours"),
+    ];
+    let config = Config::load(Overrides::default(), variables(&list)).unwrap();
+    let listen: Vec<_> = config.server.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["127.0.0.1:0", "[::1]:7", "127.0.0.1:9"]);
+    assert_eq!(config.server.data_dir, PathBuf::from("elsewhere"));
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.heart_beat.interval_ms_min, 1000);
+    assert!(config.limits.topic_drop_oldest);
+}
+
+#[test]
+fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("steadfast.toml");
+    let text = "server.data_dir = \"file\"\nlog.level = \"warn\"\nlog.format = \"json\"\n";
+    std::fs::write(&path, text).unwrap();
+    let environment = || {
+        variables(&[
+            ("STEADFAST_DATA_DIR", "variable"),
+            ("STEADFAST_LOG_LEVEL", "debug"),
+            ("STEADFAST_CONFIG", path.to_str().unwrap()),
+        ])
+    };
+    let overrides = Overrides {
+        data_dir: Some("flag".into()),
+        ..Overrides::default()
+    };
+    let config = Config::load(overrides, environment()).unwrap();
+    assert_eq!(config.server.data_dir, PathBuf::from("flag"));
+    assert_eq!(config.log.level, LogLevel::Debug);
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.limits, Limits::default());
+
+    let overrides = Overrides {
+        file: Some(folder.path().join("missing.toml")),
+        ..Overrides::default()
+    };
+    let missing = Config::load(overrides, environment());
+    assert!(matches!(missing, Err(ConfigError::Unreadable { .. })));
+}
+
+#[test]
+fn an_address_others_can_reach_must_be_asked_for() {
+    let check = |address: &str, insecure_allow_anonymous| {
+        let server = Server {
+            listen: vec!["127.0.0.1:0".parse().unwrap(), address.parse().unwrap()],
+            insecure_allow_anonymous,
+            ..Server::default()
+        };
+        server.refuse_exposed()
+    };
+    for address in [
+        "0.0.0.0:61613",
+        "192.168.1.2:0",
+        "[::]:61613",
+        "[::ffff:10.0.0.1]:1",
+    ] {
+        let refused = check(address, false);
+        assert!(
+            matches!(refused, Err(ConfigError::Exposed { address: found }) if found.to_string() == address)
+        );
+        check(address, true).unwrap();
+    }
+    for address in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:0", "[::ffff:127.0.0.1]:1"] {
+        check(address, false).unwrap();
+    }
+}

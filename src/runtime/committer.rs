@@ -1,0 +1,108 @@
+//! The committer: the one thread that appends and flushes, and the only door for what waits for durability.
+//!
+//! It takes whatever batch gathered while the last flush ran, and commits at once: no delay, no spinning. A failed
+//! append or flush ends the process before anything that waited for it can leave.
+//!
+//! # Invariants
+//! - `durable(seq)` is told only after `append` and `flush` of `seq` and of every batch before it returned well.
+//! - A batch is dropped before it is reported, so that no reference to its bytes is touched on the way of a receipt.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crate::journal::{Batch, IndexSize};
+use crate::store::{Store, StoreError};
+
+use super::bodies::Bodies;
+use super::clock::Clock;
+use super::core::Core;
+use super::exit;
+use super::stats::Stats;
+
+/// A commit that takes longer is worth a line in the log.
+const COMMIT_MS_MAX: u64 = 10_000;
+
+/// What the committer works with.
+#[derive(Clone)]
+pub(crate) struct Committer {
+    pub(crate) core: Arc<Core>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) watchdog: Arc<Watchdog>,
+    pub(crate) clock: Clock,
+    pub(crate) stats: Arc<Stats>,
+}
+
+impl Committer {
+    /// Starts the thread; it ends after [`Core::handle_stop`], when everything is committed.
+    pub(crate) fn start(self) -> std::io::Result<JoinHandle<()>> {
+        Builder::new()
+            .name("committer".into())
+            .spawn(move || self.commit_all())
+    }
+
+    fn commit_all(self) {
+        let mut wakers = Vec::new();
+        while let Some(batch) = self.core.wait_batch() {
+            let seq = batch.seq;
+            self.bodies.put(&batch.chunks);
+            self.watchdog.begin(self.clock.now().mono_ms);
+            let committed = commit(&*self.store, batch);
+            self.watchdog.end();
+            match committed {
+                Ok(size) => {
+                    self.stats.commit_count.add(1);
+                    wakers = self.core.handle_durable(seq, size, self.clock.now(), wakers);
+                }
+                Err(error) => {
+                    tracing::error!(
+                        code = error.code(),
+                        seq = seq.0,
+                        "the store failed, nothing more can be confirmed; the process ends: {}",
+                        exit::chain(&error)
+                    );
+                    exit::now(exit::STORE_FAILED);
+                }
+            }
+        }
+    }
+}
+
+/// Makes one batch durable.
+pub(crate) fn commit(store: &dyn Store, batch: Batch) -> Result<IndexSize, StoreError> {
+    let size = store.append(&batch)?;
+    store.flush()?;
+    Ok(size)
+}
+
+/// Notices a commit that hangs. The committer cannot: it is inside the system call.
+#[derive(Debug, Default)]
+pub(crate) struct Watchdog {
+    /// Monotonic time, plus one, at which the commit under way began; 0 between commits.
+    began: AtomicU64,
+    /// The commit that was logged.
+    told: AtomicU64,
+}
+
+impl Watchdog {
+    fn begin(&self, mono_ms: u64) {
+        self.began.store(mono_ms + 1, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.began.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether a commit hangs that was not told of before. Called about once a second.
+    pub(crate) fn check(&self, mono_ms: u64) -> Option<Duration> {
+        let began = self.began.load(Ordering::Relaxed);
+        let elapsed = (mono_ms + 1).saturating_sub(began);
+        (began != 0 && elapsed > COMMIT_MS_MAX && self.told.swap(began, Ordering::Relaxed) != began)
+            .then(|| Duration::from_millis(elapsed))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,660 @@
+//! The driver of one connection: its socket, its session, its seat in the core.
+//!
+//! One task, one future without inner waiting: each poll is a *turn* of a few *rounds*. A round reads once, hands
+//! requests to the core in one call, appends what may leave, and writes once. A turn ends when nothing moves any more,
+//! or after a number of rounds, for the sake of others. The task is woken by its socket, its timer, its reader, and by
+//! the core: for a Seq that became durable, for events, for the end of a backlog.
+//!
+//! ```text
+//!            the session ends, or the peer      all that is due is in the socket
+//!   Open -----------------------------> Closing -------------------------------> Lingering --> (closed)
+//!     |                                    |   the peer had closed, or time is up                  ^
+//!     +------------------------------------+-------------------------------------------------------+
+//!       the socket fails, unread output
+//! ```
+//!
+//! # Invariants
+//! - What stands in line goes before deliveries. The core gives a subscription nothing before the RECEIPT of its
+//!   SUBSCRIBE may leave; so that RECEIPT precedes its first MESSAGE.
+//! - Nothing but its own rest is appended after the beginning of a frame.
+//! - Reading stops only for what ends without this peer's help (the flush of a backlog, other connections' bodies,
+//!   which are watched) and for receipts that this peer does not read.
+//! - Idle, a connection holds no buffer: input and output are memory of the thread, borrowed for a turn.
+//!
+//! # Not here
+//! The protocol (`session`), and what is owed to whom (`broker`).
+
+mod deliveries;
+mod output;
+mod reservation;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use crate::base::{Limits, Now, Tag};
+use crate::port::{Event, Refusal};
+use crate::session::{EndReason, Phase, Session, SessionConfig};
+
+use self::deliveries::{Deliveries, Fault};
+use self::output::Output;
+use self::reservation::Reservation;
+use super::bodies::Bodies;
+use super::clock::Clock;
+use super::core::{Core, Seat, Step};
+use super::stats::Stats;
+use super::{entropy, exit};
+
+pub(crate) use self::reservation::Budget;
+
+/// Bytes asked of the socket at a time: about 60 messages of 1 KiB.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Rounds of one turn.
+const ROUND_COUNT_MAX: usize = 8;
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) core: Arc<Core>,
+    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) clock: Clock,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) session: Arc<SessionConfig>,
+    pub(crate) receiving: Budget,
+    /// Sessions are to be told that the broker stops.
+    pub(crate) stopping: AtomicBool,
+    /// Connections are to be closed as they are.
+    pub(crate) closing: AtomicBool,
+}
+
+impl Shared {
+    fn limits(&self) -> &Limits {
+        &self.session.limits
+    }
+}
+
+/// Memory of a thread, borrowed by whichever connection has its turn.
+#[derive(Default)]
+struct Scratch {
+    input: Vec<u8>,
+    output: Vec<u8>,
+    events: Vec<Event>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// See the module's text.
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    seat: Seat,
+    session: Session,
+    life: Life,
+    waker: Option<Waker>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The monotonic time for which `timer` is set.
+    timer_at: u64,
+    /// Input that the session has not taken.
+    rest: Vec<u8>,
+    /// `rest` may hold more than the beginning of a frame: reading was stopped before the session was done with it.
+    rest_unread: bool,
+    /// The peer was not read from, for a reason that is not its own.
+    unread: bool,
+    /// The peer closed its side.
+    input_ended: bool,
+    reservation: Reservation,
+    deliveries: Deliveries,
+    output: Output,
+    /// The last delivery in the socket that the core does not know of.
+    written: Option<Tag>,
+    /// Since when the socket takes no output.
+    stalled_at: Option<u64>,
+    stop_told: bool,
+    faulty: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Open,
+    /// No input is taken; what is due leaves, until the deadline.
+    Closing {
+        deadline: Option<u64>,
+    },
+    /// Our side is closed; the peer's input is thrown away until it closes too, or until the deadline. Closing at
+    /// once would reset the connection where input is unread, and the peer could lose our last frame.
+    Lingering {
+        deadline: u64,
+    },
+}
+
+/// Why a connection was closed.
+#[derive(Debug)]
+pub(crate) enum CloseReason {
+    /// The session ended.
+    Ended(EndReason),
+    /// The peer closed without DISCONNECT.
+    Lost,
+    /// The socket failed.
+    Failed(io::Error),
+    /// The peer did not read what is due to it.
+    Unread,
+    /// A frame could not be finished.
+    Torn,
+    /// The broker stopped.
+    Stopped,
+}
+
+/// What a round did.
+enum Round {
+    /// Something moved: look again.
+    Moved,
+    /// Everything waits, and whoever can end the wait wakes this task.
+    Idle,
+}
+
+type Rounded = Result<Round, CloseReason>;
+
+/// Runs a connection to its end.
+pub(crate) async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+    let mut connection = Box::new(Connection::new(shared, stream));
+    let session = connection.seat.session().0;
+    tracing::info!(session, %peer, "connection opened");
+    let reason = poll_fn(|cx| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            connection.borrow(scratch);
+            let turn = connection.turn(cx, &mut scratch.input);
+            connection.give_back(scratch);
+            turn
+        })
+    })
+    .await;
+    connection.count(&reason);
+    tracing::info!(session, %peer, reason = %reason, "connection closed");
+}
+
+impl Connection {
+    fn new(shared: Arc<Shared>, stream: TcpStream) -> Self {
+        let seat = shared.core.open(shared.clock);
+        let session = Session::new(Arc::clone(&shared.session), seat.session(), shared.clock.now());
+        Self {
+            shared,
+            stream,
+            seat,
+            session,
+            life: Life::Open,
+            waker: None,
+            timer: None,
+            timer_at: u64::MAX,
+            rest: Vec::new(),
+            rest_unread: false,
+            unread: false,
+            input_ended: false,
+            reservation: Reservation::default(),
+            deliveries: Deliveries::default(),
+            output: Output::default(),
+            written: None,
+            stalled_at: None,
+            stop_told: false,
+            faulty: false,
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>, input: &mut Vec<u8>) -> Poll<CloseReason> {
+        if !self
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            self.waker = Some(cx.waker().clone());
+            self.seat.set_waker(cx.waker().clone());
+        }
+        for _ in 0..ROUND_COUNT_MAX {
+            match self.round(cx, input) {
+                Err(reason) => return Poll::Ready(reason),
+                Ok(Round::Moved) => {}
+                Ok(Round::Idle) => {
+                    self.set_timer(cx);
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn round(&mut self, cx: &mut Context<'_>, input: &mut Vec<u8>) -> Rounded {
+        let now = self.shared.clock.now();
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(CloseReason::Stopped);
+        }
+        if self.life == Life::Open && !self.stop_told && self.shared.stopping.load(Ordering::Acquire) {
+            self.stop_told = true;
+            self.session.handle_evicted(Refusal::ShuttingDown, now);
+        }
+        self.watch_time(now)?;
+        let mut moved = match self.life {
+            Life::Open => self.read(cx, input, now)?,
+            Life::Closing { .. } => false,
+            Life::Lingering { .. } => return self.linger(cx, input),
+        };
+        moved |= self.exchange(now);
+        self.fill(cx, now)?;
+        moved |= self.write(cx, now)?;
+        moved |= self.close_by_steps(cx, now)?;
+        Ok(if moved { Round::Moved } else { Round::Idle })
+    }
+
+    /// Reads once and hands what came to the session. True if anything came.
+    fn read(&mut self, cx: &mut Context<'_>, input: &mut Vec<u8>, now: Now) -> Result<bool, CloseReason> {
+        if !self.session.wants_input() {
+            return Ok(false);
+        }
+        if self.seat.is_paused() || self.reservation.poll_room(cx).is_pending() {
+            self.unread = true;
+            return Ok(false);
+        }
+        if std::mem::take(&mut self.unread) {
+            self.session.handle_unread(now);
+        }
+        if self.rest_unread {
+            let rest = std::mem::take(&mut self.rest);
+            let taken = self.feed(&rest, now);
+            self.rest = rest;
+            self.rest.drain(..taken);
+            return Ok(taken > 0 || !self.rest_unread);
+        }
+        if self.input_ended {
+            return Ok(false);
+        }
+        let kept = self.rest.len();
+        if kept > READ_BYTES {
+            // A frame far larger than a read, which the session wants whole: it grows where it is.
+            let mut rest = std::mem::take(&mut self.rest);
+            match self.session.body_bytes_announced() {
+                0 => {}
+                announced => rest.reserve_exact(announced + READ_BYTES),
+            }
+            let read = self.read_after(kept, &mut rest, cx);
+            let taken = match read {
+                Ok(count) if count > 0 => self.feed(rest.get(..kept + count).unwrap_or_default(), now),
+                _ => 0,
+            };
+            rest.truncate(kept + read.as_ref().copied().unwrap_or(0));
+            rest.drain(..taken);
+            self.rest = rest;
+            return Ok(read? > 0);
+        }
+        let count = self.read_after(kept, input, cx)?;
+        if count == 0 {
+            return Ok(self.input_ended);
+        }
+        let (front, _) = input.split_at_mut(kept);
+        front.copy_from_slice(&self.rest);
+        let bytes = input.get(..kept + count).unwrap_or_default();
+        let taken = self.feed(bytes, now);
+        self.rest.clear();
+        self.rest
+            .extend_from_slice(bytes.get(taken..).unwrap_or_default());
+        Ok(true)
+    }
+
+    /// Reads into `input` behind its first `kept` bytes. 0 where nothing came; notes the peer's end of input.
+    fn read_after(
+        &mut self,
+        kept: usize,
+        input: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Result<usize, CloseReason> {
+        if input.len() < kept + READ_BYTES {
+            input.resize(kept + READ_BYTES, 0);
+        }
+        let room = input.get_mut(kept..kept + READ_BYTES).unwrap_or_default();
+        let mut buffer = ReadBuf::new(room);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            Poll::Pending => Ok(0),
+            Poll::Ready(Ok(())) => {
+                let count = buffer.filled().len();
+                self.input_ended = count == 0;
+                self.shared.stats.in_bytes.add(count as u64);
+                Ok(count)
+            }
+            Poll::Ready(Err(error)) => Err(CloseReason::Failed(error)),
+        }
+    }
+
+    fn takes_input(&mut self) -> bool {
+        self.session.wants_input() && !self.seat.is_paused()
+    }
+
+    /// Hands bytes to the session, and its requests to the core, until it takes no more of them. Returns how many
+    /// bytes are done with.
+    fn feed(&mut self, bytes: &[u8], now: Now) -> usize {
+        let mut taken = 0;
+        loop {
+            if !self.takes_input() {
+                self.rest_unread = taken < bytes.len();
+                return taken;
+            }
+            let count = self
+                .session
+                .handle_bytes(bytes.get(taken..).unwrap_or_default(), now);
+            taken += count;
+            let announced = self.session.body_bytes_announced();
+            self.reservation.follow(count, announced, &self.shared.receiving);
+            let asked = self.ask(now);
+            if taken == bytes.len() || (count == 0 && !asked) {
+                self.rest_unread = false;
+                return taken;
+            }
+        }
+    }
+
+    /// Hands the session's requests to the core, if there are any.
+    fn ask(&mut self, now: Now) -> bool {
+        let requests = self.session.requests();
+        if requests.list.is_empty() {
+            return false;
+        }
+        let applied = self.seat.step(
+            &Step {
+                written: self.written.take(),
+                requests: Some(requests),
+                event_count_max: self.deliveries.event_count_max(),
+            },
+            &mut self.deliveries.events,
+            now,
+        );
+        if let Some(applied) = applied {
+            self.shared.stats.request_count.add(applied.done as u64);
+            self.session.handle_applied(applied, now);
+        }
+        true
+    }
+
+    /// Tells the core what was written and takes events, if there is either. True if events came.
+    fn exchange(&mut self, now: Now) -> bool {
+        if self.life != Life::Open {
+            return false;
+        }
+        let event_count_max = if self.seat.has_events() {
+            self.deliveries.event_count_max()
+        } else {
+            0
+        };
+        if self.written.is_none() && event_count_max == 0 {
+            return false;
+        }
+        self.seat.step(
+            &Step {
+                written: self.written.take(),
+                requests: None,
+                event_count_max,
+            },
+            &mut self.deliveries.events,
+            now,
+        );
+        // What was written may bring new events: look at the flag again.
+        true
+    }
+
+    /// Appends what may leave: receipts first, then deliveries.
+    fn fill(&mut self, cx: &mut Context<'_>, now: Now) -> Result<(), CloseReason> {
+        let durable = self.shared.core.durable();
+        if !self.deliveries.is_mid_frame() && !self.output.is_high() {
+            self.session.poll_output(durable, &mut self.output.bytes);
+        }
+        if let Some(refusal) = self.deliveries.poll_evicted() {
+            self.session.handle_evicted(refusal, now);
+        }
+        let held = self.life != Life::Open;
+        let filled = self
+            .deliveries
+            .fill(held, &mut self.session, &mut self.output, &self.shared.bodies, cx);
+        match filled {
+            Ok(()) => {}
+            Err(Fault { place, error, torn }) => {
+                self.deliveries.clear();
+                self.faulty = true;
+                let incident = entropy::incident();
+                tracing::error!(
+                    session = self.seat.session().0,
+                    code = error.code(),
+                    incident,
+                    slot = place.slot.0,
+                    chunk = place.chunk.0,
+                    "a message cannot be read: {}",
+                    exit::chain(&error)
+                );
+                if torn {
+                    return Err(CloseReason::Torn);
+                }
+                self.session.handle_fault(&incident, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes once. True if anything moved.
+    fn write(&mut self, cx: &mut Context<'_>, now: Now) -> Result<bool, CloseReason> {
+        let mut moved = false;
+        if self.output.pending() > 0 {
+            match self.output.poll_write(&mut self.stream, cx) {
+                Poll::Ready(Ok(count)) => {
+                    self.shared.stats.out_bytes.add(count as u64);
+                    self.session.handle_wrote(now);
+                    self.stalled_at = None;
+                    moved = true;
+                }
+                Poll::Ready(Err(error)) => return Err(CloseReason::Failed(error)),
+                Poll::Pending => self.stalled_at = self.stalled_at.or(Some(now.mono_ms)),
+            }
+        }
+        if let Some(tag) = self.output.poll_written() {
+            self.written = Some(tag);
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    /// Goes from state to state once the session or the peer has ended.
+    fn close_by_steps(&mut self, cx: &mut Context<'_>, now: Now) -> Result<bool, CloseReason> {
+        let linger_at = now.mono_ms + self.shared.limits().linger_ms_max;
+        match self.life {
+            Life::Open => {
+                let lost = self.input_ended && !self.rest_unread;
+                if self.session.phase() == Phase::Open && !lost {
+                    return Ok(false);
+                }
+                // What the session holds is released now, whatever its peer still has to read.
+                let step = Step {
+                    written: self.written.take(),
+                    requests: None,
+                    event_count_max: 0,
+                };
+                self.seat.step(&step, &mut self.deliveries.events, now);
+                self.deliveries.clear();
+                self.reservation.release();
+                self.rest = Vec::new();
+                if !self.deliveries.is_mid_frame() {
+                    self.seat.close(now);
+                }
+                // The receipt of a DISCONNECT is waited for as long as any receipt is.
+                let patient = self.session.end_reason() == Some(&EndReason::Disconnected);
+                self.life = Life::Closing {
+                    deadline: (!patient).then_some(linger_at),
+                };
+                Ok(true)
+            }
+            Life::Closing { .. } => {
+                if self.deliveries.is_mid_frame() || self.output.pending() > 0 {
+                    return Ok(false);
+                }
+                self.seat.close(now);
+                if self.session.phase() != Phase::Ended
+                    && !(self.input_ended && self.session.poll_gate().is_none())
+                {
+                    return Ok(false);
+                }
+                if self.input_ended {
+                    return Err(self.reason(CloseReason::Lost));
+                }
+                match Pin::new(&mut self.stream).poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Err(self.reason(CloseReason::Failed(error))),
+                    Poll::Pending => return Ok(false),
+                }
+                self.life = Life::Lingering { deadline: linger_at };
+                Ok(true)
+            }
+            Life::Lingering { .. } => Ok(false),
+        }
+    }
+
+    /// Throws away what the peer sends until it closes.
+    fn linger(&mut self, cx: &mut Context<'_>, input: &mut Vec<u8>) -> Rounded {
+        match self.read_after(0, input, cx) {
+            Ok(0) if self.input_ended => Err(self.reason(CloseReason::Lost)),
+            Ok(0) => Ok(Round::Idle),
+            Ok(_) => Ok(Round::Moved),
+            Err(reason) => Err(self.reason(reason)),
+        }
+    }
+
+    /// The session's own reason, where it has one.
+    fn reason(&self, otherwise: CloseReason) -> CloseReason {
+        match self.session.end_reason() {
+            Some(reason) => CloseReason::Ended(reason.clone()),
+            None => otherwise,
+        }
+    }
+
+    /// Does what time demands.
+    fn watch_time(&mut self, now: Now) -> Result<(), CloseReason> {
+        if self.life_deadline().is_some_and(|at| at <= now.mono_ms) {
+            return Err(self.reason(CloseReason::Lost));
+        }
+        if self.stall_deadline().is_some_and(|at| at <= now.mono_ms) {
+            return Err(CloseReason::Unread);
+        }
+        if self.session_deadline().is_some_and(|at| at <= now.mono_ms) {
+            if self.deliveries.is_mid_frame() {
+                // A heart-beat has no place within a frame, and the frame's own bytes prove as much.
+                let mut nowhere = Vec::new();
+                self.session.handle_timeout(now, &mut nowhere);
+            } else {
+                self.session.handle_timeout(now, &mut self.output.bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn life_deadline(&self) -> Option<u64> {
+        match self.life {
+            Life::Open => None,
+            Life::Closing { deadline } => deadline,
+            Life::Lingering { deadline } => Some(deadline),
+        }
+    }
+
+    fn stall_deadline(&self) -> Option<u64> {
+        self.stalled_at
+            .map(|at| at + self.shared.limits().unread_output_ms_max)
+    }
+
+    fn session_deadline(&self) -> Option<u64> {
+        match self.life {
+            Life::Open | Life::Closing { .. } => self.session.poll_timeout(),
+            Life::Lingering { .. } => None,
+        }
+    }
+
+    /// Sets the timer to the next deadline. A timer set for an earlier moment is left as it is: most deadlines move
+    /// on before they come, and a turn too many costs less than setting the timer in each.
+    fn set_timer(&mut self, cx: &mut Context<'_>) {
+        let deadlines = [
+            self.life_deadline(),
+            self.stall_deadline(),
+            self.session_deadline(),
+        ];
+        let Some(deadline) = deadlines.into_iter().flatten().min() else {
+            return;
+        };
+        let now = self.shared.clock.now().mono_ms;
+        if self.timer_at <= deadline && self.timer_at > now {
+            return;
+        }
+        let at = Instant::from_std(self.shared.clock.instant(deadline));
+        let timer = match &mut self.timer {
+            Some(timer) => {
+                timer.as_mut().reset(at);
+                timer
+            }
+            None => self.timer.insert(Box::pin(tokio::time::sleep_until(at))),
+        };
+        self.timer_at = deadline;
+        if timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn borrow(&mut self, scratch: &mut Scratch) {
+        self.output.borrow(&mut scratch.output);
+        self.deliveries.borrow(&mut scratch.events);
+    }
+
+    fn give_back(&mut self, scratch: &mut Scratch) {
+        self.output.give_back(&mut scratch.output);
+        self.deliveries.give_back(&mut scratch.events);
+        if self.rest.capacity() > 4096.max(4 * self.rest.len()) {
+            self.rest.shrink_to(self.rest.len());
+        }
+        // Grown by frames far larger than a read; the next one is not likely to be so.
+        if scratch.input.len() > 4 * READ_BYTES {
+            scratch.input = Vec::new();
+        }
+    }
+
+    fn count(&self, reason: &CloseReason) {
+        let stats = &self.shared.stats;
+        if self.faulty {
+            stats.fault_count.add(1);
+            return;
+        }
+        match reason {
+            CloseReason::Ended(EndReason::Disconnected) => stats.disconnected_count.add(1),
+            CloseReason::Ended(EndReason::Violation(_)) => stats.violation_count.add(1),
+            CloseReason::Ended(EndReason::Refused(_)) | CloseReason::Stopped => stats.refused_count.add(1),
+            CloseReason::Ended(EndReason::TimedOut(_)) | CloseReason::Unread => stats.timed_out_count.add(1),
+            CloseReason::Lost | CloseReason::Failed(_) => stats.lost_count.add(1),
+            CloseReason::Torn => stats.fault_count.add(1),
+        }
+    }
+}
+
+impl std::fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ended(EndReason::Disconnected) => f.write_str("disconnected"),
+            Self::Ended(EndReason::Violation(code)) => write!(f, "violation: {code}"),
+            Self::Ended(EndReason::Refused(code)) => write!(f, "refused: {code}"),
+            Self::Ended(EndReason::TimedOut(code)) => write!(f, "timed out: {code}"),
+            Self::Lost => f.write_str("closed by the peer"),
+            Self::Failed(error) => write!(f, "socket failed: {error}"),
+            Self::Unread => f.write_str("timed out: output not read"),
+            Self::Torn => f.write_str("fault within a frame"),
+            Self::Stopped => f.write_str("closed by the stop of the broker"),
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The core behind its one lock, and who must be woken after an input.
+//!
+//! Connections and the committer call in; each call is one input (or one bundle of inputs of one connection), after
+//! which every output of the core is drained: sessions with events are flagged and woken, notices are logged, and the
+//! committer is told if a batch waits. Waking and logging are done after the lock is given back.
+//!
+//! # Invariants
+//! - Nothing is awaited, read, written or logged under the lock, and no other lock is taken under it.
+//! - A session that waits for a Seq is woken once that Seq is durable: whether it must wait is decided, and the wait
+//!   noted, under the lock under which the committer reports.
+//! - A panic under the lock ends the process: the state is no longer to be trusted.
+//!
+//! # Not here
+//! What is due to a peer: the session keeps receipts in line; `connection` drives it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::Waker;
+
+use crate::base::{Now, Seq, SessionNo, Tag};
+use crate::broker::{Broker, Counters, Notice};
+use crate::journal::{Batch, IndexSize};
+use crate::port::{Applied, Event, Requests};
+
+use super::exit;
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Core {
+    state: Mutex<State>,
+    /// The committer waits here for a batch.
+    batch_waits: Condvar,
+    /// The highest Seq that is durable.
+    durable: AtomicU64,
+    /// More than `unflushed_bytes_max` wait for a flush: sockets are not read.
+    backlogged: AtomicBool,
+    unflushed_bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    broker: Broker,
+    peers: HashMap<SessionNo, Peer, foldhash::fast::FixedState>,
+    next_session: u64,
+    /// Sessions to be woken when a Seq is durable, ascending by Seq.
+    gates: VecDeque<(Seq, SessionNo)>,
+    /// Sessions to be woken when the backlog is flushed.
+    paused: Vec<SessionNo>,
+    /// Kept for its memory.
+    wakes: Vec<SessionNo>,
+    committer_idle: bool,
+    closing: bool,
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// Missing until the connection's first turn.
+    waker: Option<Waker>,
+    link: Arc<Link>,
+}
+
+/// What a connection may read without the lock. Written under the lock.
+#[derive(Debug, Default)]
+struct Link {
+    /// The core has events for this session.
+    events: AtomicBool,
+    /// The last Seq this session was noted to wait for.
+    gate: AtomicU64,
+    /// This session is in `paused`.
+    paused: AtomicBool,
+    /// The core was told of the end.
+    closed: AtomicBool,
+}
+
+/// What a connection has for the core in one step.
+#[derive(Debug)]
+pub(crate) struct Step<'a> {
+    /// The last delivery whose bytes are in the socket, if new.
+    pub(crate) written: Option<Tag>,
+    /// The requests of a socket read, if any.
+    pub(crate) requests: Option<&'a Requests>,
+    /// How many events may be handed out now.
+    pub(crate) event_count_max: usize,
+}
+
+/// A session's place in the core. Dropping it closes the session, however its connection came to its end.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    core: Arc<Core>,
+    session: SessionNo,
+    link: Arc<Link>,
+    clock: super::clock::Clock,
+}
+
+impl Core {
+    /// The core of a broker whose batches up to `durable` are stored.
+    pub(crate) fn new(broker: Broker, durable: Seq, unflushed_bytes_max: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                broker,
+                peers: HashMap::default(),
+                next_session: 1,
+                gates: VecDeque::new(),
+                paused: Vec::new(),
+                wakes: Vec::new(),
+                committer_idle: false,
+                closing: false,
+            }),
+            batch_waits: Condvar::new(),
+            durable: AtomicU64::new(durable.0),
+            backlogged: AtomicBool::new(false),
+            unflushed_bytes_max,
+        }
+    }
+
+    /// The highest Seq that is durable.
+    pub(crate) fn durable(&self) -> Seq {
+        Seq(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Opens a session.
+    pub(crate) fn open(self: &Arc<Self>, clock: super::clock::Clock) -> Seat {
+        let link = Arc::new(Link::default());
+        let mut state = self.lock();
+        let session = SessionNo(state.next_session);
+        state.next_session += 1;
+        state.broker.handle_open(session);
+        state.peers.insert(
+            session,
+            Peer {
+                waker: None,
+                link: Arc::clone(&link),
+            },
+        );
+        self.finish(state, None, Vec::new());
+        Seat {
+            core: Arc::clone(self),
+            session,
+            link,
+            clock,
+        }
+    }
+
+    /// The disk has room, or not.
+    pub(crate) fn handle_room(&self, room: bool) {
+        let mut state = self.lock();
+        state.broker.handle_room(room);
+        self.finish(state, None, Vec::new());
+    }
+
+    /// Does what time demands.
+    pub(crate) fn handle_tick(&self, now: Now) {
+        let mut state = self.lock();
+        state.broker.handle_tick(now);
+        self.finish(state, None, Vec::new());
+    }
+
+    /// A clean stop, every session being closed: the committer writes what is left and ends. Gives back how many
+    /// transient messages go with it.
+    pub(crate) fn handle_stop(&self, now: Now) -> u64 {
+        let mut state = self.lock();
+        let transient_count = state.broker.handle_stop(now);
+        state.closing = true;
+        self.batch_waits.notify_one();
+        self.finish(state, None, Vec::new());
+        transient_count
+    }
+
+    /// Counters since start.
+    pub(crate) fn counters(&self) -> Counters {
+        self.lock().broker.counters()
+    }
+
+    /// Waits for the next batch; `None` once the broker was stopped and nothing is left. For the committer.
+    pub(crate) fn wait_batch(&self) -> Option<Batch> {
+        let mut state = self.lock();
+        loop {
+            if let Some(batch) = state.broker.poll_batch() {
+                return Some(batch);
+            }
+            if state.closing {
+                return None;
+            }
+            state.committer_idle = true;
+            let Ok(again) = self.batch_waits.wait(state) else {
+                exit::after_bug();
+            };
+            state = again;
+            state.committer_idle = false;
+        }
+    }
+
+    /// A batch is durable: what waited for it may leave. `wakers` is empty and is kept for its memory.
+    pub(crate) fn handle_durable(
+        &self,
+        seq: Seq,
+        size: IndexSize,
+        now: Now,
+        wakers: Vec<Waker>,
+    ) -> Vec<Waker> {
+        self.durable.store(seq.0, Ordering::Release);
+        let mut state = self.lock();
+        state.broker.handle_durable(seq, &[size], now);
+        let State {
+            broker,
+            gates,
+            peers,
+            paused,
+            ..
+        } = &mut *state;
+        let mut wakers = wakers;
+        while let Some(&(gate, session)) = gates.front()
+            && gate <= seq
+        {
+            gates.pop_front();
+            wakers.extend(peers.get(&session).and_then(|peer| peer.waker.clone()));
+        }
+        if broker.unflushed_bytes() <= self.unflushed_bytes_max {
+            self.backlogged.store(false, Ordering::Release);
+            for session in paused.drain(..) {
+                if let Some(peer) = peers.get(&session) {
+                    peer.link.paused.store(false, Ordering::Relaxed);
+                    wakers.extend(peer.waker.clone());
+                }
+            }
+        }
+        self.finish(state, None, wakers)
+    }
+
+    /// Wakes every connection, to look at what it shares with all others.
+    pub(crate) fn wake_all(&self) {
+        let state = self.lock();
+        let wakers: Vec<Waker> = state
+            .peers
+            .values()
+            .filter_map(|peer| peer.waker.clone())
+            .collect();
+        self.finish(state, None, wakers);
+    }
+
+    /// Drains the outputs of the core, gives the lock back, then wakes and logs. Gives `wakers` back, empty.
+    fn finish(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        own: Option<SessionNo>,
+        mut wakers: Vec<Waker>,
+    ) -> Vec<Waker> {
+        let State {
+            broker, peers, wakes, ..
+        } = &mut *state;
+        broker.poll_wakes(wakes);
+        for session in wakes.drain(..) {
+            let Some(peer) = peers.get(&session) else {
+                continue;
+            };
+            peer.link.events.store(true, Ordering::Release);
+            // The session whose turn this is looks at its flag before the turn ends.
+            if own != Some(session) {
+                wakers.extend(peer.waker.clone());
+            }
+        }
+        let mut notices = Vec::new();
+        while let Some(notice) = broker.poll_notice() {
+            notices.push(notice);
+        }
+        let unflushed_bytes = broker.unflushed_bytes();
+        if unflushed_bytes > self.unflushed_bytes_max {
+            self.backlogged.store(true, Ordering::Release);
+        }
+        if state.committer_idle && state.broker.has_batch() {
+            state.committer_idle = false;
+            self.batch_waits.notify_one();
+        }
+        drop(state);
+        for waker in wakers.drain(..) {
+            waker.wake();
+        }
+        for notice in notices {
+            log(&notice);
+        }
+        wakers
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        match self.state.lock() {
+            Ok(state) => state,
+            Err(_) => exit::after_bug(),
+        }
+    }
+}
+
+impl Seat {
+    /// Which session.
+    pub(crate) fn session(&self) -> SessionNo {
+        self.session
+    }
+
+    /// Whom to wake.
+    pub(crate) fn set_waker(&self, waker: Waker) {
+        let mut state = self.core.lock();
+        if let Some(peer) = state.peers.get_mut(&self.session) {
+            peer.waker = Some(waker);
+        }
+    }
+
+    /// Whether the core has events for this session.
+    pub(crate) fn has_events(&self) -> bool {
+        self.link.events.load(Ordering::Acquire)
+    }
+
+    /// Whether reading must wait for a flush. If so, this session is woken when it may go on.
+    pub(crate) fn is_paused(&self) -> bool {
+        if !self.core.backlogged.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut state = self.core.lock();
+        // Looked at again under the lock under which the committer clears it: no wake is lost.
+        let backlogged = self.core.backlogged.load(Ordering::Acquire);
+        if backlogged && !self.link.paused.swap(true, Ordering::Relaxed) {
+            state.paused.push(self.session);
+        }
+        backlogged
+    }
+
+    /// One call for everything a turn has for the core. Events are appended to `events`.
+    pub(crate) fn step(&self, step: &Step<'_>, events: &mut Vec<Event>, now: Now) -> Option<Applied> {
+        let session = self.session;
+        let mut state = self.core.lock();
+        let State { broker, gates, .. } = &mut *state;
+        if let Some(tag) = step.written {
+            broker.handle_written(session, tag, now);
+        }
+        let applied = step
+            .requests
+            .map(|requests| broker.handle_requests(session, requests, now));
+        if let Some(gate) = applied.map(|applied| applied.gate)
+            && gate > self.core.durable()
+            && self.link.gate.swap(gate.0, Ordering::Relaxed) != gate.0
+        {
+            gates.push_back((gate, session));
+        }
+        if step.event_count_max > 0 {
+            broker.poll_events(session, step.event_count_max, events);
+        }
+        let more = broker.has_events(session);
+        self.link.events.store(more, Ordering::Release);
+        self.core.finish(state, Some(session), Vec::new());
+        applied
+    }
+
+    /// Ends the session in the core: what it holds is released. It is still woken for what it waits for.
+    pub(crate) fn close(&self, now: Now) {
+        if self.link.closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut state = self.core.lock();
+        state.broker.handle_close(self.session, now);
+        self.core.finish(state, Some(self.session), Vec::new());
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.close(self.clock.now());
+        self.core.lock().peers.remove(&self.session);
+    }
+}
+
+fn log(notice: &Notice) {
+    match notice {
+        Notice::DeadLettered {
+            queue,
+            target,
+            message,
+            failures,
+        } => tracing::warn!(%queue, %target, message = message.0, failures, "message dead-lettered"),
+        Notice::Stuck { session, sub, queue } => {
+            tracing::warn!(session = session.0, subscription = sub.0, %queue, "subscription stuck: it holds its limit and settles nothing");
+        }
+        Notice::SlowSubscriber {
+            session,
+            sub,
+            topic,
+            dropped_count,
+        } => {
+            tracing::warn!(session = session.0, subscription = sub.0, %topic, dropped_count, "subscription too slow for its topic");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! Why a broker did not start.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::store::StoreError;
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store could not be opened or read.
+    #[error("the store cannot be opened")]
+    Store(#[source] StoreError),
+    /// The data folder could not be made.
+    #[error("cannot make the data folder {}", path.display())]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An address could not be bound.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The operating system denied threads or signals.
+    #[error("{operation} failed")]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl RunError {
+    /// The exit code of the process.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Store(StoreError::InUse(_)) => 5,
+            Self::Store(StoreError::Append { .. } | StoreError::Flush { .. } | StoreError::Poisoned) => 3,
+            Self::Store(_) => 4,
+            Self::DataDir { .. } | Self::Listen { .. } | Self::System { .. } => 1,
+        }
+    }
+}

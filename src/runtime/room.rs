@@ -1,0 +1,145 @@
+//! Room on the disk: whether there is enough for new messages, and when the ballast is given up and taken again.
+//!
+//! ```text
+//!      free:   0 ......... reserve/8 ......... reserve ......... reserve + 1/8 ... reserve + 1/2
+//!                 ballast     |     settlements    |    as before      |   messages   |  ballast is
+//!                 released    |     only           |                   |              |  taken again
+//! ```
+//! Messages are taken only while the ballast is held: it is what settlements live on when the disk runs full.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::store::{self, Ballast, StoreError};
+
+use super::exit;
+
+/// A fast disk takes about this much in a millisecond.
+const BYTES_PER_MS: u64 = 1_000_000;
+const PAUSE_MS_MIN: u64 = 20;
+const PAUSE_MS_MAX: u64 = 1_000;
+
+/// Watches the file system of one data folder.
+#[derive(Debug)]
+pub(crate) struct RoomKeeper {
+    ballast: Option<Ballast>,
+    dir: std::path::PathBuf,
+    free_bytes_min: u64,
+    room: bool,
+    /// The last look failed; told once.
+    blind: bool,
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Whether new messages may be stored.
+    pub(crate) room: bool,
+    /// When to look again, so that a fast writer cannot fill the disk in between.
+    pub(crate) pause: Duration,
+}
+
+/// What to do at so much free space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Release,
+    Refuse,
+    AsBefore,
+    Accept,
+    Hold,
+}
+
+fn judge(free_bytes: u64, reserve_bytes: u64) -> Verdict {
+    match free_bytes {
+        _ if reserve_bytes == 0 => Verdict::Accept,
+        free if free < reserve_bytes / 8 => Verdict::Release,
+        free if free < reserve_bytes => Verdict::Refuse,
+        free if free < reserve_bytes + reserve_bytes / 8 => Verdict::AsBefore,
+        free if free < reserve_bytes + reserve_bytes / 2 => Verdict::Accept,
+        _ => Verdict::Hold,
+    }
+}
+
+impl RoomKeeper {
+    /// To be made, and to look once, before the store is opened: on a full disk that needs the ballast's room.
+    pub(crate) fn new(dir: &Path, free_bytes_min: u64) -> Self {
+        Self {
+            ballast: None,
+            dir: dir.to_owned(),
+            free_bytes_min,
+            room: true,
+            blind: false,
+        }
+    }
+
+    /// Looks, and does what is to be done. Blocks on the file system.
+    pub(crate) fn look(&mut self) -> Look {
+        let pause_ms = match self.try_look() {
+            Ok(pause_ms) => {
+                self.blind = false;
+                pause_ms
+            }
+            Err(error) => {
+                if !self.blind {
+                    tracing::error!(
+                        code = error.code(),
+                        "room on the disk is not known: {}",
+                        exit::chain(&error)
+                    );
+                }
+                self.blind = true;
+                PAUSE_MS_MAX
+            }
+        };
+        Look {
+            room: self.room,
+            pause: Duration::from_millis(pause_ms),
+        }
+    }
+
+    fn try_look(&mut self) -> Result<u64, StoreError> {
+        let room = store::room(&self.dir)?;
+        let reserve = room.reserve_bytes(self.free_bytes_min);
+        let ballast = self
+            .ballast
+            .get_or_insert_with(|| Ballast::new(&self.dir, reserve / 2));
+        let before = self.room;
+        match judge(room.free_bytes, reserve) {
+            Verdict::Release => {
+                self.room = false;
+                let released_bytes = ballast.release()?;
+                if released_bytes > 0 {
+                    tracing::error!(
+                        free_bytes = room.free_bytes,
+                        released_bytes,
+                        "the disk is all but full: ballast released"
+                    );
+                }
+            }
+            Verdict::Refuse => self.room = false,
+            Verdict::AsBefore => {}
+            Verdict::Accept => self.room = reserve == 0 || ballast.is_held(),
+            Verdict::Hold => {
+                ballast.hold()?;
+                self.room = true;
+            }
+        }
+        if before && !self.room {
+            tracing::warn!(
+                free_bytes = room.free_bytes,
+                reserve_bytes = reserve,
+                "the disk is nearly full: messages are refused"
+            );
+        } else if !before && self.room {
+            tracing::info!(
+                free_bytes = room.free_bytes,
+                "the disk has room again: messages are accepted"
+            );
+        }
+        let spare_ms = room.free_bytes.saturating_sub(reserve) / BYTES_PER_MS;
+        Ok((spare_ms / 2).clamp(PAUSE_MS_MIN, PAUSE_MS_MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests;

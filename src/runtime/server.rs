@@ -1,0 +1,417 @@
+//! A broker from recovery to stop: listeners, the committer, what is done each second, and a stop in good order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::broker::{Broker, Recovery};
+use crate::session::SessionConfig;
+use crate::store::Store;
+
+use super::bodies::Bodies;
+use super::clock::Clock;
+use super::committer::{Committer, Watchdog, commit};
+use super::connection::{Budget, Shared, drive};
+use super::core::Core;
+use super::room::RoomKeeper;
+use super::stats::{Stats, StatsView};
+use super::{RunError, ServeOptions, Started, exit};
+
+/// Connections waiting to be accepted.
+const BACKLOG_COUNT: u32 = 1_024;
+
+/// After accept failed for want of descriptors or memory: time for others to close.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Descriptors kept for the store, listeners and the like.
+const DESCRIPTORS_KEPT: u64 = 64;
+
+/// Connections being told that there are too many.
+const TURN_AWAY_COUNT_MAX: usize = 64;
+
+const TICK: Duration = Duration::from_secs(1);
+const TICKS_PER_REPORT: u32 = 60;
+
+/// A broker that accepts connections.
+pub struct Running {
+    shared: Arc<Shared>,
+    listen: Vec<SocketAddr>,
+    accepting: watch::Sender<bool>,
+    /// Ends when every connection has.
+    connections: mpsc::Receiver<()>,
+    helpers: Vec<task::JoinHandle<()>>,
+    committer: JoinHandle<()>,
+    shutdown: Duration,
+}
+
+impl Running {
+    /// Recovers the store, commits the new term, and accepts connections. Blocks while it reads the store; needs a
+    /// tokio runtime around it.
+    pub fn start(store: Arc<dyn Store>, options: &ServeOptions) -> Result<(Self, Started), RunError> {
+        let keeper = RoomKeeper::new(&options.data_dir, options.limits.disk_free_bytes_min);
+        Self::start_since(Clock::new(), keeper, store, options)
+    }
+
+    /// The same, with a clock that was started, and a keeper that has looked, before the store was opened.
+    pub(super) fn start_since(
+        clock: Clock,
+        mut keeper: RoomKeeper,
+        store: Arc<dyn Store>,
+        options: &ServeOptions,
+    ) -> Result<(Self, Started), RunError> {
+        // Addresses are taken before the store is read, so that one in use is found out early; connections are
+        // accepted after it, so that an open port means a broker that answers.
+        let sockets = options
+            .listen
+            .iter()
+            .map(|address| bind(*address))
+            .collect::<Result<Vec<_>, _>>()?;
+        let look = keeper.look();
+
+        let mut recovery = Recovery::new(options.limits.clone());
+        let recovered = store
+            .recover(&mut |chunk| recovery.visit(chunk))
+            .map_err(RunError::Store)?;
+        let mut broker = recovery.finish(&recovered, clock.now());
+        broker.handle_room(look.room);
+        let epoch = broker.epoch();
+        let mut started = Started {
+            listen: Vec::new(),
+            data_dir: options.data_dir.clone(),
+            queue_count: 0,
+            message_count: 0,
+            message_bytes: 0,
+            recovery: Duration::from_millis(clock.now().mono_ms),
+            epoch,
+        };
+        for queue in broker.queues() {
+            started.queue_count += 1;
+            started.message_count += queue.depth;
+            started.message_bytes += queue.bytes;
+        }
+        let durable = commit_term(&mut broker, &*store, clock)?.unwrap_or(recovered.last_seq);
+
+        let stats = Arc::new(Stats::default());
+        let core = Arc::new(Core::new(broker, durable, options.limits.unflushed_bytes_max));
+        let bodies = Arc::new(Bodies::new(
+            Arc::clone(&store),
+            options.limits.body_cache_bytes_max,
+            Arc::clone(&stats),
+        ));
+        let watchdog = Arc::new(Watchdog::default());
+        let committer = Committer {
+            core: Arc::clone(&core),
+            store,
+            bodies: Arc::clone(&bodies),
+            watchdog: Arc::clone(&watchdog),
+            clock,
+            stats: Arc::clone(&stats),
+        };
+        let shared = Arc::new(Shared {
+            core,
+            bodies,
+            clock,
+            stats,
+            session: Arc::new(SessionConfig {
+                limits: options.limits.clone(),
+                epoch,
+                store: recovered
+                    .uuid
+                    .iter()
+                    .take(4)
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect(),
+                heart_beat_ms_min: options.heart_beat_ms_min,
+                heart_beat_margin_percent: options.heart_beat_margin_percent,
+            }),
+            receiving: Budget::new(options.limits.receiving_bytes_max),
+            stopping: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+        });
+
+        let mut listeners = Vec::new();
+        for (address, socket) in options.listen.iter().zip(sockets) {
+            let listen = || {
+                let listener = socket.listen(BACKLOG_COUNT)?;
+                let bound = listener.local_addr()?;
+                Ok((listener, bound))
+            };
+            let (listener, bound) = listen().map_err(|source| RunError::Listen {
+                address: *address,
+                source,
+            })?;
+            started.listen.push(bound);
+            listeners.push(listener);
+        }
+        let committer = committer.start().map_err(|source| RunError::System {
+            operation: "starting the committer's thread",
+            source,
+        })?;
+        let (accepting, accept_until) = watch::channel(true);
+        let (present, connections) = mpsc::channel(1);
+        let door = Arc::new(Door {
+            shared: Arc::clone(&shared),
+            connection_count_max: connection_count_max(options.limits.connection_count_max),
+            turning_away: Arc::new(Semaphore::new(TURN_AWAY_COUNT_MAX)),
+            linger: Duration::from_millis(options.limits.linger_ms_max),
+        });
+        let mut helpers = vec![
+            tokio::spawn(tick(Arc::clone(&shared), watchdog)),
+            tokio::spawn(keep_room(Arc::clone(&shared), keeper, look.pause)),
+        ];
+        for listener in listeners {
+            helpers.push(tokio::spawn(accept(
+                Arc::clone(&door),
+                listener,
+                accept_until.clone(),
+                present.clone(),
+            )));
+        }
+        let running = Self {
+            shared,
+            listen: started.listen.clone(),
+            accepting,
+            connections,
+            helpers,
+            committer,
+            shutdown: Duration::from_millis(options.shutdown_ms_max),
+        };
+        Ok((running, started))
+    }
+
+    /// The first address bound, with the port chosen.
+    pub fn addr(&self) -> SocketAddr {
+        *self.listen.first().expect("there is at least one address")
+    }
+
+    /// Counters of connections and bytes.
+    pub fn stats(&self) -> StatsView {
+        self.shared.stats.view()
+    }
+
+    /// Stops in good order: accepts no more, lets each connection have what is due to it, within `shutdown_ms_max`;
+    /// then ends the term cleanly. Everything is durable and the store is free when this returns.
+    pub async fn stop(mut self) {
+        // Those who accept hold the other end; that they are gone is their assent.
+        let _ = self.accepting.send(false);
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.core.wake_all();
+        if timeout(self.shutdown, self.connections.recv()).await.is_err() {
+            tracing::warn!(
+                connection_count = self.shared.stats.connection_count.value(),
+                "connections did not end in time and are closed as they are"
+            );
+            self.shared.closing.store(true, Ordering::Release);
+            self.shared.core.wake_all();
+            self.connections.recv().await;
+        }
+        for helper in self.helpers {
+            helper.abort();
+            // It ends by being aborted, or has ended.
+            let _ = helper.await;
+        }
+        let transient_count = self.shared.core.handle_stop(self.shared.clock.now());
+        let committer = self.committer;
+        if !matches!(task::spawn_blocking(|| committer.join()).await, Ok(Ok(()))) {
+            exit::after_bug();
+        }
+        if transient_count > 0 {
+            tracing::warn!(
+                transient_count,
+                "messages sent with persistent:false are gone with this stop"
+            );
+        }
+        tracing::info!(stats = ?self.shared.stats.view(), counters = ?self.shared.core.counters(), "stopped");
+    }
+}
+
+/// Makes the new term durable, before anything is promised in its name.
+fn commit_term(
+    broker: &mut Broker,
+    store: &dyn Store,
+    clock: Clock,
+) -> Result<Option<crate::base::Seq>, RunError> {
+    let mut durable = None;
+    while let Some(batch) = broker.poll_batch() {
+        let seq = batch.seq;
+        let size = commit(store, batch).map_err(RunError::Store)?;
+        broker.handle_durable(seq, &[size], clock.now());
+        durable = Some(seq);
+    }
+    Ok(durable)
+}
+
+fn bind(address: SocketAddr) -> Result<TcpSocket, RunError> {
+    let bound = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        // A restarted broker must not wait for the old connections' time to be up.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    bound().map_err(|source| RunError::Listen { address, source })
+}
+
+/// The bound that is asked for, or what the descriptors allow. Asks for as many descriptors as may be had.
+fn connection_count_max(asked: usize) -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let asked = asked as u64;
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let allowed = current.map_or(u64::MAX, |count| count.saturating_sub(DESCRIPTORS_KEPT));
+    if allowed < asked {
+        tracing::warn!(asked, allowed, "fewer descriptors than connections asked for");
+    }
+    asked.min(allowed)
+}
+
+/// Who may come in.
+struct Door {
+    shared: Arc<Shared>,
+    connection_count_max: u64,
+    turning_away: Arc<Semaphore>,
+    linger: Duration,
+}
+
+/// One connection's place among those counted.
+struct Place {
+    shared: Arc<Shared>,
+    _present: mpsc::Sender<()>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.stats.connection_count.subtract(1);
+    }
+}
+
+async fn accept(
+    door: Arc<Door>,
+    listener: TcpListener,
+    mut accept_until: watch::Receiver<bool>,
+    present: mpsc::Sender<()>,
+) {
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = accept_until.wait_for(|accepting| !accepting) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                failing = false;
+                door.enter(stream, peer, &present);
+            }
+            Err(error) => {
+                door.shared.stats.accept_failed_count.add(1);
+                if !failing {
+                    tracing::warn!("accept failed, trying on: {error}");
+                }
+                failing = true;
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Door {
+    fn enter(&self, stream: TcpStream, peer: SocketAddr, present: &mpsc::Sender<()>) {
+        let stats = &self.shared.stats;
+        if stats.connection_count.value() >= self.connection_count_max {
+            stats.turned_away_count.add(1);
+            tracing::warn!(%peer, connection_count_max = self.connection_count_max, "connection turned away");
+            if let Ok(permit) = Arc::clone(&self.turning_away).try_acquire_owned() {
+                let linger = self.linger;
+                tokio::spawn(async move {
+                    // Told or not, in time or not: it is closed.
+                    let _ = timeout(linger, turn_away(stream)).await;
+                    drop(permit);
+                });
+            }
+            return;
+        }
+        stats.accepted_count.add(1);
+        stats.connection_count.add(1);
+        let place = Place {
+            shared: Arc::clone(&self.shared),
+            _present: present.clone(),
+        };
+        // Frames are written whole; waiting for more to come would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, "TCP_NODELAY cannot be set: {error}");
+        }
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            drive(shared, stream, peer).await;
+            drop(place);
+        });
+    }
+}
+
+/// Tells a peer that there are too many connections, and lets it read that.
+async fn turn_away(mut stream: TcpStream) -> std::io::Result<()> {
+    const TOO_MANY: &[u8] = b"ERROR\nmessage:connection-count-max\ncontent-type:text/plain\ncontent-length:49\n\nthe broker has as many connections as it may have\0";
+    stream.write_all(TOO_MANY).await?;
+    stream.shutdown().await?;
+    let mut nowhere = [0; 1_024];
+    while stream.read(&mut nowhere).await? > 0 {}
+    Ok(())
+}
+
+/// What is done each second.
+async fn tick(shared: Arc<Shared>, watchdog: Arc<Watchdog>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for count in 1_u32.. {
+        ticks.tick().await;
+        let now = shared.clock.now();
+        shared.core.handle_tick(now);
+        if let Some(elapsed) = watchdog.check(now.mono_ms) {
+            tracing::warn!(
+                elapsed_ms = elapsed.as_millis(),
+                "a commit hangs: the disk does not answer"
+            );
+        }
+        if count.is_multiple_of(TICKS_PER_REPORT) {
+            tracing::debug!(stats = ?shared.stats.view(), counters = ?shared.core.counters(), "counters");
+        }
+    }
+}
+
+/// Looks after the room on the disk, away from the threads that serve connections.
+async fn keep_room(shared: Arc<Shared>, mut keeper: RoomKeeper, mut pause: Duration) {
+    loop {
+        sleep(pause).await;
+        let looked = task::spawn_blocking(move || {
+            let look = keeper.look();
+            (keeper, look)
+        });
+        let Ok((again, look)) = looked.await else {
+            return;
+        };
+        keeper = again;
+        pause = look.pause;
+        shared.core.handle_room(look.room);
+    }
+}

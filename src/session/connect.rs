@@ -1,0 +1,107 @@
+//! The login: what a connection begins with.
+
+use super::error::{Cause, Violation};
+use super::fields::number;
+use super::rules::Rules;
+use super::{Session, ids};
+use crate::base::{Limits, Now};
+use crate::wire::{Encoder, Escapes, Frame, FrameLimits, Header, Version};
+
+/// What HTTP begins with. STOMP's CONNECT is followed by a line end, HTTP's by a space.
+const HTTP: [&[u8]; 9] = [
+    b"GET ",
+    b"PUT ",
+    b"POST ",
+    b"HEAD ",
+    b"PATCH ",
+    b"DELETE ",
+    b"OPTIONS ",
+    b"CONNECT ",
+    b"PRI * HTTP/2",
+];
+
+/// A record of TLS: handshake, version 3.x.
+const TLS: &[u8] = &[0x16, 0x03];
+
+/// Another protocol, told by its first bytes.
+pub(super) fn mistaken(bytes: &[u8]) -> Option<Violation> {
+    if bytes.starts_with(TLS) {
+        Some(Violation::Tls)
+    } else if HTTP.iter().any(|method| bytes.starts_with(method)) {
+        Some(Violation::Http)
+    } else {
+        None
+    }
+}
+
+/// The bounds of a frame after the login.
+pub(super) fn frame_limits(limits: &Limits) -> FrameLimits {
+    FrameLimits {
+        header_line_bytes_max: limits.header_line_bytes_max,
+        header_block_bytes_max: limits.header_block_bytes_max,
+        header_count_max: limits.header_count_max,
+        body_bytes_max: limits.body_bytes_max,
+    }
+}
+
+/// The highest version of a list that both sides have; without a list it is 1.0.
+fn negotiate(accept: Option<&[u8]>) -> Option<Version> {
+    let Some(accept) = accept else {
+        return Some(Version::V10);
+    };
+    accept
+        .split(|byte| *byte == b',')
+        .filter_map(|item| Version::parse(item.trim_ascii()))
+        .max()
+}
+
+/// What the client can send and wants to receive, in milliseconds.
+fn heart_beat(value: Option<&[u8]>) -> Option<(u64, u64)> {
+    let Some(value) = value else {
+        return Some((0, 0));
+    };
+    let mut numbers = value.split(|byte| *byte == b',').map(number);
+    let pair = (numbers.next()??, numbers.next()??);
+    numbers.next().is_none().then_some(pair)
+}
+
+impl Session {
+    /// CONNECT or STOMP. `login` and `passcode` are accepted unread, any `host` is the one virtual host.
+    pub(super) fn connect(&mut self, frame: &Frame<'_>, now: Now) -> Result<(), Cause> {
+        if !matches!(frame.command, b"CONNECT" | b"STOMP") {
+            return Err(Violation::NotConnected.into());
+        }
+        let (mut accept, mut beat) = (None, None);
+        for header in frame.headers() {
+            let Header { name, value } = header?;
+            match name {
+                b"accept-version" => _ = accept.get_or_insert(value),
+                b"heart-beat" => _ = beat.get_or_insert(value),
+                _ => {}
+            }
+        }
+        let rules = Rules::of(negotiate(accept).ok_or(Violation::VersionUnsupported)?);
+        let ours = if rules.heart_beat {
+            let theirs = heart_beat(beat).ok_or(Violation::BadHeartBeat)?;
+            Some(self.heart_beat.agree(&self.config, theirs, now.mono_ms))
+        } else {
+            None
+        };
+        self.rules = Some(rules);
+        self.decoder
+            .set(frame_limits(&self.config.limits), rules.version.grammar());
+        self.id = ids::session_id(&self.config.store, self.config.epoch, self.no);
+        let id = &self.id;
+        self.line.push(0, |out| {
+            let mut frame = Encoder::new(out, Escapes::None, "CONNECTED")
+                .header("version", rules.version.as_str())
+                .header("session", id.as_bytes())
+                .header("server", concat!("steadfast/", env!("CARGO_PKG_VERSION")));
+            if let Some((send_ms, receive_ms)) = ours {
+                frame = frame.header("heart-beat", format!("{send_ms},{receive_ms}"));
+            }
+            frame.end();
+        });
+        Ok(())
+    }
+}

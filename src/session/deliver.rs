@@ -1,0 +1,63 @@
+//! MESSAGE: from a delivery to a frame.
+
+use memchr::memchr;
+
+use super::ids::{write_message, write_number};
+use super::rules::Rules;
+use super::subscribe::Subscription;
+use crate::port::Delivery;
+use crate::wire::{Escapes, transcode};
+
+/// More than all that the broker adds to a header block, but for the subscription's id.
+const ADDED_BYTES: usize = 192;
+
+/// Appends a MESSAGE. What the broker adds comes first, so that it wins over a repeated header of the producer.
+pub(super) fn write(
+    subscription: &Subscription,
+    session_id: &str,
+    rules: &Rules,
+    delivery: &Delivery,
+    pieces: &[&[u8]],
+    out: &mut Vec<u8>,
+) {
+    out.reserve(subscription.message_head.len() + ADDED_BYTES + delivery.len as usize);
+    out.extend_from_slice(&subscription.message_head);
+    write_message(delivery.message, out);
+    if subscription.ack_id {
+        out.extend_from_slice(b"\nack:");
+        out.extend_from_slice(session_id.as_bytes());
+        out.push(b'-');
+        write_number(delivery.tag.0, out);
+    }
+    out.extend_from_slice(match delivery.redelivered {
+        true => b"\nredelivered:true\ndelivery-count:",
+        false => b"\nredelivered:false\ndelivery-count:",
+    });
+    write_number(u64::from(delivery.delivery_count), out);
+    out.push(b'\n');
+    let block_start = out.len();
+    let mut header_left = delivery.header_len as usize;
+    let mut ended = false;
+    for piece in pieces {
+        let (block, body) = piece.split_at(header_left.min(piece.len()));
+        out.extend_from_slice(block);
+        header_left -= block.len();
+        if header_left == 0 && !ended {
+            end_block(block_start, rules.escapes(), out);
+            ended = true;
+        }
+        out.extend_from_slice(body);
+    }
+    assert!(ended, "the pieces hold the whole header block");
+    out.push(0);
+}
+
+/// Ends the header block that was copied to the end of `out`; the stored form is that of 1.2.
+fn end_block(start: usize, escapes: Escapes, out: &mut Vec<u8>) {
+    let stored = out.get(start..).unwrap_or_default();
+    if escapes != Escapes::Four && memchr(b'\\', stored).is_some() {
+        let stored = out.split_off(start);
+        transcode(escapes, &stored, out);
+    }
+    out.push(b'\n');
+}

@@ -1,0 +1,170 @@
+//! Everything a peer is told when its session ends: the codes of this floor, and the ERROR frame.
+//!
+//! # Invariants
+//! - The text of an ERROR comes from its code alone, plus names from tables of ours and the peer's own `receipt`:
+//!   no login, destination or payload is ever echoed.
+
+use super::EndReason;
+use crate::port::Refusal;
+use crate::wire::{Class, Code, DecodeError, Encoder, Escapes, Version, codes};
+
+codes! {
+    /// A frame that can be read and must not be sent, or a silence that is too long.
+    Violation {
+        /// The first bytes are those of HTTP.
+        Http, Violation, "http-not-stomp",
+            "this port speaks STOMP, not HTTP: point a STOMP client at it";
+        /// The first bytes are those of TLS.
+        Tls, Violation, "tls-not-stomp",
+            "this port speaks STOMP without TLS: connect without it";
+        /// The first frame is another than CONNECT.
+        NotConnected, Violation, "not-connected",
+            "the first frame must be CONNECT or STOMP";
+        /// A second CONNECT.
+        AlreadyConnected, Violation, "already-connected",
+            "this connection is logged in already: send CONNECT once";
+        /// No common version.
+        VersionUnsupported, Violation, "version-unsupported",
+            "no version in accept-version is spoken here: ask for 1.0, 1.1 or 1.2";
+        /// `heart-beat` is not two numbers.
+        BadHeartBeat, Violation, "bad-heart-beat",
+            "heart-beat must be two non-negative integers, in milliseconds, separated by a comma";
+        /// More bytes than a login needs.
+        LoginTooLong, Refusal, "login-too-long",
+            "too many bytes came before the end of CONNECT (login_bytes_max)";
+        /// No CONNECT in time.
+        LoginTimeout, Timeout, "login-timeout",
+            "no CONNECT came in time (login_ms_max)";
+        /// Nothing came for longer than agreed.
+        HeartBeatTimeout, Timeout, "heart-beat-timeout",
+            "nothing came for longer than the agreed heart-beat interval and its margin";
+        /// A begun frame stands still.
+        FrameTooSlow, Timeout, "frame-too-slow",
+            "a frame was begun and its bytes came too slowly (frame_bytes_per_second_min)";
+        /// No such command.
+        UnknownCommand, Violation, "unknown-command",
+            "STOMP has no such client command; commands are in capitals, and CR LF line ends are legal in 1.2 only";
+        /// NACK in 1.0.
+        NackUnsupported, Violation, "nack-unsupported",
+            "STOMP 1.0 has no NACK: connect with accept-version 1.1 or 1.2";
+        /// A body behind another command than SEND.
+        BodyNotAllowed, Violation, "body-not-allowed",
+            "only SEND may have a body";
+        /// A header that the command needs.
+        HeaderMissing { header: &'static str }, Violation, "header-missing",
+            "the frame lacks a header that its command needs in this version of STOMP";
+        /// A header with a value that it cannot have.
+        HeaderInvalid { header: &'static str }, Violation, "header-invalid",
+            "a header of the frame has a value that it cannot have";
+        /// A header that would change what arrives, and is not built.
+        HeaderUnsupported { header: &'static str }, Refusal, "unsupported-header",
+            "a header of the frame asks for something that this broker does not do yet; without the header it would work";
+        /// A destination with a reserved prefix or without a name.
+        BadDestination, Refusal, "bad-destination",
+            "the destination is not one: write /queue/NAME or /topic/NAME, or NAME for a queue";
+        /// `prefetch-count` is too large.
+        PrefetchTooHigh, Refusal, "prefetch-too-high",
+            "the prefetch asked for is larger than this broker allows (prefetch_count_max)";
+        /// An id in use.
+        SubscriptionExists, Violation, "subscription-exists",
+            "a subscription of this connection has this id already; in 1.0 without an id, this destination";
+        /// No such subscription.
+        SubscriptionUnknown, Violation, "subscription-unknown",
+            "no subscription of this connection has this id or destination";
+        /// One subscription too many.
+        TooManySubscriptions, Refusal, "too-many-subscriptions",
+            "this connection has as many subscriptions as this broker allows (subscription_count_max)";
+        /// A name in use.
+        TransactionExists, Violation, "transaction-exists",
+            "a transaction of this name is open on this connection";
+        /// One transaction too many.
+        TooManyTransactions, Refusal, "too-many-transactions",
+            "this connection has as many open transactions as this broker allows (transaction_count_max)";
+        /// Ours.
+        Internal, Fault, "internal-error",
+            "internal error; the broker's log has more under the incident's id";
+    }
+}
+
+/// Every code of `wire` and `session`, for `docs/errors.md`; those of the core are [`REFUSALS`].
+pub const CODES: [&[Code]; 2] = [DecodeError::CODES, Violation::CODES];
+
+/// Every refusal, for `docs/errors.md`: `code()` is its code, its `Display` the text.
+pub const REFUSALS: [Refusal; 8] = [
+    Refusal::DeliveryUnknown,
+    Refusal::LeaseLost,
+    Refusal::TransactionUnknown,
+    Refusal::StagedTooMuch,
+    Refusal::MemoryFull,
+    Refusal::DiskFull,
+    Refusal::SlowSubscriber,
+    Refusal::ShuttingDown,
+];
+
+/// Why a session ends with an ERROR.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Cause {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+}
+
+impl Cause {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Decode(error) => error.code(),
+            Self::Violation(violation) => violation.code(),
+            Self::Refusal(refusal) => refusal.code(),
+        }
+    }
+
+    /// What the session reports to its driver.
+    pub(super) fn reason(self) -> EndReason {
+        let class = match self {
+            Self::Decode(error) => error.entry().class,
+            Self::Violation(violation) => violation.entry().class,
+            Self::Refusal(_) => Class::Refusal,
+        };
+        match class {
+            Class::Violation => EndReason::Violation(self.code()),
+            Class::Refusal | Class::Fault => EndReason::Refused(self.code()),
+            Class::Timeout => EndReason::TimedOut(self.code()),
+        }
+    }
+
+    /// Writes the ERROR. `receipt_id` is escaped already.
+    pub(super) fn write(
+        self,
+        escapes: Escapes,
+        receipt_id: Option<&[u8]>,
+        incident: Option<&str>,
+        out: &mut Vec<u8>,
+    ) {
+        let code = self.code();
+        let mut body = format!("{self}.\n\ncode: {code}\n");
+        let mut frame = Encoder::new(out, escapes, "ERROR").header("message", code.replace('-', " "));
+        frame = frame.header("code", code);
+        if let Some(receipt_id) = receipt_id {
+            frame = frame.escaped("receipt-id", receipt_id);
+        }
+        match self {
+            Self::Violation(Violation::VersionUnsupported) => {
+                frame = frame.header("version", Version::ALL.map(Version::as_str).join(","));
+            }
+            Self::Violation(
+                Violation::HeaderMissing { header }
+                | Violation::HeaderInvalid { header }
+                | Violation::HeaderUnsupported { header },
+            ) => body.push_str(&format!("header: {header}\n")),
+            _ => {}
+        }
+        if let Some(incident) = incident {
+            body.push_str(&format!("incident: {incident}\n"));
+        }
+        body.push_str("\nThe connection is closed now. docs/errors.md of Steadfast explains each code.\n");
+        frame.header("content-type", "text/plain").body(body.as_bytes());
+    }
+}

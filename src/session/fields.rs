@@ -1,0 +1,85 @@
+//! The headers of a frame that the session reads, and those that belong to the broker.
+
+use memchr::memchr;
+
+use super::error::{Cause, Violation};
+use super::rules::Rules;
+use crate::wire::{DecodeError, Escapes, Frame, Header, Headers, Part, check, escape, unescape};
+
+/// The raw values of the headers that have a meaning in some client frame. Of repeated headers the first counts.
+#[derive(Debug, Default)]
+pub(super) struct Fields<'a> {
+    pub(super) destination: Option<&'a [u8]>,
+    pub(super) id: Option<&'a [u8]>,
+    pub(super) ack: Option<&'a [u8]>,
+    pub(super) message_id: Option<&'a [u8]>,
+    pub(super) subscription: Option<&'a [u8]>,
+    pub(super) transaction: Option<&'a [u8]>,
+    pub(super) receipt: Option<&'a [u8]>,
+    pub(super) persistent: Option<&'a [u8]>,
+    /// A producer's own; only its presence matters.
+    pub(super) sender_message_id: Option<&'a [u8]>,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads all headers, and checks each, known or not: UTF-8, and the escapes that the version has.
+    pub(super) fn read(frame: &Frame<'a>, rules: &Rules) -> Result<Self, DecodeError> {
+        if rules.utf8 && std::str::from_utf8(frame.head).is_err() {
+            return Err(DecodeError::NotUtf8);
+        }
+        let escapes = rules.escapes();
+        let escaped = escapes != Escapes::None && memchr(b'\\', frame.head).is_some();
+        let mut fields = Self::default();
+        for header in frame.headers() {
+            let Header { name, value } = header?;
+            if escaped {
+                check(escapes, name)?;
+                check(escapes, value)?;
+            }
+            // No name here has a character that could be escaped, so the raw name is the name.
+            let field = match name {
+                b"destination" => &mut fields.destination,
+                b"id" => &mut fields.id,
+                b"ack" => &mut fields.ack,
+                b"message-id" => &mut fields.message_id,
+                b"subscription" => &mut fields.subscription,
+                b"transaction" => &mut fields.transaction,
+                b"receipt" => &mut fields.receipt,
+                b"persistent" => &mut fields.persistent,
+                b"sender-message-id" => &mut fields.sender_message_id,
+                _ => continue,
+            };
+            field.get_or_insert(value);
+        }
+        Ok(fields)
+    }
+}
+
+/// A header that the command needs.
+pub(super) fn required<'a>(value: Option<&'a [u8]>, header: &'static str) -> Result<&'a [u8], Cause> {
+    value.ok_or(Cause::Violation(Violation::HeaderMissing { header }))
+}
+
+/// The `receipt` of a frame that may be faulty or cut short, as `receipt-id` of the ERROR, escaped.
+pub(super) fn receipt_of(headers: Headers<'_>, escapes: Escapes) -> Option<Vec<u8>> {
+    let header = headers
+        .filter_map(Result::ok)
+        .find(|header| header.name == b"receipt")?;
+    let text = unescape(escapes, header.value).ok()?;
+    if escapes != Escapes::None && std::str::from_utf8(&text).is_err() {
+        return None;
+    }
+    let mut escaped = Vec::with_capacity(text.len());
+    escape(escapes, Part::Value, &text, &mut escaped);
+    Some(escaped)
+}
+
+/// A non-negative integer in digits only; what is too large for us counts as the largest.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(text.iter().fold(0_u64, |sum, digit| {
+        sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
+    }))
+}

@@ -1,0 +1,115 @@
+//! The line of frames that are not deliveries: CONNECTED, RECEIPT, ERROR, encoded, in the order of the frames they
+//! answer.
+//!
+//! ```text
+//!   push        its request is done        the gate is durable
+//!  ------> waiting -----------------> gated -------------------> (written)
+//!              |
+//!              | a request before it, or its own, is refused
+//!              v
+//!           (gone)
+//! ```
+//!
+//! # Invariants
+//! - Frames leave in the order in which they came: the gate of a frame is never below that of the one before.
+
+use std::collections::VecDeque;
+
+use crate::base::Seq;
+use crate::wire::{Encoder, Escapes};
+
+const RECEIPT_HEAD: &[u8] = b"RECEIPT\nreceipt-id:";
+const RECEIPT_TAIL: &[u8] = b"\n\n\0";
+
+/// See the module's text. Takes no memory while it is empty.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    /// The frames, first the gated ones, then those that wait.
+    bytes: Vec<u8>,
+    /// Runs of gated frames: their bytes and gate.
+    gated: VecDeque<(usize, Seq)>,
+    /// Frames that wait: their bytes, and how many requests must be done.
+    waiting: Vec<(usize, usize)>,
+}
+
+impl Line {
+    /// Puts a frame in line, to leave when so many of the requests gathered are done.
+    pub(super) fn push(&mut self, requests: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.bytes.len();
+        write(&mut self.bytes);
+        let len = self.bytes.len() - before;
+        if requests == 0 {
+            assert!(self.waiting.is_empty(), "without requests nothing waits");
+            self.gate(len, Seq(0));
+        } else {
+            self.waiting.push((len, requests));
+        }
+    }
+
+    /// Puts the RECEIPT of a frame in line.
+    pub(super) fn push_receipt(&mut self, requests: usize, escapes: Escapes, receipt: &[u8]) {
+        self.push(requests, |out| {
+            Encoder::new(out, escapes, "RECEIPT")
+                .header("receipt-id", receipt)
+                .end()
+        });
+    }
+
+    /// The first `done` requests are done, and their effect waits for the gate.
+    pub(super) fn handle_done(&mut self, done: usize, gate: Seq) {
+        let count = self.waiting.partition_point(|(_, requests)| *requests <= done);
+        let len = self.waiting.drain(..count).map(|(len, _)| len).sum();
+        self.gate(len, gate);
+    }
+
+    /// The request behind the first `done` was refused: drops what waits for it. Returns the escaped receipt-id of its
+    /// own RECEIPT, if it was to have one. Comes after [`Line::handle_done`].
+    pub(super) fn handle_refused(&mut self, done: usize) -> Option<Vec<u8>> {
+        let gated = self.bytes.len() - self.waiting.iter().map(|(len, _)| len).sum::<usize>();
+        let dropped = self.bytes.split_off(gated);
+        let (len, requests) = *self.waiting.first()?;
+        self.waiting.clear();
+        // The ERROR of a later frame may wait for the same requests; a RECEIPT it is not.
+        let receipt = (requests == done + 1).then(|| dropped.get(..len))??;
+        let value = receipt.strip_prefix(RECEIPT_HEAD)?.strip_suffix(RECEIPT_TAIL)?;
+        Some(value.to_vec())
+    }
+
+    /// Appends every frame whose gate is durable.
+    pub(super) fn poll(&mut self, durable: Seq, out: &mut Vec<u8>) {
+        let mut len = 0;
+        while let Some((run, gate)) = self.gated.front()
+            && *gate <= durable
+        {
+            len += run;
+            self.gated.pop_front();
+        }
+        out.extend(self.bytes.drain(..len));
+        if self.bytes.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// The gate that the head waits for.
+    pub(super) fn head_gate(&self) -> Option<Seq> {
+        self.gated.front().map(|(_, gate)| *gate)
+    }
+
+    /// Bytes in line.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.gated.capacity() + self.waiting.capacity()
+    }
+
+    fn gate(&mut self, len: usize, gate: Seq) {
+        match self.gated.back_mut() {
+            _ if len == 0 => {}
+            Some((run, last)) if gate <= *last => *run += len,
+            _ => self.gated.push_back((len, gate)),
+        }
+    }
+}

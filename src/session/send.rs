@@ -1,0 +1,124 @@
+//! SEND: from a frame to the stored form of a message.
+
+use bytes::Bytes;
+use memchr::{memchr, memchr3};
+
+use super::error::{Cause, Violation};
+use super::fields::{Fields, required};
+use super::ids::write_number;
+use super::rules::Rules;
+use crate::base::{Destination, TxNo};
+use crate::port::{Payload, Request, Requests, Send, Span};
+use crate::wire::{DecodeError, Frame, Header, store, unescape};
+
+/// From this size on a body is a buffer of its own, so that the core need not copy it.
+pub(super) const SHARED_BYTES_MIN: usize = 64 * 1024;
+
+const DESTINATION: &[u8] = b"destination:";
+
+/// A destination header, decoded.
+pub(super) fn destination(text: &[u8]) -> Result<Destination<'_>, Cause> {
+    let text = std::str::from_utf8(text).map_err(|_| DecodeError::NotUtf8)?;
+    Ok(Destination::parse(text).ok_or(Violation::BadDestination)?)
+}
+
+/// Adds a SEND to the requests.
+pub(super) fn send(
+    requests: &mut Requests,
+    frame: &Frame<'_>,
+    fields: &Fields<'_>,
+    rules: &Rules,
+    tx: Option<TxNo>,
+) -> Result<(), Cause> {
+    let raw = required(fields.destination, "destination")?;
+    let text = unescape(rules.escapes(), raw)?;
+    let Destination { kind, name } = destination(&text)?;
+    let persistent = match fields.persistent {
+        None | Some(b"true") => true,
+        Some(b"false") => false,
+        Some(_) => return Err(Violation::HeaderInvalid { header: "persistent" }.into()),
+    };
+    // A destination that is stored as it came is named within the header block.
+    let stored_name = match memchr3(b'\\', b':', b'\r', raw) {
+        None if frame.body.len() < SHARED_BYTES_MIN => None,
+        _ => Some(requests.push_bytes(name.as_bytes())),
+    };
+    let (payload, header_len, start) = if frame.body.len() < SHARED_BYTES_MIN {
+        let start = requests.arena.len();
+        write_block(frame, fields, rules, raw, &mut requests.arena)?;
+        let header_len = requests.arena.len() - start;
+        requests.arena.extend_from_slice(frame.body);
+        let len = requests.arena.len() - start;
+        (
+            Payload::Arena(Span {
+                start: small(start),
+                len: small(len),
+            }),
+            header_len,
+            start,
+        )
+    } else {
+        let mut bytes = Vec::with_capacity(frame.head.len() + frame.body.len() + 64);
+        write_block(frame, fields, rules, raw, &mut bytes)?;
+        let header_len = bytes.len();
+        bytes.extend_from_slice(frame.body);
+        (Payload::Shared(Bytes::from(bytes)), header_len, 0)
+    };
+    let name = stored_name.unwrap_or_else(|| Span {
+        start: small(start + DESTINATION.len() + text.len() - name.len()),
+        len: small(name.len()),
+    });
+    let send = Send {
+        kind,
+        name,
+        payload,
+        header_len: small(header_len),
+        persistent,
+        tx,
+    };
+    requests.list.push(Request::Send(send));
+    Ok(())
+}
+
+fn small(len: usize) -> u32 {
+    u32::try_from(len).expect("an arena stays under 4 GiB")
+}
+
+/// Writes the header block as it is stored: `destination`, the producer's headers in their order, `content-length`.
+fn write_block(
+    frame: &Frame<'_>,
+    fields: &Fields<'_>,
+    rules: &Rules,
+    destination: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), DecodeError> {
+    let escapes = rules.escapes();
+    let plain = frame.is_plain();
+    out.extend_from_slice(DESTINATION);
+    store(escapes, destination, out);
+    out.push(b'\n');
+    for header in frame.headers() {
+        let Header { name, value } = header?;
+        let name: &[u8] = match name {
+            b"destination" | b"subscription" | b"ack" | b"redelivered" | b"delivery-count" | b"receipt"
+            | b"transaction" | b"content-length" => continue,
+            b"message-id" if fields.sender_message_id.is_some() => continue,
+            b"message-id" => b"sender-message-id",
+            name => name,
+        };
+        if plain && memchr(b':', value).is_none() {
+            out.extend_from_slice(name);
+            out.push(b':');
+            out.extend_from_slice(value);
+        } else {
+            store(escapes, name, out);
+            out.push(b':');
+            store(escapes, value, out);
+        }
+        out.push(b'\n');
+    }
+    out.extend_from_slice(b"content-length:");
+    write_number(frame.body.len() as u64, out);
+    out.push(b'\n');
+    Ok(())
+}

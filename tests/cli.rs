@@ -1,0 +1,338 @@
+//! The command line: help, refusals and their exit codes, as snapshots.
+//!
+//! `SNAPSHOTS=overwrite cargo test --test cli` writes what is printed now into this file; read the difference.
+
+#[path = "cli/check.rs"]
+mod check;
+
+use check::World;
+use snapbox::str;
+
+#[test]
+fn help() {
+    let world = World::new();
+    world.check(
+        &["--help"],
+        0,
+        str![[r#"
+A durable message-queue broker that speaks STOMP 1.0, 1.1 and 1.2
+
+Usage: steadfast <COMMAND>
+
+Commands:
+  serve    Run the broker until SIGTERM or Ctrl-C
+  inspect  Look into the data folder of a stopped broker
+  bench    Measure a broker, any that speaks STOMP 1.2
+  config   The configuration file
+  help     Print this message or the help of the given subcommand(s)
+
+Options:
+  -h, --help     Print help
+  -V, --version  Print version
+
+Examples:
+  steadfast serve                                STOMP on 127.0.0.1:61613, data in ./data
+  steadfast serve --data-dir /var/lib/steadfast --listen 127.0.0.1:61613 --listen [::1]:61613
+  steadfast inspect --data-dir /var/lib/steadfast
+  steadfast config default > steadfast.toml
+
+Every key of the configuration file is also an environment variable, such as
+STEADFAST_LIMITS_BODY_BYTES_MAX=1048576. Flags beat the environment, which beats the file, which
+beats the defaults.
+
+Exit codes: 0 well, 1 fault, 2 wrong usage or configuration, 3 a flush of the store failed, 4 the
+store is damaged or cannot be opened, 5 another broker is using the folder.
+
+"#]],
+    );
+    world.check(
+        &["serve", "--help"],
+        0,
+        str![[r#"
+Run the broker until SIGTERM or Ctrl-C
+
+Usage: steadfast serve [OPTIONS]
+
+Options:
+      --data-dir <DIR>            Data folder [default: ./data]
+      --config <FILE>             Configuration file; `steadfast config default` prints one
+                                  [default: none]
+      --listen <ADDR:PORT>        Address to listen on, any number of times; port 0 takes a free one
+                                  [default: 127.0.0.1:61613]
+      --log-format <FORMAT>       Form of log lines on standard error [default: text] [possible
+                                  values: text, json]
+      --log-level <LEVEL>         Least severe level that is logged [default: info] [possible
+                                  values: error, warn, info, debug, trace]
+      --insecure-allow-anonymous  Allow addresses that are not loopback although anyone who reaches
+                                  them may read and write every queue
+  -h, --help                      Print help
+
+Prints the version, the data folder, what was recovered, and `listening on ADDR:PORT` for each
+address. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
+
+Examples:
+  steadfast serve
+  steadfast serve --data-dir /var/lib/steadfast --listen 127.0.0.1:61613 --log-format json
+  STEADFAST_LISTEN=127.0.0.1:0 steadfast serve --config steadfast.toml
+
+"#]],
+    );
+    world.check(
+        &["inspect", "--help"],
+        0,
+        str![[r#"
+Look into the data folder of a stopped broker
+
+Usage: steadfast inspect [OPTIONS]
+
+Options:
+      --data-dir <DIR>   Data folder [default: ./data]
+      --config <FILE>    Configuration file; `steadfast config default` prints one [default: none]
+      --queue <NAME>     Show the messages of this queue, with their headers, instead of the table
+                         of queues
+      --limit <N>        At most this many messages [default: 100]
+      --from <SEQUENCE>  From this queue sequence on [default: 0]
+      --bodies           Show bodies too: as text, or in hexadecimal where they are not
+      --check            Read every stored message and verify checksums, lengths, header blocks and
+                         counts
+      --json             One JSON object on each line: kind is store, queue, message, fault or check
+  -h, --help             Print help
+
+The broker must be stopped: its folder has one user at a time. Nothing is delivered, settled or
+changed. Opening verifies the index of the store and counts its chunks; --check also reads every
+body. Times are UTC.
+
+Examples:
+  steadfast inspect --data-dir /var/lib/steadfast
+  steadfast inspect --queue orders --limit 10 --bodies
+  steadfast inspect --check --json | jq 'select(.kind == "queue")'
+
+Exit codes: 0 well, 2 no store there, 4 the store is damaged, 5 a broker is using the folder.
+
+"#]],
+    );
+    world.check(
+        &["config", "--help"],
+        0,
+        str![[r#"
+The configuration file
+
+Usage: steadfast config <COMMAND>
+
+Commands:
+  default  Print every key with its default and what it means
+  help     Print this message or the help of the given subcommand(s)
+
+Options:
+  -h, --help  Print help
+
+"#]],
+    );
+}
+
+#[test]
+fn without_a_command_the_help_is_an_error() {
+    let world = World::new();
+    let help = world.command(&["--help"]).output().unwrap().stdout;
+    let output = world.command(&[]).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(2), help));
+}
+
+#[test]
+fn version() {
+    World::new().check(
+        &["--version"],
+        0,
+        str![[r#"
+steadfast 0.1.0
+
+"#]],
+    );
+}
+
+#[test]
+fn the_default_configuration_is_printed() {
+    let output = World::new().command(&["config", "default"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        steadfast::config::SAMPLE
+    );
+}
+
+#[test]
+fn wrong_flags() {
+    let world = World::new();
+    world.check(
+        &["serve", "--lisen", "127.0.0.1:0"],
+        2,
+        str![[r#"
+error: unexpected argument '--lisen' found
+
+  tip: a similar argument exists: '--listen'
+
+Usage: steadfast serve --listen <ADDR:PORT>
+
+For more information, try '--help'.
+
+"#]],
+    );
+    world.check(&["serve", "--listen", "broker.example:61613"], 2, str![[r#"
+error: invalid value 'broker.example:61613' for '--listen <ADDR:PORT>': expected IP:PORT, such as 127.0.0.1:61613 or [::1]:61613 (port 0 = any free port)
+
+For more information, try '--help'.
+
+"#]]);
+    world.check(
+        &["serve", "--log-level", "loud"],
+        2,
+        str![[r#"
+error: invalid value 'loud' for '--log-level <LEVEL>'
+  [possible values: error, warn, info, debug, trace]
+
+For more information, try '--help'.
+
+"#]],
+    );
+    world.check(
+        &["inspect", "--limit", "10"],
+        2,
+        str![[r#"
+error: the following required arguments were not provided:
+  --queue <NAME>
+
+Usage: steadfast inspect --queue <NAME> --limit <N>
+
+For more information, try '--help'.
+
+"#]],
+    );
+}
+
+#[test]
+fn wrong_files() {
+    let serve = |text| World::new().with_file("my.toml", text);
+    let args = ["serve", "--config", "my.toml"];
+    serve("[server]\nlisten = [\"127.0.0.1:0\"]\nport = 1\n").check(&args, 2, str![[r#"
+error: my.toml, line 3: unknown key server.port; keys of [server] are listen, data_dir, insecure_allow_anonymous, shutdown_ms_max, worker_thread_count
+
+"#]]);
+    serve("[limits]\nbody_bytes_max = 0\n").check(
+        &args,
+        2,
+        str![[r#"
+error: my.toml, line 2: limits.body_bytes_max = 0 is not allowed; it takes a whole number from 1 to 1073741824
+
+"#]],
+    );
+    serve("[limits]\n\nbody_bytes_max = \"64 MiB\"\n").check(&args, 2, str![[r#"
+error: my.toml, line 3: limits.body_bytes_max = "64 MiB" is not allowed; it takes a whole number from 1 to 1073741824
+
+"#]]);
+    serve("[server]\nlisten = [127.0.0.1]\n").check(
+        &args,
+        2,
+        str![[r#"
+error: my.toml, line 2: not valid TOML: invalid float, expected nothing
+
+"#]],
+    );
+    serve("[limits]\nprefetch_count_max = 10\n").check(
+        &args,
+        2,
+        str![[r#"
+error: limits.prefetch_count = 1000 is more than limits.prefetch_count_max = 10; it may be at most that
+
+"#]],
+    );
+    World::new().check(
+        &args,
+        2,
+        str![[r#"
+error: cannot read the configuration file my.toml: No such file or directory (os error 2)
+
+"#]],
+    );
+}
+
+#[test]
+fn wrong_variables() {
+    let with = |name, value: &str| World::new().with_variable(name, value);
+    with("STEADFAST_PORT", "61613").check(&["serve"], 2, str![[r#"
+error: environment variable STEADFAST_PORT matches no key; they are named STEADFAST_SECTION_KEY (without SECTION for [server]), such as STEADFAST_DATA_DIR or STEADFAST_LIMITS_BODY_BYTES_MAX: `steadfast config default` lists every key
+
+"#]]);
+    with("STEADFAST_LIMITS_LOGIN_MS_MAX", "0").check(&["serve"], 2, str![[r#"
+error: environment variable STEADFAST_LIMITS_LOGIN_MS_MAX: limits.login_ms_max = 0 is not allowed; it takes a whole number from 1 to 86400000
+
+"#]]);
+    with("STEADFAST_LISTEN", "127.0.0.1:0,nowhere").check(&["serve"], 2, str![[r#"
+error: environment variable STEADFAST_LISTEN: server.listen = 127.0.0.1:0,nowhere is not allowed; it takes a list of IP:PORT, such as 127.0.0.1:61613 or [::1]:61613 (port 0 = any free port)
+
+"#]]);
+    with("STEADFAST_CONFIG", "missing.toml").check(
+        &["serve"],
+        2,
+        str![[r#"
+error: cannot read the configuration file missing.toml: No such file or directory (os error 2)
+
+"#]],
+    );
+}
+
+#[test]
+fn an_address_others_can_reach_must_be_asked_for_by_name() {
+    let world = World::new();
+    world.check(&["serve", "--listen", "0.0.0.0:0"], 2, str![[r#"
+error: refused to listen on 0.0.0.0:0: it is not a loopback address, and anyone who reaches it could read and write every queue; listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
+
+"#]]);
+    World::new()
+        .with_variable("STEADFAST_LISTEN", "127.0.0.1:0,[::]:0")
+        .check(&["serve"], 2, str![[r#"
+error: refused to listen on [::]:0: it is not a loopback address, and anyone who reaches it could read and write every queue; listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
+
+"#]]);
+    assert!(!world.folder().join("data").exists());
+}
+
+#[test]
+fn inspect_without_a_store() {
+    let world = World::new().with_file("file", "");
+    world.check(
+        &["inspect"],
+        2,
+        str![[r#"
+error: there is no store in ./data; name the data folder of a broker with --data-dir
+
+"#]],
+    );
+    world.check(
+        &["inspect", "--data-dir", "file"],
+        2,
+        str![[r#"
+error: there is no store in file; name the data folder of a broker with --data-dir
+
+"#]],
+    );
+    std::fs::create_dir(world.folder().join("empty")).unwrap();
+    world.check(
+        &["inspect", "--data-dir", "empty", "--json"],
+        2,
+        str![[r#"
+error: there is no store in empty; name the data folder of a broker with --data-dir
+
+"#]],
+    );
+    world.check(
+        &["inspect", "--queue", "/topic/prices"],
+        2,
+        str![[r#"
+error: /topic/prices is not the name of a queue; write NAME or /queue/NAME
+
+"#]],
+    );
+    let left = std::fs::read_dir(world.folder().join("empty")).unwrap().count();
+    assert_eq!(left, 0, "inspect makes nothing");
+    assert!(!world.folder().join("data").exists());
+}

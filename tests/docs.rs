@@ -1,0 +1,144 @@
+//! The documents say what the code says.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use steadfast::base::{ChunkNo, ChunkRef, Epoch, Seq, SlotNo};
+use steadfast::session::{CODES, REFUSALS, unsupported_headers};
+use steadfast::store::StoreError;
+
+fn read(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The first cells of every row that begins with a code.
+fn rows(document: &str, cell_count: usize) -> BTreeSet<Vec<String>> {
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = |row: &str| {
+        row.split(" | ")
+            .take(cell_count)
+            .map(|cell| cell.trim_matches('`').to_owned())
+            .collect()
+    };
+    rows.map(cells).collect()
+}
+
+/// One of each. A new variant fails to compile in `is_listed`, and belongs here and in the document.
+fn store_errors() -> Vec<StoreError> {
+    let source = || io::Error::other("why");
+    let path = || "folder".into();
+    let place = ChunkRef {
+        slot: SlotNo(0),
+        chunk: ChunkNo(0),
+    };
+    vec![
+        StoreError::Append {
+            seq: Seq(1),
+            source: source(),
+        },
+        StoreError::Flush { source: source() },
+        StoreError::Damaged { what: String::new() },
+        StoreError::File {
+            operation: "open",
+            path: path(),
+            source: source(),
+        },
+        StoreError::Gone(place),
+        StoreError::InUse(path()),
+        StoreError::NewerFormat { found: 2, known: 1 },
+        StoreError::UnknownFact { tag: 9 },
+        StoreError::Poisoned,
+        StoreError::Fenced { current: Epoch(1) },
+    ]
+}
+
+fn is_listed(error: &StoreError) -> bool {
+    match error {
+        StoreError::Append { .. }
+        | StoreError::Flush { .. }
+        | StoreError::Damaged { .. }
+        | StoreError::File { .. }
+        | StoreError::Gone(_)
+        | StoreError::InUse(_)
+        | StoreError::NewerFormat { .. }
+        | StoreError::UnknownFact { .. }
+        | StoreError::Poisoned
+        | StoreError::Fenced { .. } => true,
+    }
+}
+
+#[test]
+fn every_code_is_listed_as_it_is() {
+    let document = read("docs/errors.md");
+    let (peer, store) = document
+        .split_once("## The store")
+        .expect("a part about the store");
+    let tables = CODES.iter().flat_map(|table| table.iter());
+    let refusals = REFUSALS
+        .iter()
+        .map(|refusal| (refusal.code(), "refusal".to_owned(), refusal.to_string()));
+    let expected: BTreeSet<Vec<String>> = tables
+        .map(|code| {
+            (
+                code.code,
+                format!("{:?}", code.class).to_lowercase(),
+                code.text.to_owned(),
+            )
+        })
+        .chain(refusals)
+        .map(|(code, class, text)| vec![code.to_owned(), class, text])
+        .collect();
+    assert_eq!(rows(peer, 3), expected);
+
+    let errors = store_errors();
+    assert!(errors.iter().all(is_listed));
+    let expected: BTreeSet<Vec<String>> = errors.iter().map(|error| vec![error.code().to_owned()]).collect();
+    assert_eq!(rows(store, 1), expected);
+}
+
+#[test]
+fn every_refused_header_is_listed() {
+    let document = read("docs/protocol.md");
+    let (_, part) = document
+        .split_once("## Refused headers")
+        .expect("a part about refused headers");
+    let part = part.split("\n## ").next().unwrap_or_default();
+    let listed: BTreeSet<&str> = rows_of_names(part).collect();
+    let expected: BTreeSet<&str> = unsupported_headers().collect();
+    assert_eq!(listed, expected);
+}
+
+/// The names in the first cell of every row.
+fn rows_of_names(part: &str) -> impl Iterator<Item = &str> {
+    let first = |line| str::split(line, " | ").next().unwrap_or_default();
+    part.lines()
+        .filter(|line| line.starts_with("| `"))
+        .flat_map(move |line| first(line).trim_start_matches("| ").split(", "))
+        .map(|name| name.trim_matches('`'))
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = vec![
+        "README.md".to_owned(),
+        "CONTRIBUTING.md".to_owned(),
+        "SECURITY.md".to_owned(),
+    ];
+    for entry in std::fs::read_dir(root.join("docs")).expect("docs") {
+        let name = entry.expect("an entry of docs").file_name();
+        documents.push(format!("docs/{}", name.to_str().expect("a name in ASCII")));
+    }
+    for document in documents.iter().filter(|name| name.ends_with(".md")) {
+        let text = read(document);
+        let folder = root.join(document);
+        let folder = folder.parent().expect("a document lies in a folder");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if !link.starts_with("http") {
+                assert!(folder.join(link).exists(), "{document} links to {link}");
+            }
+        }
+    }
+}
