@@ -1,6 +1,8 @@
 //! What commits cost, for `docs/storage.md`. Run with
 //! `cargo test --release --lib commit_costs -- --ignored --nocapture`.
 
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
+
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -69,13 +71,20 @@ impl Load {
                     chunk: chunks[0].place,
                     offset: 0,
                 },
-                items: vec![Item { header_len: 90, len: MESSAGE_BYTES as u32 }; count as usize],
+                items: vec![
+                    Item {
+                        header_len: 90,
+                        len: MESSAGE_BYTES as u32
+                    };
+                    count as usize
+                ],
                 deliveries: 0,
                 failures: 0,
                 fields: Vec::new(),
             }));
         }
-        self.live.push_back((chunks.iter().map(|write| write.place).collect(), settles));
+        self.live
+            .push_back((chunks.iter().map(|write| write.place).collect(), settles));
         let batch = Batch {
             seq: Seq(self.seq),
             facts,
@@ -154,7 +163,9 @@ fn commit_costs() {
         let opened = begin.elapsed();
         let places: Vec<_> = live.into_iter().flat_map(|(places, _)| places).collect();
         let begin = Instant::now();
-        places.iter().for_each(|place| assert!(store.body(*place).is_ok()));
+        places
+            .iter()
+            .for_each(|place| assert!(store.body(*place).is_ok()));
         eprintln!(
             "   reopen with {count} index chunks: {opened:?}, then a body in {:?}, RSS {} MB",
             begin.elapsed() / places.len() as u32,

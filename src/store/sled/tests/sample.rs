@@ -22,7 +22,12 @@ fn listing(dir: &Path) -> String {
     let mut text = String::new();
     let mut places = Vec::new();
     let found = store.recover(&mut |chunk| {
-        writeln!(text, "index chunk {}, {} parts, {} bytes", chunk.seq, chunk.size.parts, chunk.size.bytes).unwrap();
+        writeln!(
+            text,
+            "index chunk {}, {} parts, {} bytes",
+            chunk.seq, chunk.size.parts, chunk.size.bytes
+        )
+        .unwrap();
         for fact in chunk.facts {
             match &fact {
                 Fact::Enqueued(enqueued) => match &enqueued.place {
@@ -50,7 +55,11 @@ fn listing(dir: &Path) -> String {
         };
         writeln!(text, "slot {} chunk {}: {shown}", place.slot, place.chunk).unwrap();
     }
-    writeln!(text, "last batch {last_seq}, {meta:?}, {slot_count} slots, id {uuid:02x?}").unwrap();
+    writeln!(
+        text,
+        "last batch {last_seq}, {meta:?}, {slot_count} slots, id {uuid:02x?}"
+    )
+    .unwrap();
     text
 }
 
@@ -77,7 +86,10 @@ fn fill(store: &SledStore) {
         fields: Vec::new(),
     };
     let one = |place: ChunkRef, offset: u32| Place::Chunk { chunk: place, offset };
-    let item = |len: u32| Item { header_len: len / 10, len };
+    let item = |len: u32| Item {
+        header_len: len / 10,
+        len,
+    };
     let dead = Enqueued {
         queue: "DLQ.orders".into(),
         deliveries: 11,
@@ -103,11 +115,25 @@ fn fill(store: &SledStore) {
     };
     let long: Arc<str> = long_name().into();
     let rounds: Vec<(Vec<Fact>, Vec<ChunkRef>, Vec<u64>)> = vec![
-        (vec![Fact::Watched { queue: "gone".into(), epoch: Epoch(1) }], vec![], vec![]),
+        (
+            vec![Fact::Watched {
+                queue: "gone".into(),
+                epoch: Epoch(1),
+            }],
+            vec![],
+            vec![],
+        ),
         (
             vec![
-                Fact::Watched { queue: queue.clone(), epoch },
-                Fact::Enqueued(enqueued(2, one(chunk(0, 1), 0), vec![item(100), item(0), item(200)])),
+                Fact::Watched {
+                    queue: queue.clone(),
+                    epoch,
+                },
+                Fact::Enqueued(enqueued(
+                    2,
+                    one(chunk(0, 1), 0),
+                    vec![item(100), item(0), item(200)],
+                )),
             ],
             vec![chunk(0, 1)],
             vec![],
@@ -133,8 +159,14 @@ fn fill(store: &SledStore) {
         ),
         (
             vec![
-                Fact::Watched { queue: long.clone(), epoch },
-                Fact::Settled { queue: format!("{long}y").into(), ranges: vec![(1, u64::MAX)] },
+                Fact::Watched {
+                    queue: long.clone(),
+                    epoch,
+                },
+                Fact::Settled {
+                    queue: format!("{long}y").into(),
+                    ranges: vec![(1, u64::MAX)],
+                },
             ],
             vec![],
             vec![],
@@ -168,7 +200,9 @@ fn fill(store: &SledStore) {
 fn the_sample_of_format_1_opens() {
     let dir = tempfile::tempdir().unwrap();
     let packed = fs::File::open(migration().join("sample.tar.gz")).unwrap();
-    tar::Archive::new(GzDecoder::new(packed)).unpack(dir.path()).unwrap();
+    tar::Archive::new(GzDecoder::new(packed))
+        .unpack(dir.path())
+        .unwrap();
     let expect = fs::read_to_string(migration().join("sample.txt")).unwrap();
     assert_eq!(listing(dir.path()), expect);
 }
@@ -178,7 +212,10 @@ fn the_sample_of_format_1_opens() {
 fn this_version_writes_what_the_sample_holds() {
     let dir = tempfile::tempdir().unwrap();
     fill(&open(dir.path()).unwrap());
-    assert_eq!(listing(dir.path()), fs::read_to_string(migration().join("sample.txt")).unwrap());
+    assert_eq!(
+        listing(dir.path()),
+        fs::read_to_string(migration().join("sample.txt")).unwrap()
+    );
 }
 
 #[test]
