@@ -79,7 +79,11 @@ fn a_fault_within_a_frame_ends_the_connection_there() {
     let mut bytes = Vec::new();
     // However it ends, it ends within the frame.
     let _ = std::io::Read::read_to_end(&mut consumer.stream, &mut bytes);
-    assert!(bytes.starts_with(b"MESSAGE") && bytes.len() < body.len(), "{} bytes", bytes.len());
+    assert!(
+        bytes.starts_with(b"MESSAGE") && bytes.len() < body.len(),
+        "{} bytes",
+        bytes.len()
+    );
     assert!(!bytes.contains(&0), "no frame was ended");
     server.await_stats("the count", |stats| stats.fault_count == 1);
     let mut heir = server.client();

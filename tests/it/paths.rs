@@ -121,7 +121,10 @@ fn long_messages_that_left_the_cache_are_read_piece_by_piece() {
         consumer.subscribe("q", "client-individual", "");
         let message = consumer.frame();
         assert!(message.text() == body, "{} bytes came", message.body.len());
-        assert_eq!((message.header("wide"), message.header("redelivered")), (wide.as_str(), redelivered));
+        assert_eq!(
+            (message.header("wide"), message.header("redelivered")),
+            (wide.as_str(), redelivered)
+        );
         consumer.expect_message("short");
         consumer.disconnect();
     }
