@@ -109,7 +109,11 @@ impl Trial {
         let begin = Instant::now();
         let sent = self.load().sent();
         while begin.elapsed() < for_a_while || self.load().sent() < sent + 50 || self.load().settled() < 50 {
-            assert!(self.broker().runs(), "the broker ended:\n{}", self.broker().log_end());
+            assert!(
+                self.broker().runs(),
+                "the broker ended:\n{}",
+                self.broker().log_end()
+            );
             assert!(
                 begin.elapsed() < Duration::from_secs(60),
                 "the load does not get on:\n{}",
@@ -127,7 +131,10 @@ impl Trial {
         if let Some(disk) = disk {
             disk.release();
         }
-        assert!(broker.wait(Duration::from_secs(30)).is_some(), "a killed program ends");
+        assert!(
+            broker.wait(Duration::from_secs(30)).is_some(),
+            "a killed program ends"
+        );
         self.load.as_mut().expect("the trial was started").join();
     }
 
@@ -252,7 +259,9 @@ fn power_cuts_lose_nothing() {
                 let after = 1 + trial.rng.next() % 300;
                 power.disk().stop_at_sync(power.disk().syncs() + after);
                 let broker = trial.broker.as_mut().expect("the broker runs");
-                let stopped = power.disk().wait_stopped(Duration::from_secs(60), || !broker.runs());
+                let stopped = power
+                    .disk()
+                    .wait_stopped(Duration::from_secs(60), || !broker.runs());
                 assert!(stopped, "the load does not get on:\n{}", broker.log_end());
                 // What the broker sends now, with its disk at a stand, it must not have sent.
                 std::thread::sleep(Duration::from_millis(30));
@@ -274,13 +283,18 @@ fn cut_while_starting(trial: &mut Trial, power: &mut Power, policy: Policy) {
     let mut broker = trial.settings.spawn();
     if trial.rng.chance(50) {
         power.disk().stop_at_sync(1 + trial.rng.next() % 4);
-        power.disk().wait_stopped(Duration::from_millis(500), || !broker.runs());
+        power
+            .disk()
+            .wait_stopped(Duration::from_millis(500), || !broker.runs());
     } else {
         std::thread::sleep(millis(&mut trial.rng, 0, 80));
     }
     broker.kill_begin();
     power.disk().release();
-    assert!(broker.wait(Duration::from_secs(30)).is_some(), "a killed program ends");
+    assert!(
+        broker.wait(Duration::from_secs(30)).is_some(),
+        "a killed program ends"
+    );
     power.cut(policy, trial.rng.next());
 }
 
@@ -307,7 +321,10 @@ fn a_cut_at_every_sync_of_the_first_start_leaves_a_store_that_opens() {
                 assert!(stopped || ready, "{}", broker.log_end());
                 broker.kill_begin();
                 power.disk().release();
-                assert!(broker.wait(Duration::from_secs(30)).is_some(), "a killed program ends");
+                assert!(
+                    broker.wait(Duration::from_secs(30)).is_some(),
+                    "a killed program ends"
+                );
                 if !stopped {
                     break;
                 }
@@ -315,13 +332,21 @@ fn a_cut_at_every_sync_of_the_first_start_leaves_a_store_that_opens() {
                 cuts += 1;
                 let broker = settings.start();
                 let mut client = broker.connect();
-                client.request("SEND", &[("destination", "/queue/a")], b"kept").unwrap();
+                client
+                    .request("SEND", &[("destination", "/queue/a")], b"kept")
+                    .unwrap();
                 broker.kill();
                 power.cut(Policy::DropAll, seed);
                 let broker = settings.start();
                 let mut client = broker.connect();
-                client.send("SUBSCRIBE", &[("destination", "/queue/a"), ("id", "0")], b"").unwrap();
-                assert_eq!(client.expect().unwrap().body, b"kept", "{naming:?} {policy:?} cut at sync {n}");
+                client
+                    .send("SUBSCRIBE", &[("destination", "/queue/a"), ("id", "0")], b"")
+                    .unwrap();
+                assert_eq!(
+                    client.expect().unwrap().body,
+                    b"kept",
+                    "{naming:?} {policy:?} cut at sync {n}"
+                );
                 broker.kill();
             }
         }
@@ -402,7 +427,11 @@ fn a_receipt_before_its_flush_is_caught() {
     trial.run(Duration::from_millis(300));
     power.disk().stop_at_sync(power.disk().syncs() + 1);
     let broker = trial.broker.as_mut().expect("the broker runs");
-    assert!(power.disk().wait_stopped(Duration::from_secs(60), || !broker.runs()));
+    assert!(
+        power
+            .disk()
+            .wait_stopped(Duration::from_secs(60), || !broker.runs())
+    );
     std::thread::sleep(Duration::from_millis(30));
     trial.kill(Some(power.disk()));
     drop(proxy);

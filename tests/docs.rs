@@ -16,7 +16,12 @@ fn read(name: &str) -> String {
 /// The first cells of every row that begins with a code.
 fn rows(document: &str, cell_count: usize) -> BTreeSet<Vec<String>> {
     let rows = document.lines().filter_map(|line| line.strip_prefix("| `"));
-    let cells = |row: &str| row.split(" | ").take(cell_count).map(|cell| cell.trim_matches('`').to_owned()).collect();
+    let cells = |row: &str| {
+        row.split(" | ")
+            .take(cell_count)
+            .map(|cell| cell.trim_matches('`').to_owned())
+            .collect()
+    };
     rows.map(cells).collect()
 }
 
@@ -24,12 +29,22 @@ fn rows(document: &str, cell_count: usize) -> BTreeSet<Vec<String>> {
 fn store_errors() -> Vec<StoreError> {
     let source = || io::Error::other("why");
     let path = || "folder".into();
-    let place = ChunkRef { slot: SlotNo(0), chunk: ChunkNo(0) };
+    let place = ChunkRef {
+        slot: SlotNo(0),
+        chunk: ChunkNo(0),
+    };
     vec![
-        StoreError::Append { seq: Seq(1), source: source() },
+        StoreError::Append {
+            seq: Seq(1),
+            source: source(),
+        },
         StoreError::Flush { source: source() },
         StoreError::Damaged { what: String::new() },
-        StoreError::File { operation: "open", path: path(), source: source() },
+        StoreError::File {
+            operation: "open",
+            path: path(),
+            source: source(),
+        },
         StoreError::Gone(place),
         StoreError::InUse(path()),
         StoreError::NewerFormat { found: 2, known: 1 },
@@ -57,11 +72,21 @@ fn is_listed(error: &StoreError) -> bool {
 #[test]
 fn every_code_is_listed_as_it_is() {
     let document = read("docs/errors.md");
-    let (peer, store) = document.split_once("## The store").expect("a part about the store");
+    let (peer, store) = document
+        .split_once("## The store")
+        .expect("a part about the store");
     let tables = CODES.iter().flat_map(|table| table.iter());
-    let refusals = REFUSALS.iter().map(|refusal| (refusal.code(), "refusal".to_owned(), refusal.to_string()));
+    let refusals = REFUSALS
+        .iter()
+        .map(|refusal| (refusal.code(), "refusal".to_owned(), refusal.to_string()));
     let expected: BTreeSet<Vec<String>> = tables
-        .map(|code| (code.code, format!("{:?}", code.class).to_lowercase(), code.text.to_owned()))
+        .map(|code| {
+            (
+                code.code,
+                format!("{:?}", code.class).to_lowercase(),
+                code.text.to_owned(),
+            )
+        })
         .chain(refusals)
         .map(|(code, class, text)| vec![code.to_owned(), class, text])
         .collect();
@@ -76,7 +101,9 @@ fn every_code_is_listed_as_it_is() {
 #[test]
 fn every_refused_header_is_listed() {
     let document = read("docs/protocol.md");
-    let (_, part) = document.split_once("## Refused headers").expect("a part about refused headers");
+    let (_, part) = document
+        .split_once("## Refused headers")
+        .expect("a part about refused headers");
     let part = part.split("\n## ").next().unwrap_or_default();
     let listed: BTreeSet<&str> = rows_of_names(part).collect();
     let expected: BTreeSet<&str> = unsupported_headers().collect();
@@ -95,7 +122,11 @@ fn rows_of_names(part: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut documents = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned(), "SECURITY.md".to_owned()];
+    let mut documents = vec![
+        "README.md".to_owned(),
+        "CONTRIBUTING.md".to_owned(),
+        "SECURITY.md".to_owned(),
+    ];
     for entry in std::fs::read_dir(root.join("docs")).expect("docs") {
         let name = entry.expect("an entry of docs").file_name();
         documents.push(format!("docs/{}", name.to_str().expect("a name in ASCII")));

@@ -55,7 +55,15 @@ fn python() -> &'static Path {
         run(Command::new("python3").args(["-m", "venv"]).arg(&dir));
         let python = dir.join("bin/python");
         run(Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--requirement"])
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--require-hashes",
+                "--requirement",
+            ])
             .arg(scripts().join("requirements.txt")));
         python
     })
@@ -92,7 +100,9 @@ fn full_job(version: &str, command: impl Fn() -> Command) {
 fn stomp_py(version: &str) {
     full_job(version, || {
         let mut command = Command::new(python());
-        command.arg(scripts().join("stomp_py.py")).env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+            .arg(scripts().join("stomp_py.py"))
+            .env("PYTHONDONTWRITEBYTECODE", "1");
         command
     });
 }

@@ -41,7 +41,9 @@ fn take(client: &mut Client) -> Frame {
 }
 
 fn ack(client: &mut Client, message: &Frame) {
-    client.send("ACK", &[("id", message.header("ack").unwrap())], b"").unwrap();
+    client
+        .send("ACK", &[("id", message.header("ack").unwrap())], b"")
+        .unwrap();
 }
 
 /// Sends messages without waiting between them, and waits for the receipt of the last, which proves them all.
@@ -49,7 +51,9 @@ fn fill(client: &mut Client, queue: &str, bodies: impl IntoIterator<Item = Vec<u
     for body in bodies {
         client.send("SEND", &[("destination", queue)], &body).unwrap();
     }
-    client.request("SEND", &[("destination", queue)], b"last").unwrap();
+    client
+        .request("SEND", &[("destination", queue)], b"last")
+        .unwrap();
 }
 
 /// Takes and settles everything up to the message that `fill` sends last; gives how many came before it.
@@ -98,14 +102,19 @@ fn a_second_broker_on_the_same_folder_is_refused() {
     let settings = Settings::in_dir(dir.path());
     let first = settings.start();
     let mut second = settings.spawn();
-    let status = second.wait(Duration::from_secs(30)).expect("the second broker ends");
+    let status = second
+        .wait(Duration::from_secs(30))
+        .expect("the second broker ends");
     assert_eq!(status.code(), Some(5), "{}", second.log_end());
     let log = second.log_end();
     assert!(
         log.contains("another broker") && log.contains(settings.data_dir.to_str().unwrap()),
         "it says which folder is in use:\n{log}"
     );
-    first.connect().request("SEND", &[("destination", "/queue/a")], b"goes on").unwrap();
+    first
+        .connect()
+        .request("SEND", &[("destination", "/queue/a")], b"goes on")
+        .unwrap();
     first.stop();
     settings.start().stop();
 }
@@ -116,13 +125,23 @@ fn sigterm_ends_in_time_and_keeps_everything() {
     let settings = Settings::in_dir(dir.path());
     let broker = settings.start();
     let mut producer = broker.connect();
-    fill(&mut producer, "/queue/a", (0..100).map(|n: u32| n.to_string().into_bytes()));
+    fill(
+        &mut producer,
+        "/queue/a",
+        (0..100).map(|n: u32| n.to_string().into_bytes()),
+    );
     let mut consumer = broker.connect();
     subscribe(&mut consumer, "/queue/a", "client-individual", "10");
     let held: Vec<_> = (0..10).map(|_| take(&mut consumer)).collect();
     // An eleventh comes into the place of the settled one.
-    let more = consumer.request("ACK", &[("id", held[3].header("ack").unwrap())], b"").unwrap();
-    let out = 9 + if more.is_empty() { usize::from(take(&mut consumer).body == b"10") } else { more.len() };
+    let more = consumer
+        .request("ACK", &[("id", held[3].header("ack").unwrap())], b"")
+        .unwrap();
+    let out = 9 + if more.is_empty() {
+        usize::from(take(&mut consumer).body == b"10")
+    } else {
+        more.len()
+    };
     // Both connections stay open: the stop must not wait for them.
     let begin = Instant::now();
     broker.stop();
@@ -137,14 +156,22 @@ fn sigterm_ends_in_time_and_keeps_everything() {
         ack(&mut consumer, &message);
         came.push(message);
     }
-    let bodies: Vec<_> = came.iter().map(|m| String::from_utf8(m.body.clone()).unwrap()).collect();
+    let bodies: Vec<_> = came
+        .iter()
+        .map(|m| String::from_utf8(m.body.clone()).unwrap())
+        .collect();
     let mut expected: Vec<_> = (0..100).filter(|n| *n != 3).map(|n: u32| n.to_string()).collect();
     expected.push("last".into());
     assert_eq!(bodies, expected);
     // A clean stop knows what was out and what never was.
     for (n, message) in came.iter().enumerate() {
         let mark = if n < out { "true" } else { "false" };
-        assert_eq!(message.header("redelivered"), Some(mark), "the {n}th: {:?}", message.headers);
+        assert_eq!(
+            message.header("redelivered"),
+            Some(mark),
+            "the {n}th: {:?}",
+            message.headers
+        );
     }
     broker.stop();
 }
@@ -176,7 +203,9 @@ fn ten_reconnects_with_a_hundred_prefetched_messages_poison_nothing() {
         ack(&mut client, &message);
     }
     client.request("UNSUBSCRIBE", &[("id", "0")], b"").unwrap();
-    client.request("SEND", &[("destination", "/queue/DLQ.a")], b"the only one").unwrap();
+    client
+        .request("SEND", &[("destination", "/queue/DLQ.a")], b"the only one")
+        .unwrap();
     subscribe(&mut client, "/queue/DLQ.a", "client", "10");
     assert_eq!(take(&mut client).body, b"the only one");
     broker.stop();
@@ -200,7 +229,11 @@ fn a_client_with_one_thread_that_sends_first_and_reads_later_finishes() {
     let sender = std::thread::spawn(move || -> io::Result<()> {
         for n in 0..COUNT {
             let receipt = n.to_string();
-            client.send("SEND", &[("destination", "/queue/a"), ("receipt", &receipt)], &vec![1; 10_000])?;
+            client.send(
+                "SEND",
+                &[("destination", "/queue/a"), ("receipt", &receipt)],
+                &vec![1; 10_000],
+            )?;
         }
         let (mut receipts, mut messages) = (0, 0);
         while receipts < 2 * COUNT || messages < COUNT {
@@ -238,7 +271,11 @@ fn space_is_used_again_after_a_drain() {
     let broker = settings.start();
     let mut sizes = Vec::new();
     for _ in 0..6 {
-        fill(&mut broker.connect(), "/queue/a", (0..2_000).map(|_| vec![3; 10_000]));
+        fill(
+            &mut broker.connect(),
+            "/queue/a",
+            (0..2_000).map(|_| vec![3; 10_000]),
+        );
         assert_eq!(drain(&broker, "/queue/a"), 2_000);
         sizes.push(size_of(&settings.data_dir));
     }
@@ -255,9 +292,14 @@ fn space_is_used_again_after_a_drain() {
 fn a_message_that_stays_costs_nothing_while_many_pass() {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = Settings::in_dir(dir.path());
-    settings.config = format!("{SMALL_BALLAST}compaction_garbage_bytes_min = 1_048_576\ncompaction_chunk_count_slack = 1_024\n");
+    settings.config = format!(
+        "{SMALL_BALLAST}compaction_garbage_bytes_min = 1_048_576\ncompaction_chunk_count_slack = 1_024\n"
+    );
     let mut broker = settings.start();
-    broker.connect().request("SEND", &[("destination", "/queue/pinned")], b"stays").unwrap();
+    broker
+        .connect()
+        .request("SEND", &[("destination", "/queue/pinned")], b"stays")
+        .unwrap();
     let rounds = 4;
     let per_round = env_number("STEADFAST_TEST_PINNED", 120_000) / rounds;
     let mut figures = Vec::new();
@@ -266,7 +308,11 @@ fn a_message_that_stays_costs_nothing_while_many_pass() {
         let mut left = per_round;
         while left > 0 {
             let portion = left.min(10_000);
-            fill(&mut broker.connect(), "/queue/a", (0..portion).map(|_| vec![5; 100]));
+            fill(
+                &mut broker.connect(),
+                "/queue/a",
+                (0..portion).map(|_| vec![5; 100]),
+            );
             assert_eq!(drain(&broker, "/queue/a"), portion, "{figures:?}, {left} left");
             left -= portion;
         }
@@ -277,8 +323,14 @@ fn a_message_that_stays_costs_nothing_while_many_pass() {
     }
     println!("bytes and time to restart, after each {per_round} messages: {figures:?}");
     let (first, last) = (figures[0], figures[rounds as usize - 1]);
-    assert!(last.0 < first.0 * 3 / 2 + 4_000_000, "the store grows: {figures:?}");
-    assert!(last.1 < first.1 * 3 + Duration::from_millis(500), "a restart slows down: {figures:?}");
+    assert!(
+        last.0 < first.0 * 3 / 2 + 4_000_000,
+        "the store grows: {figures:?}"
+    );
+    assert!(
+        last.1 < first.1 * 3 + Duration::from_millis(500),
+        "a restart slows down: {figures:?}"
+    );
     let mut client = broker.connect();
     subscribe(&mut client, "/queue/pinned", "client", "1");
     assert_eq!(take(&mut client).body, b"stays");
@@ -296,14 +348,21 @@ impl SmallDisk {
             .arg(dir.path())
             .status()
             .unwrap();
-        assert!(status.success(), "cannot mount a small disk: this test needs root");
+        assert!(
+            status.success(),
+            "cannot mount a small disk: this test needs root"
+        );
         Self(dir)
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        Command::new("umount").arg("--lazy").arg(self.0.path()).status().ok();
+        Command::new("umount")
+            .arg("--lazy")
+            .arg(self.0.path())
+            .status()
+            .ok();
     }
 }
 
@@ -325,8 +384,14 @@ fn on_a_disk_nearly_full_only_sends_are_refused() {
         assert!(stored < 5_000, "a disk of 192 MiB takes more than 250 MB");
     };
     println!("refused after {stored}: {error}");
-    assert!(error.contains("disk"), "the ERROR says that it is the disk: {error}");
-    assert!(stored > 100, "only {stored} messages of 50 kB on a disk of 192 MiB");
+    assert!(
+        error.contains("disk"),
+        "the ERROR says that it is the disk: {error}"
+    );
+    assert!(
+        stored > 100,
+        "only {stored} messages of 50 kB on a disk of 192 MiB"
+    );
 
     // Settlements and reads go on, also after a restart on the full disk.
     let mut consumer = broker.connect();

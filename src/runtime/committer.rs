@@ -38,7 +38,9 @@ pub(crate) struct Committer {
 impl Committer {
     /// Starts the thread; it ends after [`Core::handle_stop`], when everything is committed.
     pub(crate) fn start(self) -> std::io::Result<JoinHandle<()>> {
-        Builder::new().name("committer".into()).spawn(move || self.commit_all())
+        Builder::new()
+            .name("committer".into())
+            .spawn(move || self.commit_all())
     }
 
     fn commit_all(self) {

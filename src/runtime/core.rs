@@ -192,7 +192,13 @@ impl Core {
     }
 
     /// A batch is durable: what waited for it may leave. `wakers` is empty and is kept for its memory.
-    pub(crate) fn handle_durable(&self, seq: Seq, size: IndexSize, now: Now, wakers: Vec<Waker>) -> Vec<Waker> {
+    pub(crate) fn handle_durable(
+        &self,
+        seq: Seq,
+        size: IndexSize,
+        now: Now,
+        wakers: Vec<Waker>,
+    ) -> Vec<Waker> {
         self.durable.store(seq.0, Ordering::Release);
         let mut state = self.lock();
         state.broker.handle_durable(seq, &[size], now);
@@ -225,10 +231,13 @@ impl Core {
     /// Wakes every connection, to look at what it shares with all others.
     pub(crate) fn wake_all(&self) {
         let state = self.lock();
-        let wakers: Vec<Waker> = state.peers.values().filter_map(|peer| peer.waker.clone()).collect();
+        let wakers: Vec<Waker> = state
+            .peers
+            .values()
+            .filter_map(|peer| peer.waker.clone())
+            .collect();
         self.finish(state, None, wakers);
     }
-
 
     /// Drains the outputs of the core, gives the lock back, then wakes and logs. Gives `wakers` back, empty.
     fn finish(
@@ -325,10 +334,11 @@ impl Seat {
         let applied = step
             .requests
             .map(|requests| broker.handle_requests(session, requests, now));
-        if let Some(gate) = applied.map(|applied| applied.gate) {
-            if gate > self.core.durable() && self.link.gate.swap(gate.0, Ordering::Relaxed) != gate.0 {
-                gates.push_back((gate, session));
-            }
+        if let Some(gate) = applied.map(|applied| applied.gate)
+            && gate > self.core.durable()
+            && self.link.gate.swap(gate.0, Ordering::Relaxed) != gate.0
+        {
+            gates.push_back((gate, session));
         }
         if step.event_count_max > 0 {
             broker.poll_events(session, step.event_count_max, events);

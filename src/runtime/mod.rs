@@ -40,6 +40,7 @@ mod clock;
 mod committer;
 mod connection;
 mod core;
+mod entropy;
 mod error;
 mod exit;
 mod room;
@@ -140,7 +141,7 @@ pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<Exit
         &options.data_dir,
         SledOptions {
             cache_bytes: SledOptions::CACHE_BYTES,
-            uuid: uuid::Uuid::new_v4().into_bytes(),
+            uuid: entropy::store_uuid(),
         },
     )
     .map_err(RunError::Store)?;

@@ -81,7 +81,11 @@ impl RoomKeeper {
             }
             Err(error) => {
                 if !self.blind {
-                    tracing::error!(code = error.code(), "room on the disk is not known: {}", exit::chain(&error));
+                    tracing::error!(
+                        code = error.code(),
+                        "room on the disk is not known: {}",
+                        exit::chain(&error)
+                    );
                 }
                 self.blind = true;
                 PAUSE_MS_MAX
@@ -105,7 +109,11 @@ impl RoomKeeper {
                 self.room = false;
                 let released_bytes = ballast.release()?;
                 if released_bytes > 0 {
-                    tracing::error!(free_bytes = room.free_bytes, released_bytes, "the disk is all but full: ballast released");
+                    tracing::error!(
+                        free_bytes = room.free_bytes,
+                        released_bytes,
+                        "the disk is all but full: ballast released"
+                    );
                 }
             }
             Verdict::Refuse => self.room = false,
@@ -117,9 +125,16 @@ impl RoomKeeper {
             }
         }
         if before && !self.room {
-            tracing::warn!(free_bytes = room.free_bytes, reserve_bytes = reserve, "the disk is nearly full: messages are refused");
+            tracing::warn!(
+                free_bytes = room.free_bytes,
+                reserve_bytes = reserve,
+                "the disk is nearly full: messages are refused"
+            );
         } else if !before && self.room {
-            tracing::info!(free_bytes = room.free_bytes, "the disk has room again: messages are accepted");
+            tracing::info!(
+                free_bytes = room.free_bytes,
+                "the disk has room again: messages are accepted"
+            );
         }
         let spare_ms = room.free_bytes.saturating_sub(reserve) / BYTES_PER_MS;
         Ok((spare_ms / 2).clamp(PAUSE_MS_MIN, PAUSE_MS_MAX))

@@ -123,7 +123,12 @@ impl Running {
             session: Arc::new(SessionConfig {
                 limits: options.limits.clone(),
                 epoch,
-                store: recovered.uuid.iter().take(4).map(|byte| format!("{byte:02x}")).collect(),
+                store: recovered
+                    .uuid
+                    .iter()
+                    .take(4)
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect(),
                 heart_beat_ms_min: options.heart_beat_ms_min,
                 heart_beat_margin_percent: options.heart_beat_margin_percent,
             }),
@@ -219,7 +224,10 @@ impl Running {
             exit::after_bug();
         }
         if transient_count > 0 {
-            tracing::warn!(transient_count, "messages sent with persistent:false are gone with this stop");
+            tracing::warn!(
+                transient_count,
+                "messages sent with persistent:false are gone with this stop"
+            );
         }
         tracing::info!(stats = ?self.shared.stats.view(), counters = ?self.shared.core.counters(), "stopped");
     }
@@ -380,7 +388,10 @@ async fn tick(shared: Arc<Shared>, watchdog: Arc<Watchdog>) {
         let now = shared.clock.now();
         shared.core.handle_tick(now);
         if let Some(elapsed) = watchdog.check(now.mono_ms) {
-            tracing::warn!(elapsed_ms = elapsed.as_millis(), "a commit hangs: the disk does not answer");
+            tracing::warn!(
+                elapsed_ms = elapsed.as_millis(),
+                "a commit hangs: the disk does not answer"
+            );
         }
         if count.is_multiple_of(TICKS_PER_REPORT) {
             tracing::debug!(stats = ?shared.stats.view(), counters = ?shared.core.counters(), "counters");

@@ -198,7 +198,10 @@ impl Checker {
                 intact,
             } => {
                 if !intact {
-                    self.report(Kind::BytesDiffer, format!("message {message}: delivery {at} on connection {conn}"));
+                    self.report(
+                        Kind::BytesDiffer,
+                        format!("message {message}: delivery {at} on connection {conn}"),
+                    );
                 }
                 self.read_delivery(at, *sub, *message, *redelivered, *count, message_id);
             }
@@ -210,7 +213,10 @@ impl Checker {
             }
             Event::Lost { conn } => {
                 if !self.killing {
-                    self.report(Kind::Refused, format!("connection {conn} was lost without a cause, at {at}"));
+                    self.report(
+                        Kind::Refused,
+                        format!("connection {conn} was lost without a cause, at {at}"),
+                    );
                 }
                 self.end_connection(*conn, at);
             }
@@ -267,7 +273,12 @@ impl Checker {
             }
             What::Unsubscribe { sub } => self.end_sub(sub, frame, at),
             What::Disconnect => {
-                let subs: Vec<_> = self.subs.iter().filter(|(_, s)| s.conn == conn).map(|(no, _)| *no).collect();
+                let subs: Vec<_> = self
+                    .subs
+                    .iter()
+                    .filter(|(_, s)| s.conn == conn)
+                    .map(|(no, _)| *no)
+                    .collect();
                 for sub in subs {
                     self.end_sub(sub, frame, at);
                 }
@@ -284,7 +295,11 @@ impl Checker {
                     }
                 }
                 for (message, delivery) in tx.acks.iter().chain(&tx.nacks) {
-                    if self.holders.get(message).is_some_and(|(held, _)| held == delivery) {
+                    if self
+                        .holders
+                        .get(message)
+                        .is_some_and(|(held, _)| held == delivery)
+                    {
                         self.holders.remove(message);
                     }
                 }
@@ -318,7 +333,12 @@ impl Checker {
                 let rest = sub.held.split_off(&(delivery + 1));
                 std::mem::replace(&mut sub.held, rest)
             }
-            Mode::Individual | Mode::Auto => sub.held.remove(&delivery).map(|m| (delivery, m)).into_iter().collect(),
+            Mode::Individual | Mode::Auto => sub
+                .held
+                .remove(&delivery)
+                .map(|m| (delivery, m))
+                .into_iter()
+                .collect(),
         };
         for (delivery, message) in settled {
             match tx.map(|tx| self.txs.entry(tx).or_default()) {
@@ -329,7 +349,11 @@ impl Checker {
                 }
             }
             if let Some(message) = self.messages.get_mut(&message) {
-                let attempts = if accepted { &mut message.acks } else { &mut message.nacks };
+                let attempts = if accepted {
+                    &mut message.acks
+                } else {
+                    &mut message.nacks
+                };
                 attempts.push(Attempt {
                     conn,
                     frame,
@@ -361,9 +385,20 @@ impl Checker {
         }
     }
 
-    fn read_delivery(&mut self, at: Time, sub_no: u32, no: u64, redelivered: bool, count: u64, message_id: &str) {
+    fn read_delivery(
+        &mut self,
+        at: Time,
+        sub_no: u32,
+        no: u64,
+        redelivered: bool,
+        count: u64,
+        message_id: &str,
+    ) {
         let Some(sub) = self.subs.get_mut(&sub_no) else {
-            return self.report(Kind::Stranger, format!("message {no} for subscription {sub_no}, which nobody made"));
+            return self.report(
+                Kind::Stranger,
+                format!("message {no} for subscription {sub_no}, which nobody made"),
+            );
         };
         let Some(message) = self.messages.get_mut(&no) else {
             let text = format!("message {no} from {}, which nobody sent", sub.queue);
@@ -391,7 +426,10 @@ impl Checker {
             }
         }
         let made_by = sub.ended.map_or(at, |(_, ended)| ended.min(at));
-        let earlier = message.deliveries.iter().filter(|d| d.queue == queue && d.at < made_by);
+        let earlier = message
+            .deliveries
+            .iter()
+            .filter(|d| d.queue == queue && d.at < made_by);
         if !redelivered && earlier.clone().next().is_some() {
             found.push((
                 Kind::NotMarked,
@@ -402,7 +440,9 @@ impl Checker {
         if count < known + 1 {
             found.push((
                 Kind::NotMarked,
-                format!("message {no}, delivery {at}, says delivery-count:{count} after {known} in this life"),
+                format!(
+                    "message {no}, delivery {at}, says delivery-count:{count} after {known} in this life"
+                ),
             ));
         }
         let other = self.ids.insert(message_id.to_owned(), no);
@@ -414,7 +454,10 @@ impl Checker {
         }
         let old = self.id_of.insert((no, queue.clone()), message_id.to_owned());
         if let Some(old) = old.filter(|old| old != message_id) {
-            found.push((Kind::MessageIdWrong, format!("message {no} was {old} and is {message_id}")));
+            found.push((
+                Kind::MessageIdWrong,
+                format!("message {no} was {old} and is {message_id}"),
+            ));
         }
 
         self.sub_of.insert(at, sub_no);
@@ -434,7 +477,9 @@ impl Checker {
             if let Some((held, holder)) = holder.filter(|(held, _)| *held < made_by) {
                 found.push((
                     Kind::HeldTwice,
-                    format!("message {no}, delivery {at}, is still held by subscription {holder} since {held}"),
+                    format!(
+                        "message {no}, delivery {at}, is still held by subscription {holder} since {held}"
+                    ),
                 ));
             }
         }
@@ -491,7 +536,10 @@ impl Checker {
         let mut report = |kind, text: String| {
             found.push(Violation {
                 kind,
-                text: format!("message {no} (to {}, sent at {}) {text}", message.queue, message.at),
+                text: format!(
+                    "message {no} (to {}, sent at {}) {text}",
+                    message.queue, message.at
+                ),
             });
         };
         if let Some(first) = message.deliveries.first() {
@@ -514,7 +562,10 @@ impl Checker {
             for again in message.deliveries.iter().filter(|d| d.made_by > confirmed) {
                 report(
                     Kind::SettledAgain,
-                    format!("was settled by {confirmed} and delivered from {} at {}", again.queue, again.at),
+                    format!(
+                        "was settled by {confirmed} and delivered from {} at {}",
+                        again.queue, again.at
+                    ),
                 );
             }
         }
@@ -528,8 +579,16 @@ impl Checker {
         }
 
         let dead_queue = dead_letters_of(message.queue);
-        let dead = message.deliveries.iter().filter(|d| d.queue == dead_queue).min_by_key(|d| d.at);
-        let failures: Vec<_> = message.nacks.iter().filter_map(|nack| self.settled(nack)).collect();
+        let dead = message
+            .deliveries
+            .iter()
+            .filter(|d| d.queue == dead_queue)
+            .min_by_key(|d| d.at);
+        let failures: Vec<_> = message
+            .nacks
+            .iter()
+            .filter_map(|nack| self.settled(nack))
+            .collect();
         if let Some(dead) = dead {
             let asked = failures.iter().filter(|(at, _)| *at < dead.at).count();
             if asked < rules.failures_max {
@@ -538,21 +597,38 @@ impl Checker {
                     format!("is a dead letter at {} after {asked} failures", dead.at),
                 );
             }
-            for back in message.deliveries.iter().filter(|d| d.queue != dead_queue && d.made_by > dead.at) {
+            for back in message
+                .deliveries
+                .iter()
+                .filter(|d| d.queue != dead_queue && d.made_by > dead.at)
+            {
                 report(
                     Kind::DeadLetterWrong,
-                    format!("was a dead letter at {} and came from its queue at {}", dead.at, back.at),
+                    format!(
+                        "was a dead letter at {} and came from its queue at {}",
+                        dead.at, back.at
+                    ),
                 );
             }
         }
         let mut confirmed: Vec<_> = failures.iter().filter_map(|(_, confirmed)| *confirmed).collect();
         confirmed.sort_unstable();
-        let last_failure = rules.failures_max.checked_sub(1).and_then(|last| confirmed.get(last));
+        let last_failure = rules
+            .failures_max
+            .checked_sub(1)
+            .and_then(|last| confirmed.get(last));
         if let Some(failed) = last_failure {
-            for back in message.deliveries.iter().filter(|d| d.queue == message.queue && d.made_by > *failed) {
+            for back in message
+                .deliveries
+                .iter()
+                .filter(|d| d.queue == message.queue && d.made_by > *failed)
+            {
                 report(
                     Kind::DeadLetterWrong,
-                    format!("failed for good by {failed} and came from its queue at {}", back.at),
+                    format!(
+                        "failed for good by {failed} and came from its queue at {}",
+                        back.at
+                    ),
                 );
             }
         }
@@ -572,7 +648,8 @@ impl Checker {
             .iter()
             .filter(|(queue, end)| *queue == lost.queue && lost.at < *end)
             .any(|(_, end)| {
-                let (before, after) = before_or_after.split_at(before_or_after.partition_point(|(at, _)| at < end));
+                let (before, after) =
+                    before_or_after.split_at(before_or_after.partition_point(|(at, _)| at < end));
                 before.iter().all(|(_, position)| *position < lost.position)
                     && after.iter().all(|(_, position)| *position > lost.position)
             })
@@ -589,20 +666,28 @@ impl Checker {
             });
         };
         let confirmed = self.confirmed(tx.conn, frame).is_some();
-        let came = |message: &u64| self.messages.get(message).is_some_and(|m| !m.deliveries.is_empty());
-        let (present, absent): (Vec<u64>, Vec<u64>) = tx.sends.iter().partition(|message| came(message));
-        let (back, gone): (Vec<u64>, Vec<u64>) = tx.acks.iter().map(|(message, _)| *message).partition(|message| {
+        let came = |message: &u64| {
             self.messages
                 .get(message)
-                .is_some_and(|m| m.deliveries.iter().any(|d| d.made_by > committed))
-        });
+                .is_some_and(|m| !m.deliveries.is_empty())
+        };
+        let (present, absent): (Vec<u64>, Vec<u64>) = tx.sends.iter().partition(|message| came(message));
+        let (back, gone): (Vec<u64>, Vec<u64>) =
+            tx.acks.iter().map(|(message, _)| *message).partition(|message| {
+                self.messages
+                    .get(message)
+                    .is_some_and(|m| m.deliveries.iter().any(|d| d.made_by > committed))
+            });
         if !present.is_empty() && !absent.is_empty() {
             report(
                 Kind::TransactionSplit,
                 format!("sent {present:?}, which came, and {absent:?}, which did not"),
             );
         } else if confirmed && !absent.is_empty() {
-            report(Kind::Lost, format!("was confirmed; of its messages {absent:?} none came"));
+            report(
+                Kind::Lost,
+                format!("was confirmed; of its messages {absent:?} none came"),
+            );
         }
         if !present.is_empty() && !back.is_empty() {
             report(
@@ -612,7 +697,9 @@ impl Checker {
         } else if !absent.is_empty() && !gone.is_empty() {
             report(
                 Kind::TransactionSplit,
-                format!("sent {absent:?}, which did not come, and settled {gone:?}, which did not come again"),
+                format!(
+                    "sent {absent:?}, which did not come, and settled {gone:?}, which did not come again"
+                ),
             );
         } else if !back.is_empty() && !gone.is_empty() {
             report(
@@ -639,7 +726,9 @@ impl Checker {
                 if before > position {
                     found.push(Violation {
                         kind: Kind::OrderBroken,
-                        text: format!("message {no} of {queue} came at {at} after {other}, which was sent later"),
+                        text: format!(
+                            "message {no} of {queue} came at {at} after {other}, which was sent later"
+                        ),
                     });
                 }
             }

@@ -211,7 +211,10 @@ impl Link {
                 headers.push(("id", sub.to_string()));
                 headers.push(("destination", (*queue).to_owned()));
                 headers.push(("ack", mode.text().to_owned()));
-                headers.push(("prefetch-count", ["1", "10", "100", "1000"][*sub as usize % 4].to_owned()));
+                headers.push((
+                    "prefetch-count",
+                    ["1", "10", "100", "1000"][*sub as usize % 4].to_owned(),
+                ));
                 self.subs.push((*sub, *mode));
                 "SUBSCRIBE"
             }
@@ -222,7 +225,11 @@ impl Link {
             What::Ack { tx, .. } | What::Nack { tx, .. } => {
                 headers.push(("id", ack.to_owned()));
                 in_tx = *tx;
-                if matches!(what, What::Ack { .. }) { "ACK" } else { "NACK" }
+                if matches!(what, What::Ack { .. }) {
+                    "ACK"
+                } else {
+                    "NACK"
+                }
             }
             What::Begin { tx } | What::Commit { tx } | What::Abort { tx } => {
                 in_tx = Some(*tx);
@@ -247,7 +254,10 @@ impl Link {
             receipt,
             what,
         });
-        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         self.client.send(command, &headers, &body)?;
         Ok(frame)
     }
@@ -274,12 +284,17 @@ impl Link {
             frame
                 .header(name)
                 .and_then(|text| text.parse::<u64>().ok())
-                .ok_or_else(|| io::Error::other(format!("no number in the header {name} of {}", frame.command)))
+                .ok_or_else(|| {
+                    io::Error::other(format!("no number in the header {name} of {}", frame.command))
+                })
         };
         match frame.command.as_str() {
             "RECEIPT" => {
                 let frame = number("receipt-id")?;
-                self.world.history.record(Event::Receipt { conn: self.conn, frame });
+                self.world.history.record(Event::Receipt {
+                    conn: self.conn,
+                    frame,
+                });
                 self.waiting.retain(|due| *due != frame);
                 Ok(Came::Receipt)
             }
@@ -374,7 +389,10 @@ impl Link {
             }
             return;
         }
-        match self.send(What::Disconnect, true, "").and_then(|frame| self.wait_for(frame)) {
+        match self
+            .send(What::Disconnect, true, "")
+            .and_then(|frame| self.wait_for(frame))
+        {
             Ok(()) => {
                 self.world.history.record(Event::Closing { conn: self.conn });
             }
@@ -401,7 +419,10 @@ fn producer(link: &mut Link, rng: &mut Rng, quiet: bool) -> io::Result<()> {
     let counts = link.world.counts.clone();
     link.quiet = quiet;
     loop {
-        let backlog = counts.sent.load(SeqCst).saturating_sub(counts.settled.load(SeqCst));
+        let backlog = counts
+            .sent
+            .load(SeqCst)
+            .saturating_sub(counts.settled.load(SeqCst));
         if backlog > BACKLOG_MAX {
             link.take(Duration::from_millis(20))?;
             continue;
@@ -457,8 +478,16 @@ fn poisonous(message: u64) -> bool {
 fn worker(link: &mut Link, rng: &mut Rng, home: usize, quiet: bool) -> io::Result<()> {
     link.quiet = quiet;
     loop {
-        let queue = if rng.chance(15) { DEAD[rng.below(2)] } else { WORK[home] };
-        let mode = if rng.chance(40) { Mode::Client } else { Mode::Individual };
+        let queue = if rng.chance(15) {
+            DEAD[rng.below(2)]
+        } else {
+            WORK[home]
+        };
+        let mode = if rng.chance(40) {
+            Mode::Client
+        } else {
+            Mode::Individual
+        };
         let sub = link.subscribe(queue, mode, rng.chance(50))?;
         let rounds = if queue == WORK[home] { 400 } else { 40 };
         for _ in 0..rng.below(rounds) + 10 {
@@ -504,7 +533,11 @@ fn forward(link: &mut Link, rng: &mut Rng) -> io::Result<()> {
     let mut staged = Vec::new();
     for n in 0..=rng.below(3) {
         let counts = &link.world.counts;
-        let crowded = counts.sent.load(SeqCst).saturating_sub(counts.settled.load(SeqCst)) > BACKLOG_MAX / 2;
+        let crowded = counts
+            .sent
+            .load(SeqCst)
+            .saturating_sub(counts.settled.load(SeqCst))
+            > BACKLOG_MAX / 2;
         if !crowded || n == 0 {
             link.send_message([WORK[0], WORK[1], ORDERED][rng.below(3)], Some(tx), false)?;
         }

@@ -71,7 +71,12 @@ pub enum What {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A client is about to write a frame; frames are numbered per connection, from 1.
-    Sent { conn: u32, frame: u64, receipt: bool, what: What },
+    Sent {
+        conn: u32,
+        frame: u64,
+        receipt: bool,
+        what: What,
+    },
     /// RECEIPT came.
     Receipt { conn: u32, frame: u64 },
     /// MESSAGE came.

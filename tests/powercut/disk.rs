@@ -556,7 +556,10 @@ mod tests {
             write(&mut disk, b, 0, b"2");
             write(&mut disk, a, 1, b"3");
             let after = disk.cut(Policy::Prefix, seed);
-            let found = (bytes(&after, "a").unwrap().len(), bytes(&after, "b").unwrap().len());
+            let found = (
+                bytes(&after, "a").unwrap().len(),
+                bytes(&after, "b").unwrap().len(),
+            );
             assert!(matches!(found, (0, 0) | (1, 0) | (1, 1) | (2, 1)), "{found:?}");
             seen.insert(found);
         }

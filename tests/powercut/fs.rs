@@ -9,9 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fuser::{
-    BackgroundSession, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
-    MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    BackgroundSession, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
 use super::disk::{Disk, Op};
@@ -104,7 +104,11 @@ impl Mounted {
         let end = Instant::now() + timeout;
         let mut state = self.shared.state();
         while !state.stopped && Instant::now() < end && !over() {
-            let (back, _) = self.shared.changed.wait_timeout(state, Duration::from_millis(10)).unwrap();
+            let (back, _) = self
+                .shared
+                .changed
+                .wait_timeout(state, Duration::from_millis(10))
+                .unwrap();
             state = back;
         }
         state.stopped
@@ -268,7 +272,15 @@ impl Filesystem for PowerFs {
         }
     }
 
-    fn mkdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
         let mut state = self.0.state();
         let node = state.disk.mkdir(parent.0, name);
         Self::entry(&state.disk, Some(node), reply);
@@ -318,7 +330,13 @@ impl Filesystem for PowerFs {
         let mut state = self.0.state();
         let node = state.disk.create(parent.0, name);
         let attr = attr(&state.disk, node).expect("the file was just made");
-        reply.created(&TTL, &attr, Generation(0), FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        reply.created(
+            &TTL,
+            &attr,
+            Generation(0),
+            FileHandle(0),
+            FopenFlags::FOPEN_KEEP_CACHE,
+        );
     }
 
     fn read(
@@ -391,7 +409,14 @@ impl Filesystem for PowerFs {
         reply.ok();
     }
 
-    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
         reply.ok();
     }
 
@@ -429,7 +454,16 @@ impl Filesystem for PowerFs {
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let free = DISK_BYTES.saturating_sub(self.0.state().disk.used()) / u64::from(BLOCK);
-        reply.statfs(DISK_BYTES / u64::from(BLOCK), free, free, 1 << 20, 1 << 20, BLOCK, 255, BLOCK);
+        reply.statfs(
+            DISK_BYTES / u64::from(BLOCK),
+            free,
+            free,
+            1 << 20,
+            1 << 20,
+            BLOCK,
+            255,
+            BLOCK,
+        );
     }
 }
 
@@ -469,7 +503,10 @@ mod tests {
         let mounted = Mounted::new(after, dir.path());
         assert_eq!(read(&dir.path().join("d/a")).unwrap(), vec![1; 3_000_000]);
         assert_eq!(read(&dir.path().join("d/b")), None);
-        let names: Vec<_> = fs::read_dir(dir.path().join("d")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> = fs::read_dir(dir.path().join("d"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(names, ["a"]);
         drop(mounted);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "unmounted");

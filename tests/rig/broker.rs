@@ -56,7 +56,13 @@ impl Settings {
             fs::write(&path, &self.config).unwrap();
             command.arg("--config").arg(path);
         }
-        let open = |end| File::options().create(true).append(true).open(self.log_path(end)).unwrap();
+        let open = |end| {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(self.log_path(end))
+                .unwrap()
+        };
         let (out, err) = (open("out"), open("err"));
         let from = out.metadata().unwrap().len();
         let child = command
@@ -145,7 +151,10 @@ impl Broker {
             Ok(client) => client,
             Err(error) => {
                 let state = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-                panic!("{error}\nthe broker: {state}\nthe end of its log:\n{}", self.log_end())
+                panic!(
+                    "{error}\nthe broker: {state}\nthe end of its log:\n{}",
+                    self.log_end()
+                )
             }
         }
     }
@@ -167,7 +176,10 @@ impl Broker {
 
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be waited for").is_none()
+        self.child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
     }
 
     /// Kills it (SIGKILL) without waiting for its end.

@@ -18,7 +18,10 @@ pub struct Frame {
 impl Frame {
     /// The first header of a name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 }
 
@@ -69,7 +72,12 @@ impl Client {
     }
 
     /// Sends a frame with a receipt header and waits for its RECEIPT; other frames that come meanwhile are given back.
-    pub fn request(&mut self, command: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Vec<Frame>> {
+    pub fn request(
+        &mut self,
+        command: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Vec<Frame>> {
         self.receipts += 1;
         let id = format!("request-{}", self.receipts);
         let mut all = headers.to_vec();
@@ -206,7 +214,9 @@ pub fn decode(bytes: &[u8]) -> io::Result<Option<(Frame, usize)>> {
     let command = lines.next().ok_or_else(|| bad("no command"))?.to_owned();
     let mut headers = Vec::new();
     for line in lines {
-        let (name, value) = line.split_once(':').ok_or_else(|| bad("a header without colon"))?;
+        let (name, value) = line
+            .split_once(':')
+            .ok_or_else(|| bad("a header without colon"))?;
         headers.push((unescape(name)?, unescape(value)?));
     }
     let mut frame = Frame {
@@ -269,7 +279,12 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_is_an_error() {
-        for bytes in [&b"\n\0"[..], b"A\nb\n\n\0", b"A\nb:\\x\n\n\0", b"A\ncontent-length:1\n\nab\0"] {
+        for bytes in [
+            &b"\n\0"[..],
+            b"A\nb\n\n\0",
+            b"A\nb:\\x\n\n\0",
+            b"A\ncontent-length:1\n\nab\0",
+        ] {
             assert!(decode(bytes).is_err(), "{bytes:?}");
         }
     }

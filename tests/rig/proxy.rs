@@ -103,16 +103,26 @@ fn relay(client: TcpStream, broker: TcpStream, fault: Fault) {
             write(&to_client, &bytes_of(&frame))
         })
         .ok();
-        to_client.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Both).ok();
+        to_client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .shutdown(Shutdown::Both)
+            .ok();
     });
 }
 
 fn write(stream: &Mutex<TcpStream>, bytes: &[u8]) -> io::Result<()> {
-    stream.lock().unwrap_or_else(PoisonError::into_inner).write_all(bytes)
+    stream
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .write_all(bytes)
 }
 
 fn number(frame: &Frame) -> u64 {
-    frame.header("number").and_then(|text| text.parse().ok()).unwrap_or(0)
+    frame
+        .header("number")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Whether the proxy answers in the broker's place.

@@ -38,7 +38,10 @@ fn stored(messages: &[(&str, &str, &[u8])]) -> MemoryStore {
     broker.handle_open(SessionNo(1));
     for (queue, headers, body) in messages {
         let mut requests = Requests::default();
-        let block = format!("destination:/queue/{queue}\n{headers}content-length:{}\n", body.len());
+        let block = format!(
+            "destination:/queue/{queue}\n{headers}content-length:{}\n",
+            body.len()
+        );
         let name = requests.push_bytes(queue.as_bytes());
         let message = [block.as_bytes(), body].concat();
         let payload = Payload::Arena(requests.push_bytes(&message));
@@ -141,18 +144,29 @@ fn looking_appends_nothing() {
     assert_eq!(store.recover(&mut |_| ()).unwrap(), before);
 }
 
-fn check_damage(damage: impl Fn(Bytes) -> Result<Bytes, StoreError> + std::marker::Send + Sync, expect: &str) {
+fn check_damage(
+    damage: impl Fn(Bytes) -> Result<Bytes, StoreError> + std::marker::Send + Sync,
+    expect: &str,
+) {
     let store = Damaged(stored(&MESSAGES[1..2]), damage);
     let text = said(|out| assert_eq!(recovered(&store, false).check(out).unwrap(), 1));
     let fault = text.lines().next().unwrap_or_default();
-    assert_eq!(fault.split_once(": ").and_then(|(_, rest)| rest.split_once(": ")).map(|(_, what)| what), Some(expect));
+    assert_eq!(
+        fault
+            .split_once(": ")
+            .and_then(|(_, rest)| rest.split_once(": "))
+            .map(|(_, what)| what),
+        Some(expect)
+    );
     let text = said(|out| assert_eq!(recovered(&store, true).check(out).unwrap(), 1));
     assert!(text.starts_with(r#"{"kind":"fault""#), "{text}");
 }
 
 #[test]
 fn damage_is_named() {
-    let what = || StoreError::Damaged { what: "slot 0".to_owned() };
+    let what = || StoreError::Damaged {
+        what: "slot 0".to_owned(),
+    };
     check_damage(|_| Err(what()), "the store is damaged: slot 0");
     check_damage(
         |bytes| Ok(bytes.slice(..bytes.len() - 1)),
@@ -160,7 +174,12 @@ fn damage_is_named() {
     );
     let replaced = |from: &str, to: &str| {
         let (from, to) = (from.to_owned(), to.to_owned());
-        move |bytes: Bytes| Ok(String::from_utf8_lossy(&bytes).replace(&from, &to).into_bytes().into())
+        move |bytes: Bytes| {
+            Ok(String::from_utf8_lossy(&bytes)
+                .replace(&from, &to)
+                .into_bytes()
+                .into())
+        }
     };
     check_damage(
         replaced("content-length:1", "content-length:2"),
@@ -170,6 +189,12 @@ fn damage_is_named() {
         replaced("content-length", "content-langth"),
         "its content-length is missing, and its body has 1 bytes",
     );
-    check_damage(replaced("destination", "destinatiom"), "its header block has no destination");
-    check_damage(replaced("content-length:", "content-length="), "no header: content-length=1\\n");
+    check_damage(
+        replaced("destination", "destinatiom"),
+        "its header block has no destination",
+    );
+    check_damage(
+        replaced("content-length:", "content-length="),
+        "no header: content-length=1\\n",
+    );
 }

@@ -40,7 +40,7 @@ impl Store for Even {
 
     fn body(&self, place: ChunkRef) -> Result<Bytes, StoreError> {
         self.read_count.fetch_add(1, Ordering::Relaxed);
-        if place.slot.0 % 2 == 0 {
+        if place.slot.0.is_multiple_of(2) {
             Ok(vec![place.slot.0 as u8; 10].into())
         } else {
             Err(StoreError::Gone(place))
@@ -62,7 +62,11 @@ fn the_cache_keeps_its_bound_and_drops_the_oldest() {
     assert!((1..11).all(|n| bodies.has(place(n))));
     bodies.put(&[write(11, 1_000)]);
     assert!((0..11).all(|n| !bodies.has(place(n))));
-    assert_eq!(bodies.cached(place(11)).map(|b| b.len()), Some(1_000), "one is always kept");
+    assert_eq!(
+        bodies.cached(place(11)).map(|b| b.len()),
+        Some(1_000),
+        "one is always kept"
+    );
     assert_eq!(bodies.cache().bytes, 1_000);
 }
 
@@ -82,12 +86,20 @@ async fn a_fetch_answers_in_order_and_fills_the_cache() {
     let places: Vec<_> = fetched.iter().map(|(place, _)| place.slot.0).collect();
     assert_eq!(places, [4, 3, 2]);
     assert!(matches!(
-        fetched.iter().map(|(_, body)| body).collect::<Vec<_>>().as_slice(),
+        fetched
+            .iter()
+            .map(|(_, body)| body)
+            .collect::<Vec<_>>()
+            .as_slice(),
         [Ok(_), Err(StoreError::Gone(_)), Ok(_)]
     ));
     assert!(bodies.has(place(4)) && bodies.has(place(2)) && !bodies.has(place(3)));
     bodies.fetch(vec![place(4)]).await;
-    assert_eq!(store.read_count.load(Ordering::Relaxed), 3, "the second fetch finds it cached");
+    assert_eq!(
+        store.read_count.load(Ordering::Relaxed),
+        3,
+        "the second fetch finds it cached"
+    );
 }
 
 #[tokio::test]
@@ -95,7 +107,8 @@ async fn a_dropped_fetch_gives_its_reader_back() {
     let bodies = Arc::new(Bodies::new(Arc::new(Even::default()), 1_000, Arc::default()));
     for _ in 0..READER_COUNT * 3 {
         let mut fetch = bodies.fetch(vec![place(2)]);
-        let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(fetch.as_mut().poll(cx).is_ready())).await;
+        let polled =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(fetch.as_mut().poll(cx).is_ready())).await;
         drop(fetch);
         let _ = polled;
     }

@@ -11,5 +11,9 @@ fn a_hanging_commit_is_told_of_once() {
     watchdog.end();
     assert_eq!(watchdog.check(30_000), None);
     watchdog.begin(40_000);
-    assert_eq!(watchdog.check(51_000), Some(Duration::from_millis(11_000)), "the next one is told of again");
+    assert_eq!(
+        watchdog.check(51_000),
+        Some(Duration::from_millis(11_000)),
+        "the next one is told of again"
+    );
 }

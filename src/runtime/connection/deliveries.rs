@@ -83,7 +83,11 @@ impl Deliveries {
     /// How many events may be taken from the core. Also with a high output, so that the end of the session is heard
     /// of when its peer does not read.
     pub(super) fn event_count_max(&self) -> usize {
-        if self.events.is_empty() { EVENT_COUNT_MAX } else { 0 }
+        if self.events.is_empty() {
+            EVENT_COUNT_MAX
+        } else {
+            0
+        }
     }
 
     /// Whether the core ended the session. Deliveries that were to come before are dropped: the core has released
@@ -147,9 +151,7 @@ impl Deliveries {
         let done = match events.get(self.at) {
             // An eviction was seen before: it is the last event, and ends all.
             None | Some(Event::Evicted(_)) => Ok(None),
-            Some(Event::Delivery(delivery)) => {
-                self.append(delivery, &events, session, output, bodies, cx)
-            }
+            Some(Event::Delivery(delivery)) => self.append(delivery, &events, session, output, bodies, cx),
         };
         self.events = events;
         if matches!(done, Ok(Some(_))) || self.long.is_some() {
@@ -206,7 +208,10 @@ impl Deliveries {
     }
 
     /// Begins a message in chunks of its own, once those are at hand that hold its header block.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one connection, borrowed one by one")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one connection, borrowed one by one"
+    )]
     fn append_extent(
         &mut self,
         delivery: &Delivery,
@@ -251,12 +256,17 @@ impl Deliveries {
     ) -> Option<Tag> {
         let begun: usize = pieces.iter().map(|piece| piece.len()).sum();
         let before = output.bytes.len();
-        session.handle_delivery(delivery, pieces, &mut output.bytes);
+        // To the session, as if the message ended here.
+        let beginning = Delivery {
+            len: u32::try_from(begun).expect("a part is shorter than the whole"),
+            ..delivery.clone()
+        };
+        session.handle_delivery(&beginning, pieces, &mut output.bytes);
         let left = (delivery.len as usize).saturating_sub(begun);
         if left == 0 || output.bytes.len() == before {
             return Some(delivery.tag);
         }
-        // The session ends what it is given as a frame; this one goes on.
+        // It ended the frame with it; but this one goes on.
         let end = output.bytes.pop();
         assert_eq!(end, Some(0), "a frame ends with NUL");
         self.long = Some(Long {
@@ -284,7 +294,10 @@ impl Deliveries {
                 long.left = rest.len();
             }
             Source::Chunks(chunks, done) => {
-                let place = chunks.get(*done).copied().expect("an extent's chunks hold its bytes");
+                let place = chunks
+                    .get(*done)
+                    .copied()
+                    .expect("an extent's chunks hold its bytes");
                 let events = std::mem::take(&mut self.events);
                 let chunks = Arc::clone(chunks);
                 let coming = chunks.get(*done..).unwrap_or_default();

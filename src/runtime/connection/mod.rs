@@ -51,8 +51,8 @@ use self::reservation::Reservation;
 use super::bodies::Bodies;
 use super::clock::Clock;
 use super::core::{Core, Seat, Step};
-use super::exit;
 use super::stats::Stats;
+use super::{entropy, exit};
 
 pub(crate) use self::reservation::Budget;
 
@@ -110,6 +110,8 @@ pub(crate) struct Connection {
     rest: Vec<u8>,
     /// `rest` may hold more than the beginning of a frame: reading was stopped before the session was done with it.
     rest_unread: bool,
+    /// The peer was not read from, for a reason that is not its own.
+    unread: bool,
     /// The peer closed its side.
     input_ended: bool,
     reservation: Reservation,
@@ -197,6 +199,7 @@ impl Connection {
             timer_at: u64::MAX,
             rest: Vec::new(),
             rest_unread: false,
+            unread: false,
             input_ended: false,
             reservation: Reservation::default(),
             deliveries: Deliveries::default(),
@@ -209,7 +212,11 @@ impl Connection {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>, input: &mut Vec<u8>) -> Poll<CloseReason> {
-        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !self
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             self.waker = Some(cx.waker().clone());
             self.seat.set_waker(cx.waker().clone());
         }
@@ -251,8 +258,15 @@ impl Connection {
 
     /// Reads once and hands what came to the session. True if anything came.
     fn read(&mut self, cx: &mut Context<'_>, input: &mut Vec<u8>, now: Now) -> Result<bool, CloseReason> {
-        if !self.takes_input() || self.reservation.poll_room(cx).is_pending() {
+        if !self.session.wants_input() {
             return Ok(false);
+        }
+        if self.seat.is_paused() || self.reservation.poll_room(cx).is_pending() {
+            self.unread = true;
+            return Ok(false);
+        }
+        if std::mem::take(&mut self.unread) {
+            self.session.handle_unread(now);
         }
         if self.rest_unread {
             let rest = std::mem::take(&mut self.rest);
@@ -268,6 +282,10 @@ impl Connection {
         if kept > READ_BYTES {
             // A frame far larger than a read, which the session wants whole: it grows where it is.
             let mut rest = std::mem::take(&mut self.rest);
+            match self.session.body_bytes_announced() {
+                0 => {}
+                announced => rest.reserve_exact(announced + READ_BYTES),
+            }
             let read = self.read_after(kept, &mut rest, cx);
             let taken = match read {
                 Ok(count) if count > 0 => self.feed(rest.get(..kept + count).unwrap_or_default(), now),
@@ -287,7 +305,8 @@ impl Connection {
         let bytes = input.get(..kept + count).unwrap_or_default();
         let taken = self.feed(bytes, now);
         self.rest.clear();
-        self.rest.extend_from_slice(bytes.get(taken..).unwrap_or_default());
+        self.rest
+            .extend_from_slice(bytes.get(taken..).unwrap_or_default());
         Ok(true)
     }
 
@@ -328,7 +347,9 @@ impl Connection {
                 self.rest_unread = taken < bytes.len();
                 return taken;
             }
-            let count = self.session.handle_bytes(bytes.get(taken..).unwrap_or_default(), now);
+            let count = self
+                .session
+                .handle_bytes(bytes.get(taken..).unwrap_or_default(), now);
             taken += count;
             let announced = self.session.body_bytes_announced();
             self.reservation.follow(count, announced, &self.shared.receiving);
@@ -398,19 +419,15 @@ impl Connection {
             self.session.handle_evicted(refusal, now);
         }
         let held = self.life != Life::Open;
-        let filled = self.deliveries.fill(
-            held,
-            &mut self.session,
-            &mut self.output,
-            &self.shared.bodies,
-            cx,
-        );
+        let filled = self
+            .deliveries
+            .fill(held, &mut self.session, &mut self.output, &self.shared.bodies, cx);
         match filled {
             Ok(()) => {}
             Err(Fault { place, error, torn }) => {
                 self.deliveries.clear();
                 self.faulty = true;
-                let incident = uuid::Uuid::new_v4().to_string();
+                let incident = entropy::incident();
                 tracing::error!(
                     session = self.seat.session().0,
                     code = error.code(),
@@ -558,8 +575,8 @@ impl Connection {
 
     fn session_deadline(&self) -> Option<u64> {
         match self.life {
-            Life::Open => self.session.poll_timeout(),
-            Life::Closing { .. } | Life::Lingering { .. } => None,
+            Life::Open | Life::Closing { .. } => self.session.poll_timeout(),
+            Life::Lingering { .. } => None,
         }
     }
 

@@ -31,18 +31,15 @@ impl Budget {
 
 /// What one connection holds of the budget, or waits for.
 #[derive(Default)]
-pub(super) struct Reservation {
-    state: State,
-    /// Bytes the frame still needs, as of the last look.
-    left: usize,
-}
-
-#[derive(Default)]
-enum State {
+pub(super) enum Reservation {
+    /// No long body is being received.
     #[default]
     None,
+    /// Its frame may not be read on yet.
     Waiting(Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>),
+    /// There is room for all of it.
     Held {
+        /// Given back when dropped.
         _permit: OwnedSemaphorePermit,
     },
 }
@@ -50,30 +47,28 @@ enum State {
 impl Reservation {
     /// The session took `taken` bytes, after which the frame begun last needs `announced` more of body.
     pub(super) fn follow(&mut self, taken: usize, announced: usize, budget: &Budget) {
-        // Within one frame every byte taken is one of those announced; anything else is another frame, or none.
-        let same_frame = self.left > 0 && self.left.checked_sub(taken) == Some(announced);
-        if announced == 0 {
-            self.state = State::None;
-        } else if !same_frame {
-            self.state = State::None;
+        // A frame is taken whole: where bytes were taken, what was begun before is complete.
+        if taken > 0 || announced == 0 {
+            *self = Self::None;
+        }
+        if announced > 0 && matches!(self, Self::None) {
             // A frame larger than the whole budget may go alone.
             let count = u32::try_from(announced).unwrap_or(u32::MAX).min(budget.bytes_max);
             let bytes = Arc::clone(&budget.bytes);
-            self.state = State::Waiting(Box::pin(async move {
+            *self = Self::Waiting(Box::pin(async move {
                 bytes
                     .acquire_many_owned(count)
                     .await
                     .expect("the budget's semaphore is never closed")
             }));
         }
-        self.left = announced;
     }
 
     /// Ready when the rest of the frame may be read.
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let State::Waiting(room) = &mut self.state {
+        if let Self::Waiting(room) = self {
             match room.as_mut().poll(cx) {
-                Poll::Ready(permit) => self.state = State::Held { _permit: permit },
+                Poll::Ready(permit) => *self = Self::Held { _permit: permit },
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -82,6 +77,6 @@ impl Reservation {
 
     /// Gives back what is held.
     pub(super) fn release(&mut self) {
-        *self = Self::default();
+        *self = Self::None;
     }
 }

@@ -1,1 +1,219 @@
+use std::sync::atomic::AtomicUsize;
+use std::task::Wake;
 
+use super::super::clock::Clock;
+use super::*;
+use crate::base::{DestinationKind, Limits, SubNo};
+use crate::broker::Recovery;
+use crate::journal::Recovered;
+use crate::port::{AckMode, Payload, Request, Send, Subscribe};
+
+const NOW: Now = Now {
+    wall_ms: 0,
+    mono_ms: 0,
+};
+
+/// Counts its wakes.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Bell {
+    /// How often it rang since the last look.
+    fn rang(&self) -> usize {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+fn core(unflushed_bytes_max: usize) -> Arc<Core> {
+    let broker = Recovery::new(Limits::default()).finish(&Recovered::default(), NOW);
+    let core = Arc::new(Core::new(broker, Seq(0), unflushed_bytes_max));
+    commit(&core);
+    core
+}
+
+fn seat(core: &Arc<Core>) -> (Seat, Arc<Bell>) {
+    let seat = core.open(Clock::new());
+    let bell = Arc::new(Bell::default());
+    seat.set_waker(Arc::clone(&bell).into());
+    (seat, bell)
+}
+
+/// What the committer does, once.
+fn commit(core: &Arc<Core>) -> Seq {
+    let seq = core.wait_batch().expect("a batch waits").seq;
+    core.handle_durable(seq, IndexSize { parts: 1, bytes: 100 }, NOW, Vec::new());
+    seq
+}
+
+fn step(seat: &Seat, requests: &Requests) -> Applied {
+    let step = Step {
+        written: None,
+        requests: Some(requests),
+        event_count_max: 0,
+    };
+    seat.step(&step, &mut Vec::new(), NOW)
+        .expect("there are requests")
+}
+
+fn send(name: &str, body: &[u8]) -> Requests {
+    let mut requests = Requests::default();
+    let name = requests.push_bytes(name.as_bytes());
+    let header = b"destination:q\n";
+    let payload = requests.push_bytes(&[header, body].concat());
+    requests.list.push(Request::Send(Send {
+        kind: DestinationKind::Queue,
+        name,
+        payload: Payload::Arena(payload),
+        header_len: header.len() as u32,
+        persistent: true,
+        tx: None,
+    }));
+    requests
+}
+
+fn subscribe(name: &str) -> Requests {
+    let mut requests = Requests::default();
+    let name = requests.push_bytes(name.as_bytes());
+    requests.list.push(Request::Subscribe(Subscribe {
+        sub: SubNo(1),
+        kind: DestinationKind::Queue,
+        name,
+        ack_mode: AckMode::ClientIndividual,
+        prefetch_count: 10,
+        by_message: false,
+    }));
+    requests
+}
+
+#[test]
+fn whoever_waits_for_a_seq_is_woken_when_it_is_durable_and_once() {
+    let core = core(usize::MAX);
+    let (first, first_bell) = seat(&core);
+    let (second, second_bell) = seat(&core);
+    let gate = step(&first, &send("q", b"a")).gate;
+    assert!(gate > core.durable());
+    assert_eq!(step(&first, &send("q", b"b")).gate, gate, "one batch");
+    step(&second, &send("q", b"c"));
+    assert_eq!((first_bell.rang(), second_bell.rang()), (0, 0));
+    assert_eq!(commit(&core), gate);
+    assert_eq!(core.durable(), gate);
+    assert_eq!((first_bell.rang(), second_bell.rang()), (1, 1));
+    // The next batch is waited for anew, by the one who has something in it.
+    step(&second, &send("q", b"d"));
+    commit(&core);
+    assert_eq!((first_bell.rang(), second_bell.rang()), (0, 1));
+}
+
+#[test]
+fn one_who_waits_for_two_batches_is_woken_for_each() {
+    let core = core(usize::MAX);
+    let (seat, bell) = seat(&core);
+    let first = step(&seat, &send("q", b"a")).gate;
+    let batch = core.wait_batch().expect("a batch waits");
+    let second = step(&seat, &send("q", b"b")).gate;
+    assert!(second > first, "the first batch is under way");
+    core.handle_durable(batch.seq, IndexSize::default(), NOW, Vec::new());
+    assert_eq!(bell.rang(), 1);
+    commit(&core);
+    assert_eq!(bell.rang(), 1);
+    assert_eq!(core.durable(), second);
+}
+
+#[test]
+fn events_are_flagged_and_whoever_has_them_is_woken() {
+    let core = core(usize::MAX);
+    let (consumer, consumer_bell) = seat(&core);
+    let (producer, producer_bell) = seat(&core);
+    step(&consumer, &subscribe("q"));
+    commit(&core);
+    consumer_bell.rang();
+    step(&producer, &send("q", b"a"));
+    assert!(!consumer.has_events(), "not before it is durable");
+    commit(&core);
+    assert!(consumer.has_events());
+    assert_eq!((consumer_bell.rang(), producer_bell.rang()), (1, 1));
+    let mut events = Vec::new();
+    let take = Step {
+        written: None,
+        requests: None,
+        event_count_max: 10,
+    };
+    consumer.step(&take, &mut events, NOW);
+    assert_eq!(events.len(), 1);
+    assert!(!consumer.has_events(), "taken");
+}
+
+#[test]
+fn a_backlog_pauses_reading_until_it_is_flushed() {
+    let core = core(1_000);
+    let (seat, bell) = seat(&core);
+    assert!(!seat.is_paused());
+    step(&seat, &send("q", &[0; 2_000]));
+    assert!(seat.is_paused() && seat.is_paused());
+    assert_eq!(core.lock().paused.len(), 1, "noted once");
+    commit(&core);
+    assert!(!seat.is_paused());
+    // Once for its Seq and once for the end of the backlog.
+    assert_eq!(bell.rang(), 2);
+}
+
+#[test]
+fn a_dropped_seat_leaves_nothing_and_releases_what_it_held() {
+    let core = core(usize::MAX);
+    let (producer, _) = seat(&core);
+    step(&producer, &send("q", b"a"));
+    let (consumer, _) = seat(&core);
+    step(&consumer, &subscribe("q"));
+    commit(&core);
+    assert!(consumer.has_events());
+    drop(consumer);
+    assert_eq!(core.lock().peers.len(), 1);
+    let (heir, _) = seat(&core);
+    step(&heir, &subscribe("q"));
+    while core.lock().broker.has_batch() {
+        commit(&core);
+    }
+    assert!(heir.has_events());
+}
+
+#[test]
+fn a_closed_session_is_still_woken_for_its_receipts() {
+    let core = core(usize::MAX);
+    let (seat, bell) = seat(&core);
+    let gate = step(&seat, &send("q", b"a")).gate;
+    seat.close(NOW);
+    while core.durable() < gate {
+        commit(&core);
+    }
+    assert_eq!(bell.rang(), 1);
+}
+
+#[test]
+fn the_committer_is_told_of_a_batch_and_of_the_end() {
+    let core = core(usize::MAX);
+    let (seat, _) = seat(&core);
+    let committer = std::thread::spawn({
+        let core = Arc::clone(&core);
+        move || {
+            let mut count = 0;
+            while let Some(batch) = core.wait_batch() {
+                count += 1;
+                core.handle_durable(batch.seq, IndexSize::default(), NOW, Vec::new());
+            }
+            count
+        }
+    });
+    let gate = step(&seat, &send("q", b"a")).gate;
+    while core.durable() < gate {
+        std::thread::yield_now();
+    }
+    drop(seat);
+    core.handle_stop(NOW);
+    assert!(committer.join().unwrap() >= 2, "the message, and the clean end");
+}

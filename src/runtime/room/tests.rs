@@ -26,7 +26,10 @@ fn holds_its_ballast_where_there_is_room() {
     let mut keeper = RoomKeeper::new(dir.path(), 64 * 1024);
     let look = keeper.look();
     assert!(look.room);
-    assert_eq!(std::fs::metadata(dir.path().join("ballast")).unwrap().len(), 32 * 1024);
+    assert_eq!(
+        std::fs::metadata(dir.path().join("ballast")).unwrap().len(),
+        32 * 1024
+    );
 }
 
 #[test]

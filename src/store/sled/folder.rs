@@ -3,6 +3,7 @@
 //! ```text
 //! lock       held (flock) while the store is open
 //! format     "steadfast store, format 1, ID": written last when a store is made, "creating" until then
+//! durable    the last Seq that a flush has made durable
 //! db  conf  blobs/  snap.*   sled's
 //! ```
 //!
@@ -89,7 +90,11 @@ impl Folder {
     /// Takes the folder, or says who has it.
     pub(super) fn take(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(LOCK);
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
         let lock = lock.map_err(error("open", &path))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self {
@@ -181,7 +186,10 @@ impl Folder {
     fn remove_snapshots(&self, which: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         for entry in fs::read_dir(&self.dir).map_err(error("read", &self.dir))? {
             let name = entry.map_err(error("read", &self.dir))?.file_name();
-            if let Some(name) = name.to_str().filter(|name| name.starts_with(SNAPSHOT) && which(name)) {
+            if let Some(name) = name
+                .to_str()
+                .filter(|name| name.starts_with(SNAPSHOT) && which(name))
+            {
                 fs::remove_file(self.dir.join(name)).map_err(self.error("remove", name))?;
             }
         }
@@ -217,7 +225,9 @@ fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
 }
 
 fn sync(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(error("fsync", path))
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(error("fsync", path))
 }
 
 fn error<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> StoreError + use<E> {

@@ -77,7 +77,10 @@ impl Book {
             ordered: &[A],
             auto: &[B],
         };
-        check(&self.events, &rules).into_iter().map(|violation| violation.kind).collect()
+        check(&self.events, &rules)
+            .into_iter()
+            .map(|violation| violation.kind)
+            .collect()
     }
 
     fn is_fine(&self) {
@@ -374,7 +377,12 @@ fn the_order_of_a_transaction_is_that_of_its_commit() {
 
 #[test]
 fn a_redelivery_is_marked_and_counted() {
-    for (redelivered, count, fine) in [(true, 2, true), (true, 3, true), (false, 2, false), (true, 1, false)] {
+    for (redelivered, count, fine) in [
+        (true, 2, true),
+        (true, 3, true),
+        (false, 2, false),
+        (true, 1, false),
+    ] {
         let mut book = one_message(Mode::Individual);
         book.came(2, 1, false, 1);
         book.add(Event::Closing { conn: 2 });
@@ -511,7 +519,10 @@ fn receipts_are_in_order_once_and_asked_for() {
             frames: book.frames,
         };
         for frame in frames {
-            book.add(Event::Receipt { conn: 1, frame: *frame });
+            book.add(Event::Receipt {
+                conn: 1,
+                frame: *frame,
+            });
         }
         if fine {
             book.is_fine();

@@ -1,0 +1,89 @@
+//! The store fails.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use steadfast::store::{Call, Effect, Fault, FaultyStore, MemoryStore};
+
+use super::server::Server;
+
+const PLANNED: &str = "STEADFAST_PLANNED_FAULT";
+
+fn faulty(call: Call, at: u64, effect: Effect) -> Server {
+    let fault = Fault { call, at, effect };
+    Server::with(
+        move |_| Arc::new(FaultyStore::new(MemoryStore::new([7; 16]), fault)),
+        |options| options.limits.body_cache_bytes_max = 1,
+    )
+}
+
+/// Runs in a process of its own, started by the tests below: the fault ends it.
+#[test]
+#[ignore = "ends the process; run by the tests of failed flushes"]
+fn child_whose_store_fails() {
+    let (call, effect) = match std::env::var(PLANNED).unwrap().as_str() {
+        "append" => (Call::Append, Effect::None),
+        "flush" => (Call::Flush, Effect::None),
+        "flush that worked" => (Call::Flush, Effect::Whole),
+        other => panic!("{other}"),
+    };
+    // The first commit is that of the new term.
+    let server = faulty(call, 3, effect);
+    let mut client = server.client();
+    client.publish("q", "kept", "first");
+    client.expect_receipt("first");
+    println!("confirmed");
+    client.publish("q", "lost", "second");
+    let answer = client.try_frame();
+    println!("answered {answer:?}");
+}
+
+fn ends_with_its_code(planned: &str) {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "faults::child_whose_store_fails",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env(PLANNED, planned)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&child.stdout);
+    assert_eq!(child.status.code(), Some(3), "{planned}: {text}");
+    assert!(text.contains("confirmed"), "{planned}: {text}");
+    assert!(!text.contains("RECEIPT"), "{planned}: {text}");
+}
+
+#[test]
+fn a_failed_append_ends_the_process_before_any_receipt() {
+    ends_with_its_code("append");
+}
+
+#[test]
+fn a_failed_flush_ends_the_process_before_any_receipt() {
+    ends_with_its_code("flush");
+    ends_with_its_code("flush that worked");
+}
+
+#[test]
+fn a_body_that_cannot_be_read_ends_the_session_and_not_the_broker() {
+    let server = faulty(Call::Body, 1, Effect::None);
+    let mut client = server.client();
+    for _ in 0..2 {
+        // More than the cache holds, so that the first must be read.
+        client.publish("q", &"x".repeat(15_000), "r");
+        client.expect_receipt("r");
+    }
+    client.send("SUBSCRIBE\nid:0\ndestination:/queue/q\nack:client\n\n\0");
+    let error = client.expect_error();
+    assert!(!error.text().contains("planned"), "{error:?}");
+    client.expect_end();
+    drop(client);
+    server.await_stats("the count", |stats| stats.fault_count == 1);
+    // The fault was for once: nothing is lost.
+    let mut client = server.client();
+    client.subscribe("q", "auto", "");
+    assert_eq!(client.frame().body.len(), 15_000);
+    assert_eq!(client.frame().body.len(), 15_000);
+}

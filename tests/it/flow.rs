@@ -1,0 +1,252 @@
+//! Bounds: what happens when somebody is slow, large, or many.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use super::client::{Client, PATIENCE, send_frame};
+use super::server::Server;
+
+const MIB: usize = 1024 * 1024;
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 31 + at / 251) as u8).collect()
+}
+
+#[test]
+fn a_body_at_the_limit_passes_and_one_over_does_not() {
+    let server = Server::start(|_| {});
+    let mut client = server.client();
+    let body = pattern(64 * MIB);
+    client.send(send_frame("large", &body, "at the limit"));
+    client.expect_receipt("at the limit");
+    client.publish("large", "small, behind it", "behind");
+    client.expect_receipt("behind");
+    client.subscribe("large", "client-individual", "");
+    let message = client.frame();
+    assert!(
+        message.body == body,
+        "{} bytes came back, or others",
+        message.body.len()
+    );
+    let small = client.expect_message("small, behind it");
+    client.ack(&message, "1");
+    client.ack(&small, "2");
+    client.disconnect();
+
+    let mut client = server.client();
+    client.send(format!(
+        "SEND\ndestination:/queue/large\nreceipt:over\ncontent-length:{}\n\n",
+        64 * MIB + 1
+    ));
+    let error = client.expect_error();
+    assert_eq!(error.header("receipt-id"), "over");
+    client.expect_end();
+    server.await_stats("the end of all", |stats| stats.connection_count == 0);
+}
+
+#[test]
+fn long_bodies_are_received_within_one_budget() {
+    let server = Server::start(|options| options.limits.receiving_bytes_max = 3 * MIB);
+    let body = pattern(2 * MIB);
+    let frame = send_frame("q", &body, "r");
+    let mut first = server.client();
+    let mut second = server.client();
+    first.send(&frame[..MIB]);
+    // The first holds its room once part of its body is taken in.
+    server.await_stats("the first half", |stats| stats.in_bytes > MIB as u64);
+    let mut writer = second.stream.try_clone().unwrap();
+    let whole = frame.clone();
+    let writing = std::thread::spawn(move || writer.write_all(&whole).unwrap());
+    assert!(second.is_silent());
+    first.send(&frame[MIB..]);
+    first.expect_receipt("r");
+    second.expect_receipt("r");
+    writing.join().unwrap();
+    // Short ones need no room.
+    let mut third = server.client();
+    third.publish("q", "short", "r");
+    third.expect_receipt("r");
+}
+
+#[test]
+fn one_socket_that_sends_and_acks_above_the_watermark_finishes() {
+    let server = Server::start(|options| {
+        options.limits.unflushed_bytes_max = 64 * 1024;
+        options.limits.commit_bytes_max = 16 * 1024;
+    });
+    let mut client = server.client();
+    client.subscribe("q", "client-individual", "prefetch-count:10\n");
+    let body = "x".repeat(1_000);
+    let (rounds, burst) = (40, 500);
+    let mut received = 0;
+    for round in 0..rounds {
+        let mut frames = Vec::new();
+        for _ in 0..burst {
+            frames.extend_from_slice(&send_frame("q", body.as_bytes(), ""));
+        }
+        client.send(&frames);
+        while received < (round + 1) * burst {
+            let message = client.frame();
+            assert_eq!(message.command, "MESSAGE", "{message:?}");
+            client.send(format!("ACK\nid:{}\n\n\0", message.header("ack")));
+            received += 1;
+        }
+    }
+    client.disconnect();
+}
+
+#[test]
+fn a_reader_that_stands_still_harms_nobody_and_misses_nothing() {
+    let server = Server::start(|_| {});
+    let mut slow = server.client();
+    slow.subscribe("q", "client-individual", "prefetch-count:100000\n");
+    let mut producer = server.client();
+    let body = "y".repeat(20_000);
+    let count = 1_000;
+    for number in 0..count {
+        producer.publish("q", &format!("{number} {body}"), "r");
+        producer.expect_receipt("r");
+    }
+    // Others go on.
+    let mut other = server.client();
+    other.publish("other", "z", "r");
+    other.expect_receipt("r");
+    other.subscribe("other", "auto", "");
+    other.expect_message("z");
+    // Its ACK is read although its own output is not.
+    for number in 0..count {
+        let message = slow.frame();
+        assert!(message.text().starts_with(&format!("{number} ")));
+        slow.send(format!("ACK\nid:{}\n\n\0", message.header("ack")));
+    }
+    slow.disconnect();
+}
+
+#[test]
+fn acks_are_read_while_the_output_is_full() {
+    let server = Server::start(|_| {});
+    let mut client = server.client();
+    client.subscribe("q", "client-individual", "prefetch-count:100000\n");
+    client.publish("q", "first", "");
+    let first = client.expect_message("first");
+    let mut producer = server.client();
+    let body = "y".repeat(50_000);
+    for _ in 0..400 {
+        producer.publish("q", &body, "r");
+        producer.expect_receipt("r");
+    }
+    // 20 MB are on their way to a client that does not read; what it sends counts all the same.
+    let before = server.stats().request_count;
+    client.send(format!("ACK\nid:{}\n\n\0", first.header("ack")));
+    server.await_stats("the ACK", |stats| stats.request_count > before);
+}
+
+#[test]
+fn receipts_that_are_not_read_stop_reading_and_then_end_the_connection() {
+    let server = Server::start(|options| {
+        options.limits.unread_output_bytes_max = 64 * 1024;
+        options.limits.unread_output_ms_max = 500;
+    });
+    let mut client = server.client();
+    let receipt = "r".repeat(5_000);
+    let frame = send_frame("q", b"", &receipt);
+    let mut sent = 0;
+    let start = Instant::now();
+    let error = loop {
+        match client.stream.write(&frame) {
+            Ok(count) => sent += count,
+            Err(error) => break error,
+        }
+        assert!(start.elapsed() < PATIENCE, "{sent} bytes were taken and no end");
+    };
+    assert!(
+        matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe),
+        "{error}"
+    );
+    server.await_stats("the count", |stats| stats.timed_out_count == 1);
+    // Whatever the sockets' buffers hold, what the broker read is bounded by what they and the limit hold.
+    let in_bytes = server.stats().in_bytes;
+    assert!(in_bytes < 64 * MIB as u64, "{in_bytes} bytes were read");
+}
+
+#[test]
+fn one_connection_too_many_is_told_so() {
+    let server = Server::start(|options| options.limits.connection_count_max = 2);
+    let first = server.client();
+    let _second = server.client();
+    let mut third = Client::dial(server.address());
+    third.send("CONNECT\naccept-version:1.2\nhost:test\n\n\0");
+    let error = third.expect_error();
+    assert_eq!(error.header("message"), "connection-count-max");
+    assert_eq!(error.text(), "the broker has as many connections as it may have");
+    third.expect_end();
+    assert_eq!(server.stats().turned_away_count, 1);
+    first.disconnect();
+    server.await_stats("room for another", |stats| stats.connection_count == 1);
+    server.client().disconnect();
+}
+
+#[test]
+fn an_error_is_read_in_full_although_more_was_sent() {
+    let server = Server::start(|_| {});
+    let mut client = server.client();
+    client.publish("q", "good", "good");
+    client.send("NONSENSE\nreceipt:bad\n\n\0");
+    // Unread input at close would reset the connection, and the ERROR with it.
+    for _ in 0..100 {
+        if client.stream.write_all(&[b'x'; 10_000]).is_err() {
+            break;
+        }
+    }
+    client.expect_receipt("good");
+    let error = client.expect_error();
+    assert_eq!(error.header("receipt-id"), "bad");
+    client.expect_end();
+    drop(client);
+    server.await_stats("the count", |stats| stats.violation_count == 1);
+}
+
+#[test]
+fn a_peer_that_never_closes_is_left_after_the_linger() {
+    let server = Server::start(|options| options.limits.linger_ms_max = 200);
+    let mut client = server.client();
+    client.send("NONSENSE\n\n\0");
+    client.expect_error();
+    client.expect_end();
+    server.await_stats("the end", |stats| stats.connection_count == 0);
+}
+
+#[test]
+fn a_peer_that_only_closed_its_side_gets_its_receipts() {
+    let server = Server::start(|_| {});
+    let mut client = server.client();
+    client.publish("q", "last words", "r");
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    client.expect_receipt("r");
+    client.expect_end();
+    server.await_stats("the count", |stats| {
+        stats.lost_count == 1 && stats.connection_count == 0
+    });
+}
+
+#[test]
+fn one_that_does_not_log_in_is_closed() {
+    let server = Server::start(|options| options.limits.login_ms_max = 100);
+    let mut client = Client::dial(server.address());
+    client.expect_error();
+    client.expect_end();
+    server.await_stats("the count", |stats| stats.timed_out_count == 1);
+}
+
+#[test]
+fn a_heart_beat_comes_in_time() {
+    let server = Server::start(|options| options.heart_beat_ms_min = 50);
+    let mut client = Client::dial(server.address());
+    client.send("CONNECT\naccept-version:1.2\nhost:test\nheart-beat:0,50\n\n\0");
+    assert_eq!(client.frame().command, "CONNECTED");
+    let start = Instant::now();
+    let mut beats = [0; 4];
+    client.stream.read_exact(&mut beats).unwrap();
+    assert!(beats.iter().all(|byte| *byte == b'\n'));
+    assert!(start.elapsed() < Duration::from_secs(10));
+}

@@ -1,0 +1,103 @@
+//! Start and stop.
+
+use std::sync::Arc;
+
+use steadfast::runtime::{RunError, Running, ServeOptions};
+use steadfast::store::MemoryStore;
+
+use super::client::send_frame;
+use super::server::Server;
+
+#[test]
+fn a_stop_answers_what_is_due_and_says_why() {
+    let mut server = Server::start(|_| {});
+    let mut client = server.client();
+    let mut frames = Vec::new();
+    for number in 0..500 {
+        frames.extend_from_slice(&send_frame("q", b"body", &number.to_string()));
+    }
+    client.send(&frames);
+    client.expect_receipt("0");
+    let stopping = server.begin_stop();
+    let mut receipt_count = 1;
+    let last = loop {
+        let frame = client.frame();
+        if frame.command != "RECEIPT" {
+            break frame;
+        }
+        assert_eq!(frame.header("receipt-id"), receipt_count.to_string());
+        receipt_count += 1;
+    };
+    assert_eq!(last.command, "ERROR", "{last:?}");
+    client.expect_end();
+    drop(client);
+    server.wait(stopping);
+    server.start_again();
+    let message_count = server.started().message_count;
+    assert!(
+        message_count >= receipt_count,
+        "{message_count} of {receipt_count} confirmed are there"
+    );
+}
+
+#[test]
+fn a_stop_does_not_wait_for_ever() {
+    let mut server = Server::start(|options| {
+        options.shutdown_ms_max = 100;
+        options.limits.linger_ms_max = 60_000;
+    });
+    let mut client = server.client();
+    let start = std::time::Instant::now();
+    server.stop();
+    assert!(start.elapsed() < std::time::Duration::from_secs(20));
+    client.expect_error();
+    client.expect_end();
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let server = Server::start(|_| {});
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = ServeOptions {
+        listen: vec![server.address()],
+        data_dir: dir.path().to_owned(),
+        ..ServeOptions::default()
+    };
+    options.limits.disk_free_bytes_min = 0;
+    let refused = Running::start(Arc::new(MemoryStore::new([0; 16])), &options);
+    match refused.map(|_| ()) {
+        Err(error @ RunError::Listen { .. }) => {
+            assert_eq!(
+                error.to_string(),
+                format!("cannot listen on {}", server.address())
+            );
+            assert_eq!(error.exit_code(), 1);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn several_addresses_serve_one_broker() {
+    let server = Server::start(|options| {
+        options.listen = vec!["127.0.0.1:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
+    });
+    let addresses = server.started().listen.clone();
+    assert_eq!(addresses.len(), 2);
+    let mut first = super::client::Client::connect(addresses[0]);
+    let mut second = super::client::Client::connect(addresses[1]);
+    first.publish("q", "hello", "r");
+    first.expect_receipt("r");
+    second.subscribe("q", "auto", "");
+    second.expect_message("hello");
+}
+
+#[test]
+fn each_start_is_a_new_term() {
+    let mut server = Server::start(|_| {});
+    let before = server.started().epoch;
+    server.restart();
+    assert!(server.started().epoch > before);
+}

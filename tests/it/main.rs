@@ -1,0 +1,15 @@
+//! The broker over TCP, in this process: real sockets, real threads, a real committer; in memory or on disk.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test may fail where it stands, and has no clock handed to it"
+)]
+
+mod client;
+mod faults;
+mod flow;
+mod lifecycle;
+mod paths;
+mod server;
