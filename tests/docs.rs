@@ -25,6 +25,15 @@ fn rows(document: &str, cell_count: usize) -> BTreeSet<Vec<String>> {
     rows.map(cells).collect()
 }
 
+fn same<T: Ord + std::fmt::Debug>(listed: &BTreeSet<T>, expected: &BTreeSet<T>) {
+    let missing: Vec<_> = expected.difference(listed).collect();
+    let wrong: Vec<_> = listed.difference(expected).collect();
+    assert!(
+        missing.is_empty() && wrong.is_empty(),
+        "missing: {missing:#?}\nlisted, but not so: {wrong:#?}"
+    );
+}
+
 /// One of each. A new variant fails to compile in `is_listed`, and belongs here and in the document.
 fn store_errors() -> Vec<StoreError> {
     let source = || io::Error::other("why");
@@ -90,12 +99,12 @@ fn every_code_is_listed_as_it_is() {
         .chain(refusals)
         .map(|(code, class, text)| vec![code.to_owned(), class, text])
         .collect();
-    assert_eq!(rows(peer, 3), expected);
+    same(&rows(peer, 3), &expected);
 
     let errors = store_errors();
     assert!(errors.iter().all(is_listed));
     let expected: BTreeSet<Vec<String>> = errors.iter().map(|error| vec![error.code().to_owned()]).collect();
-    assert_eq!(rows(store, 1), expected);
+    same(&rows(store, 1), &expected);
 }
 
 #[test]
@@ -107,7 +116,7 @@ fn every_refused_header_is_listed() {
     let part = part.split("\n## ").next().unwrap_or_default();
     let listed: BTreeSet<&str> = rows_of_names(part).collect();
     let expected: BTreeSet<&str> = unsupported_headers().collect();
-    assert_eq!(listed, expected);
+    same(&listed, &expected);
 }
 
 /// The names in the first cell of every row.
@@ -117,6 +126,31 @@ fn rows_of_names(part: &str) -> impl Iterator<Item = &str> {
         .filter(|line| line.starts_with("| `"))
         .flat_map(move |line| first(line).trim_start_matches("| ").split(", "))
         .map(|name| name.trim_matches('`'))
+}
+
+#[test]
+fn every_dependency_is_explained() {
+    let manifest = read("Cargo.toml");
+    let document = read("docs/dependencies.md");
+    let (binary, tests) = document.split_once("## For tests").expect("two tables");
+    let tables = [("[dependencies]\n", binary), ("[dev-dependencies]\n", tests)];
+    for (section, part) in tables {
+        let (_, rest) = manifest.split_once(section).expect("the section is there");
+        let lines = rest.lines().take_while(|line| !line.starts_with('['));
+        let expected: BTreeSet<&str> = lines
+            .filter_map(|line| line.split_once(" = "))
+            .map(|(name, _)| name)
+            .collect();
+        let rows = part
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        let listed: BTreeSet<&str> = rows
+            .filter(|cell| !matches!(*cell, "crate" | "---" | "advisory") && !cell.starts_with("RUSTSEC"))
+            .flat_map(|cell| cell.split(", "))
+            .map(|name| name.split(' ').next().unwrap_or_default())
+            .collect();
+        same(&listed, &expected);
+    }
 }
 
 #[test]

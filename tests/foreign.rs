@@ -159,3 +159,54 @@ fn stompjs_1_1() {
 fn stompjs_1_2() {
     by_node("stompjs.mjs", "1.2");
 }
+
+/// The program in the README in this language, with the port of a broker of our own.
+fn tour(language: &str, port: &str) -> String {
+    let readme = include_str!("../README.md");
+    let fence = format!("```{language}\n");
+    let (_, rest) = readme
+        .split_once(&fence)
+        .expect("the README has a program in this language");
+    let (program, _) = rest.split_once("```").expect("a fence ends");
+    assert!(program.contains("61613"), "it connects to the default port");
+    program.replace("61613", port)
+}
+
+fn take_tour(language: &str, command: impl Fn(&str) -> Command) {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Settings::in_dir(dir.path()).start();
+    let mut command = command(&tour(language, &broker.addr().port().to_string()));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{said}{problem}",
+        output.status
+    );
+    assert!(
+        said.contains("confirmed") && said.contains("got one pair of shoes"),
+        "{said}{problem}"
+    );
+    broker.stop();
+}
+
+#[test]
+fn the_tour_in_python() {
+    take_tour("python", |program| {
+        let mut command = Command::new(python());
+        command.args(["-c", program]);
+        command
+    });
+}
+
+#[test]
+fn the_tour_in_node() {
+    take_tour("js", |program| {
+        let mut command = Command::new("node");
+        command.args(["-e", program]).current_dir(node());
+        command
+    });
+}

@@ -84,7 +84,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (slot(), any::<bool>()).prop_map(|(slot, on)| Op::Slow(slot, on)),
         2 => slot().prop_map(Op::Close),
         2 => Just(Op::Tick),
-        1 => Just(Op::Crash),
+        1 => (0..4_usize).prop_map(Op::Crash),
         1 => Just(Op::Restart),
         1 => prop::bool::weighted(0.7).prop_map(Op::Room),
     ]
@@ -119,7 +119,7 @@ fn style() -> impl Strategy<Value = Style> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 2, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     /// Whatever happens in whatever order, the broker does what the model calls legal.
     #[test]
@@ -134,7 +134,7 @@ proptest! {
         }
         world.play(&Op::Room(true));
         world.play(&Op::Sync);
-        world.play(&Op::Crash);
+        world.play(&Op::Crash(0));
         world.drain();
     }
 }

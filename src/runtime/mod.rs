@@ -81,6 +81,8 @@ pub struct ServeOptions {
     pub shutdown_ms_max: u64,
     /// Threads that serve connections; at least 1.
     pub worker_count: usize,
+    /// Pages that the store's engine keeps in memory.
+    pub store_cache_bytes: u64,
 }
 
 impl Default for ServeOptions {
@@ -93,6 +95,7 @@ impl Default for ServeOptions {
             heart_beat_margin_percent: 200,
             shutdown_ms_max: 5_000,
             worker_count: 2,
+            store_cache_bytes: SledOptions::CACHE_BYTES,
         }
     }
 }
@@ -140,7 +143,7 @@ pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<Exit
     let store = SledStore::create_or_open(
         &options.data_dir,
         SledOptions {
-            cache_bytes: SledOptions::CACHE_BYTES,
+            cache_bytes: options.store_cache_bytes,
             uuid: entropy::store_uuid(),
         },
     )

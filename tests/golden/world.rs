@@ -352,7 +352,7 @@ impl World {
         self.broker();
         self.clients.clear();
         self.held = false;
-        self.disk.crash();
+        self.disk.crash(0);
         self.start();
     }
 

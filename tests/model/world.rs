@@ -6,7 +6,7 @@ use bytes::Bytes;
 use steadfast::base::{
     Destination, DestinationKind, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag, TxNo,
 };
-use steadfast::broker::{Broker, Notice};
+use steadfast::broker::{Broker, EntryView, Notice};
 use steadfast::journal::Fact;
 use steadfast::port::{
     AckMode, Delivery, DeliveryKey, Event, Payload, Refusal, Request, Requests, Send, Settle, Subscribe,
@@ -32,7 +32,8 @@ pub(crate) enum Op {
     Slow(u8, bool),
     Close(u8),
     Tick,
-    Crash,
+    /// Of the batches that are not durable so many happen to be kept.
+    Crash(usize),
     Restart,
     Room(bool),
 }
@@ -101,6 +102,8 @@ pub(crate) struct World {
     recent: Vec<(String, Number)>,
     room: bool,
     gate_max: Seq,
+    /// Two calls were made since events were polled last.
+    unseen_return: bool,
     tally: Tally,
 }
 
@@ -141,6 +144,7 @@ impl World {
             recent: Vec::new(),
             room: true,
             gate_max: Seq(0),
+            unseen_return: false,
             tally: Tally::default(),
         };
         world.sync();
@@ -168,7 +172,7 @@ impl World {
                 self.now.mono_ms += 1_000;
                 self.broker.handle_tick(self.now);
             }
-            Op::Crash => self.crash(),
+            Op::Crash(kept) => self.crash(*kept),
             Op::Restart => self.restart(),
             Op::Room(room) => {
                 self.room = *room;
@@ -343,7 +347,9 @@ impl World {
             gone = true;
         }
         if gone {
+            // What was dispatched to this session in between comes back without anybody having seen it.
             self.close(slot);
+            self.unseen_return = true;
         }
     }
 
@@ -533,13 +539,18 @@ impl World {
             }
             Request::Unsubscribe { sub } => {
                 let session = self.sessions.get_mut(&slot).unwrap();
-                session.subs.remove(sub);
+                let auto = session.subs.remove(sub).unwrap().ack_mode == AckMode::Auto;
                 let held: Vec<Tag> = session
                     .held
                     .iter_mut()
                     .filter(|(_, held)| held.sub == *sub && held.state == HeldState::Held)
                     .map(|(tag, held)| {
-                        held.state = HeldState::Ended;
+                        // In auto mode an answer was never asked for.
+                        held.state = if auto {
+                            HeldState::Settled
+                        } else {
+                            HeldState::Ended
+                        };
                         *tag
                     })
                     .collect();
@@ -615,10 +626,21 @@ impl World {
             .iter()
             .find(|(_, held)| answerable(held))
             .map(|(tag, _)| *tag);
-        let ended = named
-            .iter()
-            .any(|(_, held)| held.state == HeldState::Ended)
-            .then(|| named.len() > 1);
+        // A message id may also name what an earlier subscription had, for its client id may be in use again.
+        let ended = match key {
+            DeliveryKey::Tag(_) => named
+                .iter()
+                .any(|(_, held)| held.state == HeldState::Ended)
+                .then_some(false),
+            DeliveryKey::Message(_, message) => session
+                .held
+                .values()
+                .any(|held| held.delivery.message == message && held.state == HeldState::Ended)
+                .then(|| {
+                    let own = |(_, held): &(Tag, &Held)| held.state == HeldState::Ended;
+                    named.len() > 1 || !named.iter().any(own)
+                }),
+        };
         (held, ended)
     }
 
@@ -884,6 +906,8 @@ impl World {
                     "a clean stop keeps that an earlier delivery cannot be excluded"
                 );
                 entry.deliveries = view.deliveries;
+                let ever = &mut self.messages[entry.number].delivery_count;
+                *ever = view.deliveries.max(*ever);
                 entry.suspect = Suspect::No;
                 entry.nacked_by = None;
             }
@@ -892,11 +916,12 @@ impl World {
         for message in &mut self.messages {
             message.exposed.clear();
         }
+        self.begin_term();
     }
 
-    fn crash(&mut self) {
+    fn crash(&mut self, kept: usize) {
         self.sessions.clear();
-        self.disk.crash();
+        self.disk.crash(kept);
         self.start();
         let mut found: BTreeMap<Number, (String, u32)> = BTreeMap::new();
         let mut queues: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
@@ -935,6 +960,7 @@ impl World {
         }
         self.check_survivors(&found);
         self.queues = queues;
+        self.begin_term();
     }
 
     /// What is durable is there, what is not may be, and a transaction is whole or absent.
@@ -971,6 +997,10 @@ impl World {
                     absent.insert(step.unit, number);
                 }
             }
+            // A place that was not durable is none; it may come again, elsewhere.
+            message
+                .places
+                .retain(|queue, _| got.is_some_and(|(of, _)| of == queue));
             message.chain.base = got.cloned();
             message.chain.steps.clear();
         }
@@ -988,8 +1018,12 @@ impl World {
         self.recent.clear();
         self.gate_max = Seq(0);
         self.room = true;
-        let before = self.disk.epoch();
         self.broker = self.disk.recover(&self.limits, self.now);
+    }
+
+    /// The new term's first batch.
+    fn begin_term(&mut self) {
+        let before = self.disk.epoch();
         self.append();
         self.flush(usize::MAX);
         assert!(self.disk.epoch() > before, "each start is a new term");
@@ -1051,17 +1085,21 @@ impl World {
                 );
                 self.broker.poll_events(no, 5, &mut events);
             }
-            self.session(slot).catching_up = false;
+            let late = std::mem::take(&mut self.session(slot).catching_up);
             for event in events {
                 match event {
-                    Event::Delivery(delivery) => delivered.extend(self.delivered(slot, delivery)),
+                    Event::Delivery(delivery) => {
+                        let of = self.delivered(slot, delivery);
+                        // One that did not read may have been given it long ago.
+                        delivered.extend(of.filter(|_| !late));
+                    }
                     Event::Evicted(refusal) => panic!("nobody is to be evicted here: {refusal:?}"),
                 }
             }
         }
         // One step of dispatch hands out the first ready entries of a queue, none behind one that stays.
         for (queue, number) in delivered {
-            if self.stalled_on(&queue) {
+            if self.stalled_on(&queue) || self.unseen_return {
                 continue;
             }
             let ahead = self.queues[&queue]
@@ -1073,6 +1111,7 @@ impl World {
                 "message {number} of {queue} was delivered while {ahead:?} before it was ready"
             );
         }
+        self.unseen_return = false;
     }
 
     fn stalled_on(&self, queue: &str) -> bool {
@@ -1259,9 +1298,21 @@ impl World {
             let entries: Vec<_> = self.broker.entries(&queue, 0).collect();
             let model = self.queues.entry(queue.clone()).or_default();
             let numbers: Vec<Number> = model.iter().map(|entry| entry.number).collect();
+            // The bytes of an entry whose batch is still being filled are not on the disk yet.
+            let on_disk = |view: &EntryView| {
+                view.transient || self.stated.contains_key(&(queue.clone(), view.sequence))
+            };
+            assert_eq!(entries.len(), numbers.len(), "the depth of {queue}");
             let told: Vec<Number> = entries
                 .iter()
-                .map(|view| number_of(&self.disk.resolve(&view.body, view.len).concat()))
+                .zip(&numbers)
+                .map(|(view, number)| {
+                    if on_disk(view) {
+                        number_of(&self.disk.resolve(&view.body, view.len).concat())
+                    } else {
+                        *number
+                    }
+                })
                 .collect();
             assert_eq!(told, numbers, "the entries of {queue}");
             let bytes: usize = numbers
@@ -1275,10 +1326,17 @@ impl World {
             for (entry, told) in model.iter().zip(&entries) {
                 let number = entry.number;
                 let message = &mut self.messages[number];
-                let bytes = self.disk.resolve(&told.body, told.len).concat();
-                assert!(
-                    bytes == message.bytes,
-                    "the bytes of message {number} are damaged"
+                if on_disk(told) {
+                    let bytes = self.disk.resolve(&told.body, told.len).concat();
+                    assert!(
+                        bytes == message.bytes,
+                        "the bytes of message {number} are damaged"
+                    );
+                }
+                assert_eq!(
+                    told.len as usize,
+                    message.bytes.len(),
+                    "the length of message {number}"
                 );
                 assert_eq!(told.header_len, message.header_len);
                 assert_eq!(told.transient, entry.transient, "message {number}");
@@ -1290,7 +1348,10 @@ impl World {
                         "the lease of message {number}"
                     );
                 }
-                if told.leased == entry.lease.is_some() {
+                if told.leased != entry.lease.is_some() {
+                    // On its way to a client that does not read: a crash may count it.
+                    message.delivery_count = message.delivery_count.max(told.deliveries);
+                } else {
                     assert_eq!(
                         told.deliveries, entry.deliveries,
                         "the deliveries of message {number}"

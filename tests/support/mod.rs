@@ -6,17 +6,14 @@ use bytes::Bytes;
 use steadfast::base::{ChunkNo, ChunkRef, Limits, Now, Seq};
 use steadfast::broker::{Broker, Recovery};
 use steadfast::journal::{
-    Batch, CHUNK_BYTES_MAX, IndexChunk, IndexSize, Meta, Recovered, decode_part, encode_parts,
+    Batch, CHUNK_BYTES_MAX, IndexChunk, IndexSize, Meta, Recovered, decode_facts, encode_facts,
 };
 use steadfast::port::Body;
-
-/// So that a part fits a key of the real store.
-const PART_BYTES_MAX: usize = CHUNK_BYTES_MAX;
 
 /// A disk: what is durable, and behind it what was appended and is not durable yet.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
-    index: BTreeMap<Seq, Vec<Vec<u8>>>,
+    index: BTreeMap<Seq, Vec<u8>>,
     slots: BTreeMap<u32, (ChunkNo, Bytes)>,
     slot_count: u32,
     meta: Meta,
@@ -79,9 +76,9 @@ impl Disk {
         if batch.facts.is_empty() {
             return IndexSize::default();
         }
-        let parts = encode_parts(&batch.facts, PART_BYTES_MAX);
-        let size = size_of_parts(&parts);
-        self.index.insert(batch.seq, parts);
+        let bytes = encode_facts(&batch.facts);
+        let size = size_of(&bytes);
+        self.index.insert(batch.seq, bytes);
         size
     }
 
@@ -95,8 +92,9 @@ impl Disk {
         self.last_seq
     }
 
-    /// The power goes: what is not durable is forgotten.
-    pub(crate) fn crash(&mut self) {
+    /// The power goes: of what is not durable the first `kept` batches happen to be there, the others are forgotten.
+    pub(crate) fn crash(&mut self, kept: usize) {
+        self.flush(kept);
         self.pending.clear();
     }
 
@@ -149,7 +147,7 @@ impl Disk {
 
     /// Index chunks, their bytes, slots: what must stay flat.
     pub(crate) fn extent(&self) -> (usize, usize, u32) {
-        let bytes = self.index.values().flatten().map(Vec::len).sum();
+        let bytes = self.index.values().map(Vec::len).sum();
         (self.index.len(), bytes, self.slot_count)
     }
 
@@ -157,15 +155,11 @@ impl Disk {
     pub(crate) fn recover(&self, limits: &Limits, now: Now) -> Broker {
         assert!(self.pending.is_empty(), "recovery sees durable batches only");
         let mut recovery = Recovery::new(limits.clone());
-        for (seq, parts) in &self.index {
-            let facts = parts
-                .iter()
-                .flat_map(|part| decode_part(part).expect("what was encoded decodes"))
-                .collect();
+        for (seq, bytes) in &self.index {
             recovery.visit(IndexChunk {
                 seq: *seq,
-                facts,
-                size: size_of_parts(parts),
+                facts: decode_facts(bytes).expect("what was encoded decodes"),
+                size: size_of(bytes),
             });
         }
         let recovered = Recovered {
@@ -183,9 +177,9 @@ impl Disk {
     }
 }
 
-fn size_of_parts(parts: &[Vec<u8>]) -> IndexSize {
+fn size_of(bytes: &[u8]) -> IndexSize {
     IndexSize {
-        parts: u16::try_from(parts.len()).expect("an index chunk has few parts"),
-        bytes: u32::try_from(parts.iter().map(Vec::len).sum::<usize>()).expect("an index chunk is small"),
+        parts: u16::try_from(bytes.len().div_ceil(CHUNK_BYTES_MAX)).expect("an index chunk has few parts"),
+        bytes: u32::try_from(bytes.len()).expect("an index chunk is small"),
     }
 }
