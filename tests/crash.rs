@@ -138,6 +138,13 @@ impl Trial {
         self.load.as_mut().expect("the trial was started").join();
     }
 
+    /// Asks the broker to stop under load, and waits for all clients.
+    fn stop(&mut self) {
+        self.load().killing();
+        self.broker.take().expect("the broker runs").stop();
+        self.load.as_mut().expect("the trial was started").join();
+    }
+
     /// Starts the broker without load, empties all queues, starts it again and looks for what should be gone.
     fn finish(&mut self) -> Vec<Violation> {
         for round in 0..2 {
@@ -189,6 +196,11 @@ fn kills_lose_nothing() {
         let while_ = millis(&mut trial.rng, 100, 1500);
         trial.run(while_);
         trial.kill(None);
+        if trial.rng.chance(20) {
+            trial.start(None);
+            trial.run(Duration::from_millis(200));
+            trial.stop();
+        }
     }
     assert_kept(&trial.finish(), seed);
 }

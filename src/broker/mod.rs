@@ -388,7 +388,8 @@ impl Broker {
             accepted_at_ms: entry.accepted_at_ms,
             place: &place,
             item: entry.item(),
-            deliveries: entry.deliveries,
+            // The one going on may not have been taken yet, and then never was; `Watched` speaks for it after a crash.
+            deliveries: entry.deliveries - u32::from(entry.leased),
             failures: entry.failures,
             fields: entry.fields(),
         };

@@ -156,7 +156,10 @@ impl Peer {
                         .get(tag.0)
                         .is_some_and(|held| held.state == HeldState::Ended)
                 };
-                let live = all().find(|(of, tag)| !ended(*tag) && sub.is_none_or(|sub| sub == *of));
+                // One that the client cannot know yet is not what it names.
+                let live = all().find(|(of, tag)| {
+                    !ended(*tag) && *tag <= self.handed && sub.is_none_or(|sub| sub == *of)
+                });
                 live.or_else(|| all().find(|(_, tag)| ended(*tag)))
                     .map(|(_, tag)| tag)
             }

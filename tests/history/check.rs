@@ -206,7 +206,9 @@ impl Checker {
                 self.read_delivery(at, *sub, *message, *redelivered, *count, message_id);
             }
             Event::Refused { conn, text } => {
-                self.report(Kind::Refused, format!("connection {conn}: ERROR {text}"));
+                if !self.killing {
+                    self.report(Kind::Refused, format!("connection {conn}: ERROR {text}"));
+                }
                 self.end_connection(*conn, at);
             }
             Event::Lost { conn } => {

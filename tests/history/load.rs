@@ -1,5 +1,5 @@
 //! The load: producers, workers that consume and forward in transactions, an `auto` consumer and an ordered one, each a
-//! thread with connections of its own, until the broker is killed or the load is told to stop.
+//! thread with connections of its own, until the broker is gone.
 
 use std::collections::VecDeque;
 use std::io;
@@ -33,8 +33,6 @@ const WINDOW: usize = 48;
 struct World {
     addr: SocketAddr,
     history: Arc<History>,
-    /// The load shall end properly.
-    stop: AtomicBool,
     /// The broker is being killed: lost connections are no surprise.
     over: AtomicBool,
     counts: Arc<Counts>,
@@ -66,10 +64,7 @@ impl Load {
 
     /// The load after this one, on a broker that was started again.
     pub fn next(self, addr: SocketAddr, seed: u64) -> Self {
-        assert!(
-            self.threads.is_empty(),
-            "a load is stopped or joined before the next"
-        );
+        assert!(self.threads.is_empty(), "a load is joined before the next");
         Self::run(addr, &self.world.history, self.world.counts.clone(), seed)
     }
 
@@ -79,18 +74,17 @@ impl Load {
         let world = Arc::new(World {
             addr,
             history: history.clone(),
-            stop: AtomicBool::new(false),
             over: AtomicBool::new(false),
             counts,
         });
         let mut rng = Rng::new(seed);
         type Life = fn(&mut Link, &mut Rng) -> io::Result<()>;
         let lives: [Life; 7] = [
-            producer,
-            producer,
-            |link, rng| worker(link, rng, 0),
-            |link, rng| worker(link, rng, 1),
-            |link, rng| worker(link, rng, 1),
+            |link, rng| producer(link, rng, false),
+            |link, rng| producer(link, rng, true),
+            |link, rng| worker(link, rng, 0, false),
+            |link, rng| worker(link, rng, 1, false),
+            |link, rng| worker(link, rng, 1, true),
             auto_consumer,
             ordered_consumer,
         ];
@@ -128,19 +122,11 @@ impl Load {
         }
         self.world.history.record(Event::Down);
     }
-
-    /// Ends all clients properly; the broker goes on.
-    pub fn stop(&mut self) {
-        self.world.stop.store(true, SeqCst);
-        for thread in self.threads.drain(..) {
-            thread.join().expect("a client of the load does not panic");
-        }
-    }
 }
 
 impl World {
     fn live(self: &Arc<Self>, life: fn(&mut Link, &mut Rng) -> io::Result<()>, rng: &mut Rng) {
-        while !self.stop.load(SeqCst) && !self.over.load(SeqCst) {
+        while !self.over.load(SeqCst) {
             let Ok(client) = Client::connect(self.addr) else {
                 if !self.over.load(SeqCst) {
                     // A connection refused by a living broker is a finding: it is told as a lost one.
@@ -158,6 +144,7 @@ impl World {
                 subs: Vec::new(),
                 held: Vec::new(),
                 last_error: false,
+                quiet: false,
             };
             match life(&mut link, rng) {
                 Ok(()) => link.close(rng),
@@ -196,16 +183,18 @@ struct Link {
     /// Deliveries not yet settled or staged, in their order.
     held: Vec<Held>,
     last_error: bool,
+    /// Asks for no receipt of what has an effect, only for those of frames without, which prove the ones before.
+    quiet: bool,
 }
 
 impl Link {
-    /// Whether to end properly. A kill is not announced: clients go on until their connection breaks.
-    fn over(&self) -> bool {
-        self.world.stop.load(SeqCst)
-    }
-
     /// Records a frame and writes it; gives its number.
     fn send(&mut self, what: What, receipt: bool, ack: &str) -> io::Result<u64> {
+        let effect = matches!(
+            what,
+            What::Send { .. } | What::Ack { .. } | What::Nack { .. } | What::Commit { .. }
+        );
+        let receipt = receipt && !(self.quiet && effect);
         self.frame += 1;
         let frame = self.frame;
         let (mut headers, mut body, mut in_tx) = (Vec::<(&str, String)>::new(), Vec::new(), None);
@@ -373,6 +362,14 @@ impl Link {
         Ok(settled)
     }
 
+    /// A frame that changes nothing, whose RECEIPT proves every frame before it.
+    fn fence(&mut self) -> io::Result<()> {
+        let tx = self.world.counts.tx.fetch_add(1, SeqCst);
+        self.send(What::Begin { tx }, true, "")?;
+        self.send(What::Abort { tx }, false, "")?;
+        Ok(())
+    }
+
     fn unsubscribe(&mut self, sub: u32) -> io::Result<()> {
         self.held.clear();
         let frame = self.send(What::Unsubscribe { sub }, true, "")?;
@@ -384,7 +381,7 @@ impl Link {
 
     /// DISCONNECT with a receipt, or a plain close, or a reset.
     fn close(mut self, rng: &mut Rng) {
-        let reset = !self.world.stop.load(SeqCst) && self.subs.iter().all(|(_, mode)| *mode != Mode::Auto);
+        let reset = self.subs.iter().all(|(_, mode)| *mode != Mode::Auto);
         if reset && rng.chance(70) {
             self.world.history.record(Event::Closing { conn: self.conn });
             if rng.chance(50) {
@@ -418,12 +415,10 @@ impl Link {
     }
 }
 
-fn producer(link: &mut Link, rng: &mut Rng) -> io::Result<()> {
+fn producer(link: &mut Link, rng: &mut Rng, quiet: bool) -> io::Result<()> {
     let counts = link.world.counts.clone();
+    link.quiet = quiet;
     loop {
-        if link.over() {
-            return Ok(());
-        }
         let backlog = counts
             .sent
             .load(SeqCst)
@@ -434,11 +429,11 @@ fn producer(link: &mut Link, rng: &mut Rng) -> io::Result<()> {
         }
         while link.waiting.len() > WINDOW {
             link.take(Duration::from_millis(50))?;
-            if link.over() {
-                return Ok(());
-            }
         }
         while let Came::Receipt = link.take(Duration::ZERO)? {}
+        if quiet && rng.chance(20) {
+            link.fence()?;
+        }
         match rng.below(1000) {
             0..800 => {
                 let queue = [WORK[0], WORK[1], AUTO, ORDERED][rng.below(4)];
@@ -480,7 +475,8 @@ fn poisonous(message: u64) -> bool {
     message % 24 == 0
 }
 
-fn worker(link: &mut Link, rng: &mut Rng, home: usize) -> io::Result<()> {
+fn worker(link: &mut Link, rng: &mut Rng, home: usize, quiet: bool) -> io::Result<()> {
+    link.quiet = quiet;
     loop {
         let queue = if rng.chance(15) {
             DEAD[rng.below(2)]
@@ -495,8 +491,8 @@ fn worker(link: &mut Link, rng: &mut Rng, home: usize) -> io::Result<()> {
         let sub = link.subscribe(queue, mode, rng.chance(50))?;
         let rounds = if queue == WORK[home] { 400 } else { 40 };
         for _ in 0..rng.below(rounds) + 10 {
-            if link.over() {
-                return Ok(());
+            if quiet && rng.chance(20) {
+                link.fence()?;
             }
             let wait = if link.held.is_empty() { 20 } else { 0 };
             if matches!(link.take(Duration::from_millis(wait))?, Came::Delivery(_)) && rng.chance(50) {
@@ -562,9 +558,6 @@ fn auto_consumer(link: &mut Link, rng: &mut Rng) -> io::Result<()> {
     let sub = link.subscribe(AUTO, Mode::Auto, rng.chance(50))?;
     for _ in 0..rng.below(3000) {
         link.take(Duration::from_millis(20))?;
-        if link.over() {
-            break;
-        }
     }
     link.unsubscribe(sub)
 }
@@ -580,9 +573,6 @@ fn ordered_consumer(link: &mut Link, rng: &mut Rng) -> io::Result<()> {
             // With a small prefetch nothing more comes before something is settled.
             link.settle(link.held.len() - 1, true, None, rng.chance(50))?;
         }
-        if link.over() {
-            break;
-        }
     }
     link.unsubscribe(sub)
 }
@@ -593,7 +583,6 @@ pub fn drain(load: &Load, addr: SocketAddr) -> u64 {
     let world = Arc::new(World {
         addr,
         history: load.world.history.clone(),
-        stop: AtomicBool::new(false),
         over: AtomicBool::new(false),
         counts: load.world.counts.clone(),
     });
@@ -609,6 +598,7 @@ pub fn drain(load: &Load, addr: SocketAddr) -> u64 {
             subs: Vec::new(),
             held: Vec::new(),
             last_error: false,
+            quiet: false,
         };
         let result = drain_queue(&mut link, queue);
         match result {

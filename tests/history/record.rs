@@ -97,7 +97,7 @@ pub enum Event {
     Closing { conn: u32 },
     /// The connection ended from the other side; all that could be read was read.
     Lost { conn: u32 },
-    /// The broker is about to be killed.
+    /// The broker is about to be killed, or asked to stop: it may end connections from now on.
     Killing,
     /// Its process is gone, and every connection with it.
     Down,

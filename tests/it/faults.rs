@@ -67,6 +67,31 @@ fn a_failed_flush_ends_the_process_before_any_receipt() {
 }
 
 #[test]
+fn a_fault_within_a_frame_ends_the_connection_there() {
+    // The first run of a long message is read at once; the second fails.
+    let server = faulty(Call::Body, 65, Effect::None);
+    let mut client = server.client();
+    let body = "x".repeat(3_000_000);
+    client.publish("q", &body, "r");
+    client.expect_receipt("r");
+    let mut consumer = server.client();
+    consumer.send("SUBSCRIBE\nid:0\ndestination:/queue/q\nack:client\n\n\0");
+    let mut bytes = Vec::new();
+    // However it ends, it ends within the frame.
+    let _ = std::io::Read::read_to_end(&mut consumer.stream, &mut bytes);
+    assert!(
+        bytes.starts_with(b"MESSAGE") && bytes.len() < body.len(),
+        "{} bytes",
+        bytes.len()
+    );
+    assert!(!bytes.contains(&0), "no frame was ended");
+    server.await_stats("the count", |stats| stats.fault_count == 1);
+    let mut heir = server.client();
+    heir.subscribe("q", "auto", "");
+    assert_eq!(heir.frame().text(), body);
+}
+
+#[test]
 fn a_body_that_cannot_be_read_ends_the_session_and_not_the_broker() {
     let server = faulty(Call::Body, 1, Effect::None);
     let mut client = server.client();

@@ -142,6 +142,38 @@ fn acks_are_read_while_the_output_is_full() {
 }
 
 #[test]
+fn a_topic_subscriber_that_stands_still_is_ended_and_nobody_else() {
+    let server = Server::start(|options| {
+        options.limits.topic_backlog_count_max = 100;
+        options.limits.linger_ms_max = 60_000;
+    });
+    let mut slow = server.client();
+    slow.send("SUBSCRIBE\nid:0\ndestination:/topic/t\nreceipt:sub\n\n\0");
+    slow.expect_receipt("sub");
+    let mut producer = server.client();
+    let body = "t".repeat(50_000);
+    for _ in 0..1_000 {
+        producer.send(format!("SEND\ndestination:/topic/t\nreceipt:r\n\n{body}\0"));
+        producer.expect_receipt("r");
+    }
+    producer.disconnect();
+    // It is told, behind what was on its way, once it reads.
+    let mut message_count = 0;
+    let last = loop {
+        let frame = slow.frame();
+        if frame.command != "MESSAGE" {
+            break frame;
+        }
+        message_count += 1;
+    };
+    assert_eq!(last.command, "ERROR", "{last:?}");
+    assert!(message_count < 1_000);
+    slow.expect_end();
+    drop(slow);
+    server.await_stats("the count", |stats| stats.refused_count == 1);
+}
+
+#[test]
 fn receipts_that_are_not_read_stop_reading_and_then_end_the_connection() {
     let server = Server::start(|options| {
         options.limits.unread_output_bytes_max = 64 * 1024;

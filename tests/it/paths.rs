@@ -100,6 +100,38 @@ fn a_body_that_left_the_cache_is_read_from_the_store() {
 }
 
 #[test]
+fn long_messages_that_left_the_cache_are_read_piece_by_piece() {
+    let server = Server::start(|options| {
+        options.limits.body_cache_bytes_max = 1;
+        options.limits.header_line_bytes_max = 64 * 1024;
+    });
+    let mut producer = server.client();
+    let body: String = (0..300_000).map(|number| format!("{number},")).collect();
+    // A header block over several chunks, too.
+    let wide = "w".repeat(50_000);
+    producer.send(format!(
+        "SEND\ndestination:/queue/q\nwide:{wide}\ncontent-length:{}\nreceipt:long\n\n{body}\0",
+        body.len()
+    ));
+    producer.expect_receipt("long");
+    producer.publish("q", "short", "short");
+    producer.expect_receipt("short");
+    for redelivered in ["false", "true"] {
+        let mut consumer = server.client();
+        consumer.subscribe("q", "client-individual", "");
+        let message = consumer.frame();
+        assert!(message.text() == body, "{} bytes came", message.body.len());
+        assert_eq!(
+            (message.header("wide"), message.header("redelivered")),
+            (wide.as_str(), redelivered)
+        );
+        consumer.expect_message("short");
+        consumer.disconnect();
+    }
+    assert!(server.stats().body_read_count > 100, "{:?}", server.stats());
+}
+
+#[test]
 fn a_transaction_is_whole() {
     let mut server = Server::start(|_| {});
     let mut client = server.client();

@@ -102,6 +102,8 @@ pub(crate) struct World {
     recent: Vec<(String, Number)>,
     room: bool,
     gate_max: Seq,
+    /// Two calls were made since events were polled last.
+    unseen_return: bool,
     tally: Tally,
 }
 
@@ -142,6 +144,7 @@ impl World {
             recent: Vec::new(),
             room: true,
             gate_max: Seq(0),
+            unseen_return: false,
             tally: Tally::default(),
         };
         world.sync();
@@ -344,7 +347,9 @@ impl World {
             gone = true;
         }
         if gone {
+            // What was dispatched to this session in between comes back without anybody having seen it.
             self.close(slot);
+            self.unseen_return = true;
         }
     }
 
@@ -534,13 +539,18 @@ impl World {
             }
             Request::Unsubscribe { sub } => {
                 let session = self.sessions.get_mut(&slot).unwrap();
-                session.subs.remove(sub);
+                let auto = session.subs.remove(sub).unwrap().ack_mode == AckMode::Auto;
                 let held: Vec<Tag> = session
                     .held
                     .iter_mut()
                     .filter(|(_, held)| held.sub == *sub && held.state == HeldState::Held)
                     .map(|(tag, held)| {
-                        held.state = HeldState::Ended;
+                        // In auto mode an answer was never asked for.
+                        held.state = if auto {
+                            HeldState::Settled
+                        } else {
+                            HeldState::Ended
+                        };
                         *tag
                     })
                     .collect();
@@ -616,10 +626,21 @@ impl World {
             .iter()
             .find(|(_, held)| answerable(held))
             .map(|(tag, _)| *tag);
-        let ended = named
-            .iter()
-            .any(|(_, held)| held.state == HeldState::Ended)
-            .then(|| named.len() > 1);
+        // A message id may also name what an earlier subscription had, for its client id may be in use again.
+        let ended = match key {
+            DeliveryKey::Tag(_) => named
+                .iter()
+                .any(|(_, held)| held.state == HeldState::Ended)
+                .then_some(false),
+            DeliveryKey::Message(_, message) => session
+                .held
+                .values()
+                .any(|held| held.delivery.message == message && held.state == HeldState::Ended)
+                .then(|| {
+                    let own = |(_, held): &(Tag, &Held)| held.state == HeldState::Ended;
+                    named.len() > 1 || !named.iter().any(own)
+                }),
+        };
         (held, ended)
     }
 
@@ -976,6 +997,10 @@ impl World {
                     absent.insert(step.unit, number);
                 }
             }
+            // A place that was not durable is none; it may come again, elsewhere.
+            message
+                .places
+                .retain(|queue, _| got.is_some_and(|(of, _)| of == queue));
             message.chain.base = got.cloned();
             message.chain.steps.clear();
         }
@@ -1060,17 +1085,21 @@ impl World {
                 );
                 self.broker.poll_events(no, 5, &mut events);
             }
-            self.session(slot).catching_up = false;
+            let late = std::mem::take(&mut self.session(slot).catching_up);
             for event in events {
                 match event {
-                    Event::Delivery(delivery) => delivered.extend(self.delivered(slot, delivery)),
+                    Event::Delivery(delivery) => {
+                        let of = self.delivered(slot, delivery);
+                        // One that did not read may have been given it long ago.
+                        delivered.extend(of.filter(|_| !late));
+                    }
                     Event::Evicted(refusal) => panic!("nobody is to be evicted here: {refusal:?}"),
                 }
             }
         }
         // One step of dispatch hands out the first ready entries of a queue, none behind one that stays.
         for (queue, number) in delivered {
-            if self.stalled_on(&queue) {
+            if self.stalled_on(&queue) || self.unseen_return {
                 continue;
             }
             let ahead = self.queues[&queue]
@@ -1082,6 +1111,7 @@ impl World {
                 "message {number} of {queue} was delivered while {ahead:?} before it was ready"
             );
         }
+        self.unseen_return = false;
     }
 
     fn stalled_on(&self, queue: &str) -> bool {

@@ -3,6 +3,7 @@
 //!
 //! # Invariants
 //! - What a sync made durable is in the image after any cut.
+//! - Changes of one directory become durable in their order, but for a cut that keeps a random subset.
 //! - Applying all operations of a file's log to its synced content gives its present content, unless a sync failed.
 //!
 //! # Not here
@@ -309,7 +310,11 @@ impl Disk {
         if self.naming == Naming::Ext4 {
             let mut node = file;
             while let Some(dir) = self.dir_of(node) {
-                self.sync_names(|(_, _, named)| *named == Some(node));
+                let named =
+                    |(_, changes): &&(u64, Renaming)| changes.iter().any(|(.., named)| *named == Some(node));
+                if let Some((last, _)) = self.renamings.iter().rev().find(named) {
+                    self.sync_names(dir, *last);
+                }
                 node = dir;
             }
         }
@@ -324,11 +329,16 @@ impl Disk {
 
     /// Makes the names in a directory durable.
     pub fn sync_dir(&mut self, dir: u64) {
-        // A move between directories becomes durable in both; so then does all that was done before in the other.
+        self.sync_names(dir, u64::MAX);
+    }
+
+    /// Makes all changes of a directory up to one of them durable, in their order. A move between directories becomes
+    /// durable in both; so then does all that was done before in the other.
+    fn sync_names(&mut self, dir: u64, last: u64) {
         let mut dirs = vec![dir];
         let mut at = 0;
         while let Some(dir) = dirs.get(at).copied() {
-            for (_, changes) in &self.renamings {
+            for (_, changes) in self.renamings.iter().filter(|(op, _)| *op <= last) {
                 if changes.iter().any(|(d, ..)| *d == dir) {
                     for (d, ..) in changes {
                         if !dirs.contains(d) {
@@ -339,19 +349,13 @@ impl Disk {
             }
             at += 1;
         }
-        self.sync_names(|(d, ..)| dirs.contains(d));
-    }
-
-    fn sync_names(&mut self, which: impl Fn(&(u64, OsString, Option<u64>)) -> bool) {
-        let (durable, rest) = std::mem::take(&mut self.renamings)
+        let (durable, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.renamings)
             .into_iter()
-            .partition(|(_, changes)| changes.iter().any(&which));
+            .partition(|(op, changes)| *op <= last && changes.iter().any(|(d, ..)| dirs.contains(d)));
         self.renamings = rest;
-        for (_, changes) in durable as Vec<(u64, Renaming)> {
-            for (dir, name, node) in changes {
-                if let Some(Node::Dir { synced, .. }) = self.nodes.get_mut(&dir) {
-                    set_name(synced, &name, node);
-                }
+        for (dir, name, node) in durable.into_iter().flat_map(|(_, changes)| changes) {
+            if let Some(Node::Dir { synced, .. }) = self.nodes.get_mut(&dir) {
+                set_name(synced, &name, node);
             }
         }
     }
@@ -521,6 +525,18 @@ mod tests {
             assert_eq!(after.lookup(ROOT, name("d")).is_some(), stays);
             assert_eq!(after.exists(file), stays);
         }
+    }
+
+    #[test]
+    fn a_file_made_anew_under_an_old_name_keeps_it() {
+        let mut disk = Disk::new(Naming::Ext4);
+        disk.create(ROOT, name("a"));
+        disk.sync_dir(ROOT);
+        disk.unlink(ROOT, name("a"));
+        let new = disk.create(ROOT, name("a"));
+        disk.sync_file(new);
+        disk.sync_dir(ROOT);
+        assert_eq!(disk.cut(Policy::DropAll, 0).lookup(ROOT, name("a")), Some(new));
     }
 
     #[test]

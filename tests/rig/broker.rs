@@ -45,6 +45,12 @@ impl Settings {
             .arg("--data-dir")
             .arg(&self.data_dir)
             .args(["--listen", "127.0.0.1:0"]);
+        // What steers the tests, or the tester's own broker, is not for this one.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("STEADFAST_") {
+                command.env_remove(name);
+            }
+        }
         if !self.config.is_empty() {
             let path = self.log_path("toml");
             fs::write(&path, &self.config).unwrap();
@@ -143,7 +149,13 @@ impl Broker {
     pub fn connect(&self) -> Client {
         match Client::connect(self.addr()) {
             Ok(client) => client,
-            Err(error) => panic!("{error}\nthe end of the broker's log:\n{}", self.log_end()),
+            Err(error) => {
+                let state = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+                panic!(
+                    "{error}\nthe broker: {state}\nthe end of its log:\n{}",
+                    self.log_end()
+                )
+            }
         }
     }
 

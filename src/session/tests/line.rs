@@ -23,6 +23,25 @@ fn receipts_leave_in_order_behind_their_gates() {
 }
 
 #[test]
+fn a_receipt_waits_for_every_earlier_frame_also_one_without_receipt() {
+    let mut pair = Pair::new("1.2");
+    pair.gate = Seq(4);
+    pair.send("SEND\ndestination:a\n\n^");
+    assert_eq!(pair.session.poll_gate(), None);
+    // Later calls without an effect of their own, and one without a request.
+    pair.gate = Seq(0);
+    pair.send("BEGIN\ntransaction:t\nreceipt:1\n\n^");
+    assert_eq!(pair.read_at(3), "");
+    assert_eq!(pair.read_at(4), "RECEIPT\nreceipt-id:1\n\n^");
+    pair.gate = Seq(5);
+    pair.send("SEND\ndestination:a\n\n^");
+    pair.gate = Seq(0);
+    pair.send("DISCONNECT\nreceipt:2\n\n^");
+    assert_eq!(pair.read_at(4), "");
+    assert_eq!(pair.read_at(5), "RECEIPT\nreceipt-id:2\n\n^");
+}
+
+#[test]
 fn a_receipt_is_echoed_as_the_version_writes_it() {
     for (version, receipt, echo) in [
         ("1.0", "a\\c:b", "a\\c:b"),
