@@ -55,7 +55,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::base::{Epoch, Limits};
-use crate::store::{SledOptions, SledStore};
+use crate::store::{self, SledOptions, SledStore, StoreError};
 
 use self::clock::Clock;
 use self::room::RoomKeeper;
@@ -133,9 +133,9 @@ pub enum ExitReason {
 pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<ExitReason, RunError> {
     allocator::set_up();
     let clock = Clock::new();
-    std::fs::create_dir_all(&options.data_dir).map_err(|source| RunError::DataDir {
-        path: options.data_dir.clone(),
-        source,
+    store::make_folder(&options.data_dir).map_err(|error| match error {
+        StoreError::File { path, source, .. } => RunError::DataDir { path, source },
+        error => RunError::Store(error),
     })?;
     let mut keeper = RoomKeeper::new(&options.data_dir, options.limits.disk_free_bytes_min);
     // Opening a store on a full disk takes room: the ballast's, if it comes to that.

@@ -52,24 +52,22 @@ pub(super) struct Folder {
     _lock: File,
 }
 
-/// Makes the folder, for us alone, with those above it. Gives the folders to be synced before anything is confirmed:
-/// it, and upwards as far as entries may be new.
-pub(super) fn make(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+/// Makes a data folder, for us alone, with those above it as far as they are missing, and syncs what leads to it.
+/// Nothing changes where it is there.
+pub fn make_folder(dir: &Path) -> Result<(), StoreError> {
     let dir = std::path::absolute(dir).map_err(error("find", dir))?;
     let above = dir.ancestors().skip(1);
     let missing_count = above.clone().take_while(|folder| !folder.is_dir()).count();
-    let changed = above.take(missing_count + 1).map(Path::to_owned).collect();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
     made.map_err(error("create", &dir))?;
-    Ok(changed)
-}
-
-/// Syncs the folders that `make` gave. One that we may not read is one that we have not changed.
-pub(super) fn sync_made(dirs: &[PathBuf]) -> Result<(), StoreError> {
-    dirs.iter().try_for_each(|dir| match sync(dir) {
-        Err(StoreError::File { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
-        result => result,
-    })
+    // The entry of the lowest folder that was there may be as new: whoever made it may have been killed.
+    above
+        .take(missing_count + 1)
+        .try_for_each(|folder| match sync(folder) {
+            // One that we may not read is one that we have not changed.
+            Err(StoreError::File { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
+            result => result,
+        })
 }
 
 /// Refuses a folder that holds no store, touching nothing.

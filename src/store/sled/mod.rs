@@ -34,6 +34,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::durable::Durable;
+pub use self::folder::make_folder;
 use self::folder::{Folder, State};
 use self::live::LiveIndex;
 use self::meta::MetaRecord;
@@ -127,7 +128,7 @@ struct Writer {
 impl SledStore {
     /// Opens the store in a folder, or makes folder and store where there is none.
     pub fn create_or_open(dir: &Path, options: SledOptions) -> Result<Self, StoreError> {
-        let made = folder::make(dir)?;
+        make_folder(dir)?;
         let folder = Folder::take(dir)?;
         match folder.state()? {
             State::Complete(uuid) => return Self::open(folder, uuid, options.cache_bytes),
@@ -140,7 +141,6 @@ impl SledStore {
         fill_new(&db, &meta, options.uuid).map_err(|error| engine_error(&folder, error))?;
         file.sync_all().map_err(folder.error("fsync", folder::DB))?;
         folder.end_creation(options.uuid)?;
-        folder::sync_made(&made)?;
         let durable = Durable::open(&folder, options.uuid)?;
         durable.write(meta.last_seq);
         Ok(Self::new(folder, db, file, durable, options.uuid, meta))
