@@ -84,7 +84,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (slot(), any::<bool>()).prop_map(|(slot, on)| Op::Stall(slot, on)),
         1 => (slot(), any::<bool>()).prop_map(|(slot, on)| Op::Slow(slot, on)),
         2 => slot().prop_map(Op::Close),
-        2 => Just(Op::Tick),
+        3 => Just(Op::Tick),
+        2 => Just(Op::Relocate),
         1 => (0..4_usize).prop_map(Op::Crash),
         1 => Just(Op::Restart),
         1 => prop::bool::weighted(0.7).prop_map(Op::Room),
@@ -112,11 +113,7 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 fn style() -> impl Strategy<Value = Style> {
-    prop_oneof![
-        Just(Style::Tag),
-        Just(Style::Message),
-        Just(Style::MessageAlone)
-    ]
+    prop_oneof![Just(Style::Tag), Just(Style::Message), Just(Style::MessageAlone)]
 }
 
 proptest! {
@@ -169,5 +166,58 @@ fn subscriptions_are_served_in_turn() {
             assert!(most - least <= 1, "served in turn: {held:?}");
         }
         assert_eq!((0..count).map(|slot| world.held_count(slot)).sum::<usize>(), 150);
+    }
+}
+
+/// A COMMIT that moves more bytes than a commit should hold (a transient message becomes a dead letter in it) is still
+/// whole or absent, wherever the power goes.
+#[test]
+fn a_large_commit_is_whole() {
+    for kept in 0..8 {
+        let limits = Limits {
+            deliveries_failed_max: 1,
+            commit_bytes_max: 600,
+            ..Limits::default()
+        };
+        let mut world = World::new(limits, &[Style::Tag]);
+        let send = |destination, persistent, tx| Ask::Send {
+            destination,
+            size: 5_000,
+            persistent,
+            tx,
+            shared: false,
+        };
+        let settle = |at, accepted| Ask::Settle {
+            delivery: Pick::Right(at),
+            accepted,
+            tx: Some(Pick::Right(0)),
+        };
+        let subscribe = Ask::Subscribe {
+            destination: "/queue/a",
+            ack_mode: AckMode::ClientIndividual,
+            prefetch: 1000,
+        };
+        let persistent = [send("/queue/a", true, None), send("/queue/a", true, None)];
+        let transient = [send("/queue/a", false, None), send("/queue/a", false, None)];
+        world.play(&Op::Requests(0, vec![subscribe]));
+        world.play(&Op::Requests(0, persistent.to_vec()));
+        world.play(&Op::Requests(0, transient.to_vec()));
+        world.play(&Op::Sync);
+        assert_eq!(world.held_count(0), 4);
+        world.play(&Op::Requests(
+            0,
+            vec![Ask::Begin, send("/queue/b", true, Some(Pick::Right(0)))],
+        ));
+        for (at, accepted) in [(3, true), (1, false), (0, false), (0, false)] {
+            world.play(&Op::Requests(0, vec![settle(at, accepted)]));
+        }
+        world.play(&Op::Requests(
+            0,
+            vec![send("/queue/b", true, Some(Pick::Right(0)))],
+        ));
+        world.play(&Op::Requests(0, vec![Ask::Commit(Pick::Right(0))]));
+        world.play(&Op::Append);
+        world.play(&Op::Crash(kept));
+        world.drain();
     }
 }

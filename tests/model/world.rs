@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use steadfast::base::{
-    Destination, DestinationKind, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag, TxNo,
+    ChunkRef, Destination, DestinationKind, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag, TxNo,
 };
 use steadfast::broker::{Broker, EntryView, Notice};
 use steadfast::journal::Fact;
@@ -32,6 +32,8 @@ pub(crate) enum Op {
     Slow(u8, bool),
     Close(u8),
     Tick,
+    /// The chunks that the broker asked for have been read.
+    Relocate,
     /// Of the batches that are not durable so many happen to be kept.
     Crash(usize),
     Restart,
@@ -103,6 +105,10 @@ pub(crate) struct World {
     recent: Vec<(String, Number)>,
     room: bool,
     gate_max: Seq,
+    /// Chunks on their way to the broker, which will move what lives in them.
+    reading: Vec<(ChunkRef, Bytes)>,
+    /// Messages that went back to the subscription that nacked them, in this step.
+    came_back: Vec<(String, Number, u8, SubNo)>,
     /// Two calls were made since events were polled last.
     unseen_return: bool,
     tally: Tally,
@@ -145,6 +151,8 @@ impl World {
             recent: Vec::new(),
             room: true,
             gate_max: Seq(0),
+            reading: Vec::new(),
+            came_back: Vec::new(),
             unseen_return: false,
             tally: Tally::default(),
         };
@@ -171,8 +179,11 @@ impl World {
             Op::Tick => {
                 self.now.wall_ms += 1_000;
                 self.now.mono_ms += 1_000;
+                self.relocate();
                 self.broker.handle_tick(self.now);
+                self.read_for_relocation();
             }
+            Op::Relocate => self.relocate(),
             Op::Crash(kept) => self.crash(*kept),
             Op::Restart => self.restart(),
             Op::Room(room) => {
@@ -311,6 +322,24 @@ impl World {
         !self.broker.has_batch() && self.disk.pending_count() == 0
     }
 
+    // ---- relocation ----
+
+    /// Reads the chunks that the broker wants to see; it gets them later.
+    fn read_for_relocation(&mut self) {
+        while let Some(chunk) = self.broker.poll_relocation() {
+            // A chunk that is gone by now is read by nobody.
+            if let Some(payload) = self.disk.chunk(chunk) {
+                self.reading.push((chunk, payload));
+            }
+        }
+    }
+
+    fn relocate(&mut self) {
+        for (chunk, payload) in std::mem::take(&mut self.reading) {
+            self.broker.handle_relocated(chunk, &payload);
+        }
+    }
+
     // ---- requests ----
 
     fn requests(&mut self, slot: u8, asks: &[Ask]) {
@@ -339,6 +368,8 @@ impl World {
             "all is done, or one request is refused"
         );
         let mut sent = sent.into_iter();
+        let session = self.sessions.get_mut(&slot).unwrap();
+        session.gate = session.gate.max(applied.gate);
         for request in &requests.list[..applied.done] {
             self.done(slot, request, &requests, &mut sent, applied.gate);
         }
@@ -538,6 +569,8 @@ impl World {
                 };
                 let session = self.sessions.get_mut(&slot).unwrap();
                 session.next_sub = subscribe.sub.0;
+                // Its receipt leaves behind all earlier ones, and precedes its first message.
+                let gate = session.gate;
                 session.subs.insert(
                     subscribe.sub,
                     Sub {
@@ -545,6 +578,8 @@ impl World {
                         name,
                         ack_mode: subscribe.ack_mode,
                         prefetch: subscribe.prefetch_count as usize,
+                        gate,
+                        active: false,
                         expected,
                     },
                 );
@@ -725,7 +760,11 @@ impl World {
                     kind: DestinationKind::Topic,
                     name,
                     number,
-                } => self.publish(&name, number),
+                } => {
+                    // Nobody sees a part of a transaction that may yet be lost.
+                    self.messages[number].gate = gate;
+                    self.publish(&name, number);
+                }
                 Step::Send { name, number, .. } => {
                     assert!(self.room, "a full disk takes no message");
                     self.enqueue(&name, number, false, Some(gate), unit);
@@ -1028,6 +1067,7 @@ impl World {
     fn start(&mut self) {
         self.tally = Tally::default();
         self.recent.clear();
+        self.reading.clear();
         self.gate_max = Seq(0);
         self.room = true;
         self.broker = self.disk.recover(&self.limits, self.now);
@@ -1124,6 +1164,26 @@ impl World {
             );
         }
         self.unseen_return = false;
+        self.check_who_came_back();
+    }
+
+    /// A nacked message goes to another subscription first, if one has credit. One that has some now had some before.
+    fn check_who_came_back(&mut self) {
+        let bytes_matter = self.limits.prefetch_bytes_max < 1 << 20;
+        for (queue, number, slot, sub) in std::mem::take(&mut self.came_back) {
+            let other = self.sessions.iter().any(|(of, session)| {
+                let free = |no: &SubNo, sub: &Sub| sub.active && sub.is_of(&queue) && session.has_credit(*no);
+                !session.stalled
+                    && session
+                        .subs
+                        .iter()
+                        .any(|(no, other)| (*of, *no) != (slot, sub) && free(no, other))
+            });
+            assert!(
+                !other || bytes_matter,
+                "message {number} went back to subscription {sub} of slot {slot}, though another has credit"
+            );
+        }
     }
 
     fn stalled_on(&self, queue: &str) -> bool {
@@ -1148,6 +1208,7 @@ impl World {
             message.id.is_none_or(|id| id == delivery.message),
             "the id of message {number} is stable"
         );
+        let message_gate = message.gate;
         self.know_id(number, delivery.message);
         let session = self.sessions.get_mut(&slot).unwrap();
         assert!(delivery.tag > session.last_tag, "tags grow");
@@ -1156,6 +1217,12 @@ impl World {
             .subs
             .get_mut(&delivery.sub)
             .unwrap_or_else(|| panic!("message {number} came for a subscription that is not: {delivery:?}"));
+        let durable = self.disk.durable_seq();
+        assert!(
+            sub.gate <= durable && message_gate <= durable,
+            "message {number} came too early: its subscription waits for Seq {}, itself for {message_gate}; durable is {durable}",
+            sub.gate
+        );
         let queue = match sub.kind {
             DestinationKind::Queue => Some(sub.name.clone()),
             DestinationKind::Topic => {
@@ -1197,25 +1264,11 @@ impl World {
         let sequence = self.messages[number].places.get(queue).copied();
         let durable = self.disk.durable_seq();
         let stated = sequence.and_then(|sequence| self.stated.get(&(queue.to_owned(), sequence)).copied());
-        // To another subscription first, if one has credit.
-        let nacked_by = self.entry(queue, number).nacked_by.take();
-        let other = self.sessions.iter().any(|(of, session)| {
-            session.subs.iter().any(|(no, sub)| {
-                nacked_by != Some((*of, *no))
-                    && sub.kind == DestinationKind::Queue
-                    && sub.name == queue
-                    && (session.has_credit(*no))
-            })
-        });
-        let settled = self.is_quiet()
-            && self
-                .sessions
-                .values()
-                .all(|session| !session.stalled && session.written == session.last_tag);
-        assert!(
-            !(settled && other && nacked_by == Some((slot, delivery.sub))),
-            "message {number} went back to the subscription that nacked it, though another has credit"
-        );
+        let back = self.entry(queue, number).nacked_by.take() == Some((slot, delivery.sub));
+        if back {
+            self.came_back
+                .push((queue.to_owned(), number, slot, delivery.sub));
+        }
         let entry = self.entry(queue, number);
         assert!(
             entry.lease.is_none(),
@@ -1279,6 +1332,9 @@ impl World {
         }
         if self.is_quiet() {
             self.recent.clear();
+            for session in self.sessions.values_mut() {
+                session.subs.values_mut().for_each(|sub| sub.active = true);
+            }
             self.check_nothing_waits();
         }
     }
@@ -1310,10 +1366,9 @@ impl World {
             let entries: Vec<_> = self.broker.entries(&queue, 0).collect();
             let model = self.queues.entry(queue.clone()).or_default();
             let numbers: Vec<Number> = model.iter().map(|entry| entry.number).collect();
-            // The bytes of an entry whose batch is still being filled are not on the disk yet.
-            let on_disk = |view: &EntryView| {
-                view.transient || self.stated.contains_key(&(queue.clone(), view.sequence))
-            };
+            // What stands in the batch being filled is not on the disk yet.
+            let waits = self.broker.has_batch();
+            let on_disk = |view: &EntryView| !waits || self.disk.holds(&view.body);
             assert_eq!(entries.len(), numbers.len(), "the depth of {queue}");
             let told: Vec<Number> = entries
                 .iter()
