@@ -138,11 +138,18 @@ impl Trial {
         self.load.as_mut().expect("the trial was started").join();
     }
 
-    /// Asks the broker to stop under load, and waits for all clients.
-    fn stop(&mut self) {
+    /// Asks the broker to stop under load, and waits for all clients. Gives the number of index chunks it compacted.
+    fn stop(&mut self) -> u64 {
         self.load().killing();
-        self.broker.take().expect("the broker runs").stop();
+        let log = self.broker.take().expect("the broker runs").stop();
         self.load.as_mut().expect("the trial was started").join();
+        let (_, count) = log
+            .rsplit_once("compacted_count: ")
+            .expect("a stop logs the counters");
+        let digits = count.split(|c: char| !c.is_ascii_digit()).next();
+        digits
+            .and_then(|digits| digits.parse().ok())
+            .expect("a count is a number")
     }
 
     /// Starts the broker without load, empties all queues, starts it again and looks for what should be gone.
@@ -184,6 +191,7 @@ fn kills_lose_nothing() {
     let seed = seed();
     let dir = tempfile::tempdir().unwrap();
     let mut trial = Trial::new(dir.path(), dir.path(), seed);
+    let mut compacted = None;
     for kill in 0..env_number("STEADFAST_TEST_KILLS", 30) {
         if kill > 0 && trial.rng.chance(25) {
             // During recovery.
@@ -199,10 +207,17 @@ fn kills_lose_nothing() {
         if trial.rng.chance(20) {
             trial.start(None);
             trial.run(Duration::from_millis(200));
-            trial.stop();
+            *compacted.get_or_insert(0) += trial.stop();
         }
     }
     assert_kept(&trial.finish(), seed);
+    assert_ne!(compacted, Some(0), "this load is to make the broker compact");
+    let blobs = trial.settings.data_dir.join("blobs");
+    assert_eq!(
+        std::fs::read_dir(blobs).unwrap().count(),
+        0,
+        "sled never syncs what it writes as a blob"
+    );
 }
 
 /// A disk, its mount, and the way from one to the next by a cut.

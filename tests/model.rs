@@ -112,9 +112,9 @@ fn limits() -> impl Strategy<Value = Limits> {
 
 fn style() -> impl Strategy<Value = Style> {
     prop_oneof![
-        Just(Style::ByTag),
-        Just(Style::ByMessage),
-        Just(Style::ByMessageAlone)
+        Just(Style::Tag),
+        Just(Style::Message),
+        Just(Style::MessageAlone)
     ]
 }
 
@@ -143,7 +143,7 @@ proptest! {
 #[test]
 fn subscriptions_are_served_in_turn() {
     for count in [2_u8, 3] {
-        let mut world = World::new(Limits::default(), &[Style::ByTag, Style::ByTag, Style::ByTag]);
+        let mut world = World::new(Limits::default(), &[Style::Tag, Style::Tag, Style::Tag]);
         let subscribe = Ask::Subscribe {
             destination: "/queue/a",
             ack_mode: AckMode::ClientIndividual,

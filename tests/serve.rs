@@ -270,7 +270,7 @@ fn space_is_used_again_after_a_drain() {
     settings.config = SMALL_BALLAST.into();
     let broker = settings.start();
     let mut sizes = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..8 {
         fill(
             &mut broker.connect(),
             "/queue/a",
@@ -280,8 +280,9 @@ fn space_is_used_again_after_a_drain() {
         sizes.push(size_of(&settings.data_dir));
     }
     println!("sizes after each drain: {sizes:?}");
+    let (early, late) = (sizes[..4].iter().max(), sizes[4..].iter().max());
     assert!(
-        sizes[5] < sizes[1] * 5 / 4 + 4_000_000,
+        late.unwrap() < &(early.unwrap() * 5 / 4 + 4_000_000),
         "the store grows with each fill and drain: {sizes:?}"
     );
     broker.stop();
@@ -368,7 +369,9 @@ impl Drop for SmallDisk {
 
 #[test]
 fn on_a_disk_nearly_full_only_sends_are_refused() {
-    let disk = SmallDisk::new(192 << 20);
+    let disk = SmallDisk::new(256 << 20);
+    let other = disk.0.path().join("of somebody else");
+    fs::write(&other, vec![1; 96 << 20]).unwrap();
     let logs = tempfile::tempdir().unwrap();
     let mut settings = Settings::in_dir(logs.path());
     settings.data_dir = disk.0.path().join("data");
@@ -381,17 +384,14 @@ fn on_a_disk_nearly_full_only_sends_are_refused() {
             Ok(_) => stored += 1,
             Err(error) => break error.to_string(),
         }
-        assert!(stored < 5_000, "a disk of 192 MiB takes more than 250 MB");
+        assert!(stored < 4_000, "160 MiB take more than 200 MB");
     };
     println!("refused after {stored}: {error}");
     assert!(
         error.contains("disk"),
         "the ERROR says that it is the disk: {error}"
     );
-    assert!(
-        stored > 100,
-        "only {stored} messages of 50 kB on a disk of 192 MiB"
-    );
+    assert!(stored > 100, "only {stored} messages of 50 kB in 160 MiB");
 
     // Settlements and reads go on, also after a restart on the full disk.
     let mut consumer = broker.connect();
@@ -413,7 +413,8 @@ fn on_a_disk_nearly_full_only_sends_are_refused() {
     }
     consumer.request("DISCONNECT", &[], b"").unwrap();
 
-    // The room that the drain made is found.
+    // Room that somebody makes is found.
+    fs::remove_file(&other).unwrap();
     let begin = Instant::now();
     loop {
         let mut producer = broker.connect();
@@ -421,7 +422,7 @@ fn on_a_disk_nearly_full_only_sends_are_refused() {
             Ok(_) => break,
             Err(error) => assert!(
                 begin.elapsed() < Duration::from_secs(60),
-                "an empty broker still refuses: {error}\n{}",
+                "it still refuses: {error}\n{}",
                 broker.log_end()
             ),
         }

@@ -142,7 +142,10 @@ fn folder(line: String, source: &io::Error) -> String {
 }
 
 fn remedy(data_dir: &Path) -> String {
-    format!("restore a backup of {} into another folder", data_dir.display())
+    format!(
+        "keep a copy of {}, then restore a backup; another folder (--data-dir) begins with an empty store",
+        data_dir.display()
+    )
 }
 
 /// An error with its sources, on one line.

@@ -21,7 +21,7 @@ const connect = async (headers = {}) => {
     const options = { host: '127.0.0.1', port, connectHeaders: { host: 'x', 'accept-version': version, ...headers } };
     stompit.connect(options, (error, client) => (error ? reject(error) : resolve(client)));
   }), 'CONNECTED');
-  assert.equal(client.getVersion(), version);
+  assert.equal(client.headers.version ?? '1.0', version);
   return client;
 };
 
@@ -154,10 +154,13 @@ const first = async () => {
   await disconnect(client);
 
   const broken = await connect();
-  const failed = soon(once(broken, 'error'), 'ERROR');
+  // stompit 1.0.0 gives an ERROR that has a text to the stream of that text, where nobody can listen for it.
+  const failed = soon(once(process, 'uncaughtException'), 'ERROR');
+  const ended = soon(once(broken, 'error'), 'the end after ERROR');
   broken.send({ destination: '/nonsense/x', receipt: 'bad' }).end('?');
   const [error] = await failed;
   assert.ok(error.isApplicationError(), `an ERROR of the broker: ${error}`);
+  await ended;
 
   if (version !== '1.0') {
     const beating = await connect({ 'heart-beat': '300,300' });

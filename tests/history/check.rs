@@ -413,17 +413,16 @@ impl Checker {
                 format!("message {no} from {queue}, sent to {}", message.queue),
             ));
         }
-        if let Some((frame, _)) = sub.ended {
-            if self
+        if let Some((frame, _)) = sub.ended
+            && self
                 .receipts
                 .get(&sub.conn)
                 .is_some_and(|receipts| receipts.contains_key(&frame))
-            {
-                found.push((
-                    Kind::AfterUnsubscribe,
-                    format!("message {no} on subscription {sub_no}, delivery {at}"),
-                ));
-            }
+        {
+            found.push((
+                Kind::AfterUnsubscribe,
+                format!("message {no} on subscription {sub_no}, delivery {at}"),
+            ));
         }
         let made_by = sub.ended.map_or(at, |(_, ended)| ended.min(at));
         let earlier = message
@@ -569,13 +568,14 @@ impl Checker {
                 );
             }
         }
-        if let Some(last) = message.deliveries.iter().max_by_key(|d| d.made_by) {
-            if !last.auto && !settles.iter().any(|(at, _)| *at >= last.made_by) {
-                report(
-                    Kind::Lost,
-                    format!("was delivered at {}, not settled, and never came again", last.at),
-                );
-            }
+        if let Some(last) = message.deliveries.iter().max_by_key(|d| d.made_by)
+            && !last.auto
+            && !settles.iter().any(|(at, _)| *at >= last.made_by)
+        {
+            report(
+                Kind::Lost,
+                format!("was delivered at {}, not settled, and never came again", last.at),
+            );
         }
 
         let dead_queue = dead_letters_of(message.queue);
@@ -722,15 +722,13 @@ impl Checker {
         first.sort_unstable();
         let mut last: HashMap<u32, ((u64, u64), u64)> = HashMap::new();
         for (at, producer, position, no) in first {
-            if let Some((before, other)) = last.insert(producer, (position, no)) {
-                if before > position {
-                    found.push(Violation {
-                        kind: Kind::OrderBroken,
-                        text: format!(
-                            "message {no} of {queue} came at {at} after {other}, which was sent later"
-                        ),
-                    });
-                }
+            if let Some((before, other)) = last.insert(producer, (position, no))
+                && before > position
+            {
+                found.push(Violation {
+                    kind: Kind::OrderBroken,
+                    text: format!("message {no} of {queue} came at {at} after {other}, which was sent later"),
+                });
             }
         }
     }

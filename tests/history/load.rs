@@ -472,7 +472,7 @@ fn end(link: &mut Link, rng: &mut Rng, tx: u32) -> io::Result<bool> {
 
 /// Whether a worker rejects a message whenever it sees it, until it is a dead letter.
 fn poisonous(message: u64) -> bool {
-    message % 24 == 0
+    message.is_multiple_of(24)
 }
 
 fn worker(link: &mut Link, rng: &mut Rng, home: usize, quiet: bool) -> io::Result<()> {

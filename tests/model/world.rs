@@ -75,9 +75,9 @@ pub(crate) enum Pick {
 /// How the client in a slot names deliveries: as 1.2, 1.1 and 1.0 do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    ByTag,
-    ByMessage,
-    ByMessageAlone,
+    Tag,
+    Message,
+    MessageAlone,
 }
 
 /// See the module's text.
@@ -280,7 +280,7 @@ impl World {
                 .iter()
                 .take_while(|step| step.bound.is_some_and(|bound| bound <= durable))
                 .count();
-            if let Some(last) = message.chain.steps.drain(..done).last() {
+            if let Some(last) = message.chain.steps.drain(..done).next_back() {
                 message.chain.base = last.after;
             }
         }
@@ -420,7 +420,7 @@ impl World {
             } => {
                 let destination = Destination::parse(destination).unwrap();
                 // Two deliveries of one topic message in one session cannot be told apart by message id alone.
-                let alone = style == Style::ByMessageAlone && destination.kind == DestinationKind::Topic;
+                let alone = style == Style::MessageAlone && destination.kind == DestinationKind::Topic;
                 fresh.0 += 1;
                 Request::Subscribe(Subscribe {
                     sub: SubNo(fresh.0),
@@ -428,7 +428,7 @@ impl World {
                     name: requests.push_bytes(destination.name.as_bytes()),
                     ack_mode: if alone { AckMode::Auto } else { *ack_mode },
                     prefetch_count: *prefetch,
-                    by_message: style != Style::ByTag,
+                    by_message: style != Style::Tag,
                 })
             }
             Ask::Unsubscribe(pick) => {
@@ -451,12 +451,12 @@ impl World {
                         let (tag, held) = known.get(usize::from(*at) % known.len().max(1))?;
                         let message = held.delivery.message;
                         match style {
-                            Style::ByTag => DeliveryKey::Tag(**tag),
-                            Style::ByMessage => DeliveryKey::Message(Some(held.sub), message),
-                            Style::ByMessageAlone => DeliveryKey::Message(None, message),
+                            Style::Tag => DeliveryKey::Tag(**tag),
+                            Style::Message => DeliveryKey::Message(Some(held.sub), message),
+                            Style::MessageAlone => DeliveryKey::Message(None, message),
                         }
                     }
-                    (Pick::Wrong, Style::ByTag) => DeliveryKey::Tag(Tag(session.last_tag.0 + 1)),
+                    (Pick::Wrong, Style::Tag) => DeliveryKey::Tag(Tag(session.last_tag.0 + 1)),
                     (Pick::Wrong, _) => DeliveryKey::Message(None, MessageId(7)),
                 };
                 Request::Settle(Settle {

@@ -142,11 +142,11 @@ impl Mounted {
 
     fn close(&mut self) {
         self.release();
-        if let Some(session) = self.session.take() {
-            if let Err(error) = session.umount_and_join() {
-                // A mount that stays is worth a word and no panic in a drop.
-                eprintln!("unmount of {} failed: {error}", self.dir.display());
-            }
+        if let Some(session) = self.session.take()
+            && let Err(error) = session.umount_and_join()
+        {
+            // A mount that stays is worth a word and no panic in a drop.
+            eprintln!("unmount of {} failed: {error}", self.dir.display());
         }
     }
 }

@@ -214,8 +214,8 @@ impl Broker {
         }
     }
 
-    /// Asks it to stop and expects exit code 0 in time.
-    pub fn stop(mut self) {
+    /// Asks it to stop and expects exit code 0 in time. Gives the end of its log.
+    pub fn stop(mut self) -> String {
         self.terminate();
         let status = self.wait(Duration::from_secs(30));
         assert_eq!(
@@ -224,6 +224,7 @@ impl Broker {
             "the broker did not stop cleanly; the end of its log:\n{}",
             self.log_end()
         );
+        self.log_end()
     }
 
     /// Resident memory in bytes.

@@ -95,10 +95,11 @@ fn relay(client: TcpStream, broker: TcpStream, fault: Fault) {
     });
     std::thread::spawn(move || {
         frames(from_broker, |mut frame| {
-            if fault == Fault::TornBody && frame.command == "MESSAGE" {
-                if let Some(end) = frame.body.len().checked_sub(512) {
-                    frame.body[end..].fill(0);
-                }
+            if fault == Fault::TornBody
+                && frame.command == "MESSAGE"
+                && let Some(end) = frame.body.len().checked_sub(512)
+            {
+                frame.body[end..].fill(0);
             }
             write(&to_client, &bytes_of(&frame))
         })
@@ -141,7 +142,7 @@ fn swallows(frame: &Frame, fault: Fault) -> bool {
             let receipt = frame.header("receipt").and_then(|text| text.parse::<u64>().ok());
             frame.command == "ACK" && !in_tx && receipt.is_some_and(|receipt| receipt % 4 == 0)
         }
-        Fault::SplitTransaction => frame.command == "SEND" && in_tx && number(frame) % 2 == 0,
+        Fault::SplitTransaction => frame.command == "SEND" && in_tx && number(frame).is_multiple_of(2),
         _ => false,
     }
 }
@@ -154,7 +155,7 @@ fn tampered(mut frame: Frame, fault: Fault) -> Option<Frame> {
     if fault == Fault::EarlyReceipt && forges(&frame, fault) {
         frame.headers.retain(|(name, _)| name != "receipt");
     }
-    if fault == Fault::LeakedTransaction && frame.command == "SEND" && number(&frame) % 2 == 0 {
+    if fault == Fault::LeakedTransaction && frame.command == "SEND" && number(&frame).is_multiple_of(2) {
         frame.headers.retain(|(name, _)| name != "transaction");
     }
     Some(frame)
