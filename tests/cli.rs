@@ -2,10 +2,23 @@
 //!
 //! `SNAPSHOTS=overwrite cargo test --test cli` writes what is printed now into this file; read the difference.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test of the real program: clocks, files and processes are real here"
+)]
+
 #[path = "cli/check.rs"]
 mod check;
+mod rig;
+
+use std::path::Path;
 
 use check::World;
+use rig::Settings;
 use snapbox::str;
 
 #[test]
@@ -22,6 +35,7 @@ Usage: steadfast <COMMAND>
 Commands:
   serve    Run the broker until SIGTERM or Ctrl-C
   inspect  Look into the data folder of a stopped broker
+  bench    Measure a broker, any that speaks STOMP 1.2
   config   The configuration file
   help     Print this message or the help of the given subcommand(s)
 
@@ -334,4 +348,196 @@ error: /topic/prices is not the name of a queue; write NAME or /queue/NAME
     let left = std::fs::read_dir(world.folder().join("empty")).unwrap().count();
     assert_eq!(left, 0, "inspect makes nothing");
     assert!(!world.folder().join("data").exists());
+}
+
+/// A broker that holds two orders, one of them failed once, and something else; killed.
+fn filled(dir: &Path) -> Settings {
+    let settings = Settings::in_dir(dir);
+    let broker = settings.start();
+    let mut client = broker.connect();
+    for (destination, body) in [
+        ("/queue/orders", &b"one"[..]),
+        ("/queue/orders", &[0xff, 0x00]),
+        ("/queue/bell\u{7}", b"rings"),
+    ] {
+        client
+            .request("SEND", &[("destination", destination), ("kind", "test")], body)
+            .unwrap();
+    }
+    let headers = [
+        ("destination", "/queue/orders"),
+        ("id", "1"),
+        ("ack", "client-individual"),
+    ];
+    client.request("SUBSCRIBE", &headers, b"").unwrap();
+    let message = client.expect().unwrap();
+    client
+        .request("NACK", &[("id", message.header("ack").unwrap())], b"")
+        .unwrap();
+    broker.kill();
+    settings
+}
+
+#[test]
+fn inspect_shows_what_a_killed_broker_holds() {
+    let world = World::new();
+    let settings = filled(world.folder());
+    let inspect = |args: &[&str]| {
+        let args = [&["inspect", "--data-dir", "data"], args].concat();
+        let output = world.command(&args).output().unwrap();
+        let (out, err) = (
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        );
+        assert_eq!((output.status.code(), err), (Some(0), String::new()), "{out}");
+        out
+    };
+    let table = inspect(&[]);
+    let queues: Vec<Vec<&str>> = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert!(
+        table.starts_with("store ") && table.contains("(not stopped cleanly)"),
+        "{table}"
+    );
+    assert_eq!(queues[0], ["QUEUE", "DEPTH", "BYTES", "OLDEST"]);
+    assert_eq!(queues[1][..2], ["bell\\u{7}", "1"]);
+    assert_eq!(queues[2][..2], ["orders", "2"]);
+    assert_eq!(queues.len(), 3);
+
+    let text = inspect(&["--queue", "/queue/orders", "--bodies", "--limit", "1"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].ends_with("failures 1"), "{text}");
+    assert_eq!(
+        lines[1..4],
+        [
+            "    destination:/queue/orders",
+            "    kind:test",
+            "    content-length:3"
+        ]
+    );
+    assert_eq!(lines[4], "    | one");
+    let (more, sequence) = lines[5].rsplit_once(' ').unwrap();
+    assert_eq!((more, lines.len()), ("more: --from", 6));
+
+    let json = inspect(&[
+        "--queue", "orders", "--bodies", "--from", sequence, "--json", "--check",
+    ]);
+    let lines: Vec<serde_json::Value> = json
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(
+        (&lines[0]["kind"], &lines[0]["body_hex"]),
+        (&"message".into(), &"ff00".into())
+    );
+    assert_eq!(
+        (&lines[1]["kind"], &lines[1]["messages"], &lines[1]["faults"]),
+        (&"check".into(), &3.into(), &0.into())
+    );
+
+    assert_eq!(inspect(&[]), table, "looking changes nothing");
+    let broker = settings.start();
+    assert!(
+        broker.output().contains("recovered 2 queues with 3 messages"),
+        "{}",
+        broker.output()
+    );
+    world.check(
+        &["inspect", "--data-dir", "data"],
+        5,
+        str![[r#"
+error: another broker is using data: the folder is in use; stop that broker, or choose another with --data-dir
+
+"#]],
+    );
+    broker.stop();
+    assert!(inspect(&[]).contains("(stopped cleanly)"));
+}
+
+#[test]
+fn a_damaged_store_is_named() {
+    let world = World::new();
+    filled(world.folder());
+    let path = world.folder().join("data/db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    for byte in &mut bytes[64..] {
+        *byte ^= 0x5a;
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    for args in [
+        &["inspect", "--data-dir", "data"][..],
+        &["serve", "--data-dir", "data", "--listen", "127.0.0.1:0"],
+    ] {
+        let output = world.command(args).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        let last = text.lines().last().unwrap_or_default();
+        assert_eq!(output.status.code(), Some(4), "{text}");
+        assert!(
+            last.starts_with("error: the store is damaged: ") && last.contains("restore a backup"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn serve_that_cannot_start_says_why() {
+    let world = World::new().with_file("file", "");
+    let fails = |args: &[&str], code| {
+        let output = world.command(&[&["serve"], args].concat()).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let last = text.lines().last().unwrap_or_default().to_owned();
+        assert!(last.starts_with("error: "), "{text}");
+        last
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let line = fails(&["--listen", &address], 1);
+    assert!(
+        line.contains(&address) && line.contains("stop the program that listens there"),
+        "{line}"
+    );
+    for dir in ["file", "file/below"] {
+        let line = fails(&["--listen", "127.0.0.1:0", "--data-dir", dir], 4);
+        assert!(
+            line.contains("file") && line.contains("it is not a folder"),
+            "{line}"
+        );
+    }
+    let line = fails(&["--listen", "192.0.2.1:61613", "--insecure-allow-anonymous"], 1);
+    assert!(line.contains("an address of this machine"), "{line}");
+}
+
+#[test]
+fn log_lines_can_be_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = Settings::in_dir(dir.path());
+    let log = |settings: &Settings| {
+        settings.start().stop();
+        std::fs::read_to_string(settings.log.with_extension("err")).unwrap()
+    };
+    settings.config = "[log]\nformat = \"json\"\n".to_owned();
+    let text = log(&settings);
+    let count = text.lines().count();
+    assert!(count >= 2, "started and stopped: {text}");
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
+    settings.config = "[log]\nlevel = \"error\"\n".to_owned();
+    assert_eq!(
+        log(&settings).lines().count(),
+        count,
+        "a clean run has nothing at this level"
+    );
+    settings.config = String::new();
+    let text = log(&settings);
+    assert!(
+        text.lines().count() > count && !text.contains('\u{1b}'),
+        "no colours in a file: {text}"
+    );
 }

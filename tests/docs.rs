@@ -16,20 +16,44 @@ fn read(name: &str) -> String {
 /// The first cells of every row that begins with a code.
 fn rows(document: &str, cell_count: usize) -> BTreeSet<Vec<String>> {
     let rows = document.lines().filter_map(|line| line.strip_prefix("| `"));
-    let cells = |row: &str| row.split(" | ").take(cell_count).map(|cell| cell.trim_matches('`').to_owned()).collect();
+    let cells = |row: &str| {
+        row.split(" | ")
+            .take(cell_count)
+            .map(|cell| cell.trim_matches('`').to_owned())
+            .collect()
+    };
     rows.map(cells).collect()
+}
+
+fn same<T: Ord + std::fmt::Debug>(listed: &BTreeSet<T>, expected: &BTreeSet<T>) {
+    let missing: Vec<_> = expected.difference(listed).collect();
+    let wrong: Vec<_> = listed.difference(expected).collect();
+    assert!(
+        missing.is_empty() && wrong.is_empty(),
+        "missing: {missing:#?}\nlisted, but not so: {wrong:#?}"
+    );
 }
 
 /// One of each. A new variant fails to compile in `is_listed`, and belongs here and in the document.
 fn store_errors() -> Vec<StoreError> {
     let source = || io::Error::other("why");
     let path = || "folder".into();
-    let place = ChunkRef { slot: SlotNo(0), chunk: ChunkNo(0) };
+    let place = ChunkRef {
+        slot: SlotNo(0),
+        chunk: ChunkNo(0),
+    };
     vec![
-        StoreError::Append { seq: Seq(1), source: source() },
+        StoreError::Append {
+            seq: Seq(1),
+            source: source(),
+        },
         StoreError::Flush { source: source() },
         StoreError::Damaged { what: String::new() },
-        StoreError::File { operation: "open", path: path(), source: source() },
+        StoreError::File {
+            operation: "open",
+            path: path(),
+            source: source(),
+        },
         StoreError::Gone(place),
         StoreError::InUse(path()),
         StoreError::NewerFormat { found: 2, known: 1 },
@@ -57,30 +81,42 @@ fn is_listed(error: &StoreError) -> bool {
 #[test]
 fn every_code_is_listed_as_it_is() {
     let document = read("docs/errors.md");
-    let (peer, store) = document.split_once("## The store").expect("a part about the store");
+    let (peer, store) = document
+        .split_once("## The store")
+        .expect("a part about the store");
     let tables = CODES.iter().flat_map(|table| table.iter());
-    let refusals = REFUSALS.iter().map(|refusal| (refusal.code(), "refusal".to_owned(), refusal.to_string()));
+    let refusals = REFUSALS
+        .iter()
+        .map(|refusal| (refusal.code(), "refusal".to_owned(), refusal.to_string()));
     let expected: BTreeSet<Vec<String>> = tables
-        .map(|code| (code.code, format!("{:?}", code.class).to_lowercase(), code.text.to_owned()))
+        .map(|code| {
+            (
+                code.code,
+                format!("{:?}", code.class).to_lowercase(),
+                code.text.to_owned(),
+            )
+        })
         .chain(refusals)
         .map(|(code, class, text)| vec![code.to_owned(), class, text])
         .collect();
-    assert_eq!(rows(peer, 3), expected);
+    same(&rows(peer, 3), &expected);
 
     let errors = store_errors();
     assert!(errors.iter().all(is_listed));
     let expected: BTreeSet<Vec<String>> = errors.iter().map(|error| vec![error.code().to_owned()]).collect();
-    assert_eq!(rows(store, 1), expected);
+    same(&rows(store, 1), &expected);
 }
 
 #[test]
 fn every_refused_header_is_listed() {
     let document = read("docs/protocol.md");
-    let (_, part) = document.split_once("## Refused headers").expect("a part about refused headers");
+    let (_, part) = document
+        .split_once("## Refused headers")
+        .expect("a part about refused headers");
     let part = part.split("\n## ").next().unwrap_or_default();
     let listed: BTreeSet<&str> = rows_of_names(part).collect();
     let expected: BTreeSet<&str> = unsupported_headers().collect();
-    assert_eq!(listed, expected);
+    same(&listed, &expected);
 }
 
 /// The names in the first cell of every row.
@@ -93,9 +129,38 @@ fn rows_of_names(part: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
+fn every_dependency_is_explained() {
+    let manifest = read("Cargo.toml");
+    let document = read("docs/dependencies.md");
+    let (binary, tests) = document.split_once("## For tests").expect("two tables");
+    let tables = [("[dependencies]\n", binary), ("[dev-dependencies]\n", tests)];
+    for (section, part) in tables {
+        let (_, rest) = manifest.split_once(section).expect("the section is there");
+        let lines = rest.lines().take_while(|line| !line.starts_with('['));
+        let expected: BTreeSet<&str> = lines
+            .filter_map(|line| line.split_once(" = "))
+            .map(|(name, _)| name)
+            .collect();
+        let rows = part
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        let listed: BTreeSet<&str> = rows
+            .filter(|cell| !matches!(*cell, "crate" | "---" | "advisory") && !cell.starts_with("RUSTSEC"))
+            .flat_map(|cell| cell.split(", "))
+            .map(|name| name.split(' ').next().unwrap_or_default())
+            .collect();
+        same(&listed, &expected);
+    }
+}
+
+#[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut documents = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned(), "SECURITY.md".to_owned()];
+    let mut documents = vec![
+        "README.md".to_owned(),
+        "CONTRIBUTING.md".to_owned(),
+        "SECURITY.md".to_owned(),
+    ];
     for entry in std::fs::read_dir(root.join("docs")).expect("docs") {
         let name = entry.expect("an entry of docs").file_name();
         documents.push(format!("docs/{}", name.to_str().expect("a name in ASCII")));

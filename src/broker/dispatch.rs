@@ -10,7 +10,7 @@ use super::queue::{QueueNo, SubRef};
 impl Broker {
     /// Serves every queue in which something changed, and forgets those that nothing refers to.
     pub(super) fn dispatch(&mut self, now: Now) {
-        while let Some(no) = self.dirty.pop() {
+        while let Some(no) = self.dirty.pop_front() {
             if let Some(queue) = self.queue_mut(no) {
                 queue.dirty = false;
                 self.dispatch_queue(no, now);

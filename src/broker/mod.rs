@@ -57,7 +57,8 @@ pub struct Broker {
     activating: BTreeSet<(Seq, SessionNo, SubNo)>,
     /// Topic messages of transactions, and those behind them, waiting for a Seq.
     deferred: VecDeque<(Seq, Arc<str>, TopicMessage)>,
-    dirty: Vec<QueueNo>,
+    /// Queues in which something changed, in the order in which it did.
+    dirty: VecDeque<QueueNo>,
     wakes: Vec<SessionNo>,
     notices: VecDeque<Notice>,
     counters: Counters,
@@ -146,6 +147,23 @@ impl Broker {
             self.end_session(session, now);
             self.peers.remove(&session);
         }
+        // What cannot be excluded counts as one delivery from here on. The entry itself says so too, since compaction may
+        // still state it again behind its counters.
+        for queue in self.queues.iter_mut().flatten() {
+            let suspects: Vec<u64> = queue
+                .entries
+                .iter()
+                .filter(|(_, entry)| entry.suspect && entry.deliveries == 0)
+                .map(|(sequence, _)| sequence)
+                .collect();
+            for sequence in suspects {
+                queue
+                    .entries
+                    .get_mut(sequence)
+                    .expect("it was just seen")
+                    .deliveries = 1;
+            }
+        }
         for queue in self.queues.iter().flatten() {
             let mut run: Option<(u64, u64, u32, u32)> = None;
             let mut state = |run: Option<(u64, u64, u32, u32)>| {
@@ -161,7 +179,7 @@ impl Broker {
                 }
             };
             for (sequence, entry) in queue.entries.iter().filter(|(_, entry)| !entry.is_transient()) {
-                let deliveries = entry.deliveries.max(u32::from(entry.suspect));
+                let deliveries = entry.deliveries;
                 run = match run {
                     Some((first, last, d, f))
                         if last + 1 == sequence && (d, f) == (deliveries, entry.failures) =>
@@ -283,7 +301,7 @@ impl Broker {
             && !queue.dirty
         {
             queue.dirty = true;
-            self.dirty.push(no);
+            self.dirty.push_back(no);
         }
     }
 
@@ -375,7 +393,8 @@ impl Broker {
             accepted_at_ms: entry.accepted_at_ms,
             place: &place,
             item: entry.item(),
-            deliveries: entry.deliveries,
+            // The one going on may not have been taken yet, and then never was; `Watched` speaks for it after a crash.
+            deliveries: entry.deliveries - u32::from(entry.leased),
             failures: entry.failures,
             fields: entry.fields(),
         };

@@ -141,16 +141,28 @@ pub(super) enum Step {
 }
 
 impl Peer {
-    /// The delivery that a client names.
+    /// The delivery that a client names. A message id may also name a delivery of an earlier subscription of the same
+    /// client id, which its UNSUBSCRIBE ended.
     pub(super) fn find(&self, key: DeliveryKey) -> Option<Tag> {
         match key {
             DeliveryKey::Tag(tag) => self.held.get(tag.0).map(|_| tag),
-            DeliveryKey::Message(sub, message) => self
-                .by_message
-                .range((message, SubNo(0), Tag(0))..=(message, SubNo(u32::MAX), Tag(u64::MAX)))
-                .filter(|(_, of, _)| sub.is_none_or(|sub| sub == *of))
-                .map(|(_, _, tag)| *tag)
-                .next(),
+            DeliveryKey::Message(sub, message) => {
+                let all = || {
+                    let range = (message, SubNo(0), Tag(0))..=(message, SubNo(u32::MAX), Tag(u64::MAX));
+                    self.by_message.range(range).map(|(_, sub, tag)| (*sub, *tag))
+                };
+                let ended = |tag: Tag| {
+                    self.held
+                        .get(tag.0)
+                        .is_some_and(|held| held.state == HeldState::Ended)
+                };
+                // One that the client cannot know yet is not what it names.
+                let live = all().find(|(of, tag)| {
+                    !ended(*tag) && *tag <= self.handed && sub.is_none_or(|sub| sub == *of)
+                });
+                live.or_else(|| all().find(|(_, tag)| ended(*tag)))
+                    .map(|(_, tag)| tag)
+            }
         }
     }
 

@@ -32,7 +32,7 @@ impl Recovery {
             touched: VecDeque::new(),
             activating: BTreeSet::new(),
             deferred: VecDeque::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             wakes: Vec::new(),
             notices: VecDeque::new(),
             counters: Counters::default(),

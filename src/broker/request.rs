@@ -367,8 +367,8 @@ impl Broker {
                     header_len,
                     ..
                 } => {
-                    let message = self.message_id();
                     let Some(place) = place else {
+                        let message = self.message_id();
                         topics.push((
                             name,
                             TopicMessage {
@@ -383,7 +383,9 @@ impl Broker {
                         header_len,
                         len: u32::try_from(bytes.len()).expect("a frame is under 4 GiB"),
                     };
+                    // In this order, so that the queue's sequences stay below the numbers handed out.
                     let no = self.open_queue(&name);
+                    let message = self.message_id();
                     self.counters.enqueued_count += 1;
                     self.enqueue(
                         no,

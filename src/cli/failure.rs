@@ -84,6 +84,10 @@ impl fmt::Display for Failure {
                 }
                 _ => chain(error),
             },
+            Self::Run {
+                error: error @ RunError::DataDir { source, .. },
+                ..
+            } => folder(chain(error), source),
             Self::Run { error, .. } => chain(error),
             Self::NoStore(folder) => format!(
                 "there is no store in {}; name the data folder of a broker with --data-dir",
@@ -107,20 +111,11 @@ impl fmt::Display for Failure {
 fn store(error: &StoreError, data_dir: &Path) -> String {
     let line = chain(error);
     match error {
-        StoreError::InUse(_) => format!("{line}; stop it, or choose another folder with --data-dir"),
+        StoreError::InUse(_) => {
+            format!("{line}: the folder is in use; stop that broker, or choose another with --data-dir")
+        }
         StoreError::Damaged { .. } => format!("{line}; {}", remedy(data_dir)),
-        StoreError::File { source, .. } => match source.kind() {
-            ErrorKind::PermissionDenied => {
-                format!(
-                    "{line}; this user needs to read and write it, or choose another folder with --data-dir"
-                )
-            }
-            ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
-                format!("{line}; choose a folder with --data-dir")
-            }
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!("{line}; make room there"),
-            _ => line,
-        },
+        StoreError::File { source, .. } => folder(line, source),
         StoreError::NewerFormat { .. } => {
             format!("{line}; use the version that wrote {}", data_dir.display())
         }
@@ -128,9 +123,27 @@ fn store(error: &StoreError, data_dir: &Path) -> String {
     }
 }
 
+/// A line about a file or folder, with what to do about it.
+fn folder(line: String, source: &io::Error) -> String {
+    let remedy = match source.kind() {
+        ErrorKind::PermissionDenied => {
+            "this user needs to read and write it, or choose another folder with --data-dir"
+        }
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            "it is not a folder: choose one with --data-dir"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room there",
+        ErrorKind::ReadOnlyFilesystem => {
+            "the file system is read-only: choose another folder with --data-dir"
+        }
+        _ => return line,
+    };
+    format!("{line}; {remedy}")
+}
+
 fn remedy(data_dir: &Path) -> String {
     format!(
-        "nothing was changed: keep {} as it is, and restore a backup into another folder",
+        "keep a copy of {}, then restore a backup; another folder (--data-dir) begins with an empty store",
         data_dir.display()
     )
 }

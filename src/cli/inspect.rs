@@ -3,7 +3,7 @@
 //! # Invariants
 //! - Nothing is appended to the store, and a folder without a store stays as it is.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use crate::broker::{Broker, EntryView, QueueView, Recovery};
 use crate::config::Overrides;
 use crate::journal::Recovered;
 use crate::port::Body;
-use crate::store::{Store, StoreError, StoreStats};
+use crate::store::{SledStore, Store, StoreError, StoreStats};
 use crate::wire::{self, Escapes};
 
 #[derive(Debug, Args)]
@@ -80,7 +80,7 @@ pub(super) fn run(args: InspectArgs) -> Result<(), Failure> {
         .recover(&mut |chunk| recovery.visit(chunk))
         .map_err(failed)?;
     let view = View {
-        store: &*store,
+        store: &store,
         broker: recovery.finish(&recovered, Now::default()),
         recovered,
         json: args.json,
@@ -510,8 +510,18 @@ fn unescaped(text: &str) -> String {
     }
 }
 
-fn open(data_dir: &Path) -> Result<Box<dyn Store>, Failure> {
-    Err(Failure::NoStore(data_dir.to_owned()))
+fn open(data_dir: &Path) -> Result<SledStore, Failure> {
+    SledStore::open_existing(data_dir).map_err(|error| match &error {
+        StoreError::File { source, .. }
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+        {
+            Failure::NoStore(data_dir.to_owned())
+        }
+        _ => Failure::Store {
+            error,
+            data_dir: data_dir.to_owned(),
+        },
+    })
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ enum Command {
     /// Look into the data folder of a stopped broker
     Inspect(inspect::InspectArgs),
     /// Measure a broker, any that speaks STOMP 1.2
-    Bench(bench::BenchArgs),
+    Bench(Box<bench::BenchArgs>),
     /// The configuration file
     Config {
         #[command(subcommand)]

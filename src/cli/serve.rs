@@ -31,6 +31,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         heart_beat_margin_percent: config.heart_beat.margin_percent,
         shutdown_ms_max: config.server.shutdown_ms_max,
         worker_count,
+        store_cache_bytes: config.store.cache_bytes,
     };
     // A broker whose standard output is gone still serves.
     let _ = writeln!(std::io::stdout(), "steadfast {}", env!("CARGO_PKG_VERSION"));

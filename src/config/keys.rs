@@ -218,8 +218,7 @@ const FIRST: &[Key] = &[
     },
     key!(heart_beat.interval_ms_min[1, DAY_MS]),
     key!(heart_beat.margin_percent[101, 1000]),
-    key!(store.cache_bytes_max[MIB, TIB]),
-    key!(store.ballast[flag]),
+    key!(store.cache_bytes[MIB, TIB]),
 ];
 
 limits! {
@@ -249,7 +248,7 @@ limits! {
     connection_count_max[1, COUNT_MAX],
     receiving_bytes_max[1, TIB],
     memory_bytes_max[1, TIB],
-    disk_free_bytes_min[MIB, TIB],
+    disk_free_bytes_min[0, TIB],
     commit_bytes_max[KIB, GIB],
     unflushed_bytes_max[KIB, TIB],
     compaction_garbage_bytes_min[KIB, TIB],

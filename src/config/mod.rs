@@ -70,7 +70,7 @@ impl Default for Server {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 61613))],
             data_dir: PathBuf::from("./data"),
-            shutdown_ms_max: 10_000,
+            shutdown_ms_max: 5_000,
             worker_thread_count: 0,
             insecure_allow_anonymous: false,
         }
@@ -178,17 +178,14 @@ impl Default for HeartBeat {
 /// The store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// The store's own cache of pages.
-    pub cache_bytes_max: u64,
-    /// Whether a ballast file is held, so that settlements still go through on a full disk.
-    pub ballast: bool,
+    /// Pages that the store's engine keeps in memory, by its own count.
+    pub cache_bytes: u64,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
         Self {
-            cache_bytes_max: 64 * 1024 * 1024,
-            ballast: true,
+            cache_bytes: 32 * 1024 * 1024,
         }
     }
 }

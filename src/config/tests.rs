@@ -158,7 +158,7 @@ fn variables_are_refused_by_name() {
         ("STEADFAST_DATA_DIR", ""),
         ("STEADFAST_LISTEN", ""),
         ("STEADFAST_LISTEN", "127.0.0.1:1,"),
-        ("STEADFAST_STORE_BALLAST", "yes"),
+        ("STEADFAST_LIMITS_TOPIC_DROP_OLDEST", "yes"),
     ] {
         assert!(
             Config::load(Overrides::default(), variables(&[(name, value)])).is_err(),

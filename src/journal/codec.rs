@@ -164,7 +164,10 @@ impl<'a> Encoder<'a> {
             } => {
                 let name = self.name(queue);
                 put(&mut self.payload, name);
-                put(&mut self.payload, deliveries.map_or(0, |count| u64::from(count) + 1));
+                put(
+                    &mut self.payload,
+                    deliveries.map_or(0, |count| u64::from(count) + 1),
+                );
                 put(&mut self.payload, u64::from(*failures));
                 put_ranges(&mut self.payload, ranges);
                 self.close(kind::COUNTED);
@@ -238,7 +241,10 @@ fn put_enqueued(out: &mut Vec<u8>, enqueued: &Enqueued) {
             }
         }
     }
-    assert!(items_are_valid(enqueued), "one to ITEM_COUNT_MAX items, one for an extent");
+    assert!(
+        items_are_valid(enqueued),
+        "one to ITEM_COUNT_MAX items, one for an extent"
+    );
     put(out, enqueued.items.len() as u64);
     for item in &enqueued.items {
         put(out, u64::from(item.header_len));
@@ -257,7 +263,10 @@ fn put_ranges(out: &mut Vec<u8>, ranges: &[(u64, u64)]) {
     put(out, ranges.len() as u64);
     let mut before = None;
     for (first, last) in ranges {
-        assert!(range_follows(before, *first, *last), "ranges ascend and do not touch");
+        assert!(
+            range_follows(before, *first, *last),
+            "ranges ascend and do not touch"
+        );
         put(out, first - before.unwrap_or(0));
         put(out, last - first);
         before = Some(*last);

@@ -47,8 +47,8 @@ impl RunError {
         match self {
             Self::Store(StoreError::InUse(_)) => 5,
             Self::Store(StoreError::Append { .. } | StoreError::Flush { .. } | StoreError::Poisoned) => 3,
-            Self::Store(_) => 4,
-            Self::DataDir { .. } | Self::Listen { .. } | Self::System { .. } => 1,
+            Self::Store(_) | Self::DataDir { .. } => 4,
+            Self::Listen { .. } | Self::System { .. } => 1,
         }
     }
 }

@@ -55,7 +55,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::base::{Epoch, Limits};
-use crate::store::{SledOptions, SledStore};
+use crate::store::{self, SledOptions, SledStore, StoreError};
 
 use self::clock::Clock;
 use self::room::RoomKeeper;
@@ -81,6 +81,8 @@ pub struct ServeOptions {
     pub shutdown_ms_max: u64,
     /// Threads that serve connections; at least 1.
     pub worker_count: usize,
+    /// Pages that the store's engine keeps in memory.
+    pub store_cache_bytes: u64,
 }
 
 impl Default for ServeOptions {
@@ -93,6 +95,7 @@ impl Default for ServeOptions {
             heart_beat_margin_percent: 200,
             shutdown_ms_max: 5_000,
             worker_count: 2,
+            store_cache_bytes: SledOptions::CACHE_BYTES,
         }
     }
 }
@@ -130,9 +133,9 @@ pub enum ExitReason {
 pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<ExitReason, RunError> {
     allocator::set_up();
     let clock = Clock::new();
-    std::fs::create_dir_all(&options.data_dir).map_err(|source| RunError::DataDir {
-        path: options.data_dir.clone(),
-        source,
+    store::make_folder(&options.data_dir).map_err(|error| match error {
+        StoreError::File { path, source, .. } => RunError::DataDir { path, source },
+        error => RunError::Store(error),
     })?;
     let mut keeper = RoomKeeper::new(&options.data_dir, options.limits.disk_free_bytes_min);
     // Opening a store on a full disk takes room: the ballast's, if it comes to that.
@@ -140,7 +143,7 @@ pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<Exit
     let store = SledStore::create_or_open(
         &options.data_dir,
         SledOptions {
-            cache_bytes: SledOptions::CACHE_BYTES,
+            cache_bytes: options.store_cache_bytes,
             uuid: entropy::store_uuid(),
         },
     )

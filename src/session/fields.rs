@@ -66,6 +66,9 @@ pub(super) fn receipt_of(headers: Headers<'_>, escapes: Escapes) -> Option<Vec<u
         .filter_map(Result::ok)
         .find(|header| header.name == b"receipt")?;
     let text = unescape(escapes, header.value).ok()?;
+    if escapes != Escapes::None && std::str::from_utf8(&text).is_err() {
+        return None;
+    }
     let mut escaped = Vec::with_capacity(text.len());
     escape(escapes, Part::Value, &text, &mut escaped);
     Some(escaped)

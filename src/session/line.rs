@@ -12,6 +12,8 @@
 //!
 //! # Invariants
 //! - Frames leave in the order in which they came: the gate of a frame is never below that of the one before.
+//! - Nor is it below the gate of any request before it, also of one that asked for no receipt: a client may read a
+//!   receipt as proof of every earlier frame.
 
 use std::collections::VecDeque;
 
@@ -30,6 +32,8 @@ pub(super) struct Line {
     gated: VecDeque<(usize, Seq)>,
     /// Frames that wait: their bytes, and how many requests must be done.
     waiting: Vec<(usize, usize)>,
+    /// The latest gate of all requests so far.
+    latest: Seq,
 }
 
 impl Line {
@@ -40,7 +44,7 @@ impl Line {
         let len = self.bytes.len() - before;
         if requests == 0 {
             assert!(self.waiting.is_empty(), "without requests nothing waits");
-            self.gate(len, Seq(0));
+            self.gate(len);
         } else {
             self.waiting.push((len, requests));
         }
@@ -59,7 +63,8 @@ impl Line {
     pub(super) fn handle_done(&mut self, done: usize, gate: Seq) {
         let count = self.waiting.partition_point(|(_, requests)| *requests <= done);
         let len = self.waiting.drain(..count).map(|(len, _)| len).sum();
-        self.gate(len, gate);
+        self.latest = self.latest.max(gate);
+        self.gate(len);
     }
 
     /// The request behind the first `done` was refused: drops what waits for it. Returns the escaped receipt-id of its
@@ -86,7 +91,10 @@ impl Line {
         }
         out.extend(self.bytes.drain(..len));
         if self.bytes.is_empty() {
-            *self = Self::default();
+            *self = Self {
+                latest: self.latest,
+                ..Self::default()
+            };
         }
     }
 
@@ -105,11 +113,11 @@ impl Line {
         self.bytes.capacity() + self.gated.capacity() + self.waiting.capacity()
     }
 
-    fn gate(&mut self, len: usize, gate: Seq) {
+    fn gate(&mut self, len: usize) {
         match self.gated.back_mut() {
             _ if len == 0 => {}
-            Some((run, last)) if gate <= *last => *run += len,
-            _ => self.gated.push_back((len, gate)),
+            Some((run, last)) if self.latest <= *last => *run += len,
+            _ => self.gated.push_back((len, self.latest)),
         }
     }
 }

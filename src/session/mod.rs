@@ -45,7 +45,10 @@ pub use unsupported::headers as unsupported_headers;
 /// Requests gathered by one call of [`Session::handle_bytes`], so that no connection keeps the core for long.
 const REQUEST_COUNT_MAX: usize = 512;
 
-/// Of empty buffers, so much is kept for the next read.
+/// Room made at once for the messages of one call.
+const RESERVED_BYTES_MAX: usize = 256 * 1024;
+
+/// Of empty buffers, so much is kept for the next read: most connections are idle most of the time.
 const KEPT_BYTES_MAX: usize = 512;
 
 /// What all sessions of one listener share.
@@ -153,6 +156,9 @@ impl Session {
             match decoded {
                 Ok(Decoded::Frame(frame, len)) => {
                     done += len;
+                    if self.requests.list.is_empty() {
+                        self.requests.arena.reserve(rest.len().min(RESERVED_BYTES_MAX));
+                    }
                     self.handle_frame(&frame, now);
                 }
                 Ok(Decoded::Incomplete(len)) => {
@@ -202,7 +208,8 @@ impl Session {
         );
         self.line.handle_done(done, gate);
         self.requests.clear();
-        if self.requests.arena.capacity() > KEPT_BYTES_MAX {
+        let kept = self.requests.arena.capacity() + self.requests.list.capacity() * size_of::<Request>();
+        if kept > KEPT_BYTES_MAX {
             self.requests = Requests::default();
         }
         if let Some(refusal) = refusal {

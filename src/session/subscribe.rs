@@ -9,7 +9,7 @@ use super::send::destination;
 use super::{Session, unsupported};
 use crate::base::{Destination, DestinationKind, SubNo};
 use crate::port::{AckMode, Request, Subscribe};
-use crate::wire::{Encoder, Frame, Header, unescape};
+use crate::wire::{Frame, Header, Part, escape, unescape};
 
 /// So many ended subscriptions are remembered for ACKs that were on their way.
 const ENDED_COUNT_MAX: usize = 1_000;
@@ -108,12 +108,15 @@ impl Session {
         }
         subs.last += 1;
         let no = SubNo(subs.last);
-        let mut head = Vec::new();
-        let mut message = Encoder::new(&mut head, escapes, "MESSAGE");
+        let mut head = b"MESSAGE\n".to_vec();
         if let Some(id) = &id {
-            message = message.header("subscription", id);
+            head.extend_from_slice(b"subscription:");
+            escape(escapes, Part::Value, id, &mut head);
+            head.push(b'\n');
         }
-        message.partial("message-id", &[self.config.store.as_bytes(), b"-"]);
+        head.extend_from_slice(b"message-id:");
+        head.extend_from_slice(self.config.store.as_bytes());
+        head.push(b'-');
         subs.live.push(Subscription {
             no,
             key,

@@ -125,7 +125,10 @@ fn take_room(mut file: &File, len: u64) -> io::Result<()> {
     }
 }
 
-fn file_error<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> StoreError + use<E> {
+fn file_error<E: Into<io::Error>>(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(E) -> StoreError + use<E> {
     let path = path.to_owned();
     move |source| StoreError::File {
         operation,

@@ -76,7 +76,6 @@ macro_rules! suite {
         }
     };
 }
-pub(super) use suite;
 
 pub(super) const UUID: [u8; 16] = *b"0123456789abcdef";
 
@@ -117,8 +116,26 @@ impl Script {
         self.batches.last_mut().unwrap()
     }
 
+    pub(super) fn first(&self) -> &Batch {
+        self.batches.first().unwrap()
+    }
+
     pub(super) fn last(&self) -> &Batch {
         self.batches.last().unwrap()
+    }
+
+    /// Live bodies that are refused. Panics on one that is wrong.
+    pub(super) fn broken_bodies<S: Store>(&self, store: &S) -> Vec<StoreError> {
+        let writes = self.batches.iter().flat_map(|batch| &batch.chunks);
+        let live: BTreeMap<_, _> = writes.map(|write| (write.place.slot, write)).collect();
+        let mut broken = Vec::new();
+        for write in live.values() {
+            match store.body(write.place) {
+                Ok(found) => assert_eq!(found, write.payload),
+                Err(error) => broken.push(error),
+            }
+        }
+        broken
     }
 
     /// The state after the first `count` batches.
@@ -143,15 +160,32 @@ impl Script {
             expect.slot_count = batch.slot_count;
         }
         let mut found = Vec::new();
-        assert_eq!(store.recover(&mut |chunk| found.push((chunk.seq, chunk.facts))).unwrap(), expect);
-        assert!(found == index.into_iter().collect::<Vec<_>>(), "the index differs");
+        assert_eq!(
+            store
+                .recover(&mut |chunk| found.push((chunk.seq, chunk.facts)))
+                .unwrap(),
+            expect
+        );
+        assert!(
+            found == index.into_iter().collect::<Vec<_>>(),
+            "the index differs"
+        );
         for write in slots.values() {
-            assert!(store.body(write.place).unwrap() == write.payload, "{:?} differs", write.place);
+            assert!(
+                store.body(write.place).unwrap() == write.payload,
+                "{:?} differs",
+                write.place
+            );
         }
         for batch in &self.batches {
             for write in &batch.chunks {
-                if slots.get(&write.place.slot).is_none_or(|live| live.place != write.place) {
-                    assert!(matches!(store.body(write.place), Err(StoreError::Gone(gone)) if gone == write.place));
+                if slots
+                    .get(&write.place.slot)
+                    .is_none_or(|live| live.place != write.place)
+                {
+                    assert!(
+                        matches!(store.body(write.place), Err(StoreError::Gone(gone)) if gone == write.place)
+                    );
                 }
             }
         }
@@ -178,7 +212,13 @@ pub(super) fn enqueued(number: u64, slot: u32) -> Fact {
             },
             offset: 0,
         },
-        items: vec![Item { header_len: 1, len: 2 }; 3],
+        items: vec![
+            Item {
+                header_len: 1,
+                len: 2
+            };
+            3
+        ],
         deliveries: 0,
         failures: 0,
         fields: Vec::new(),
@@ -234,7 +274,13 @@ pub(super) fn batches_come_back_in_order<B: Bed>(bed: &mut B) {
     let store = bed.open();
     script.check(&store, 299);
     assert_eq!(store.stats().epoch, Epoch(1));
-    assert_eq!(recovered(&store).into_iter().map(|chunk| chunk.size).collect::<Vec<_>>(), sizes);
+    assert_eq!(
+        recovered(&store)
+            .into_iter()
+            .map(|chunk| chunk.size)
+            .collect::<Vec<_>>(),
+        sizes
+    );
 }
 
 pub(super) fn dropped_chunks_stay_away<B: Bed>(bed: &mut B) {
@@ -242,7 +288,11 @@ pub(super) fn dropped_chunks_stay_away<B: Bed>(bed: &mut B) {
     let store = bed.open();
     recovered(&store);
     for number in 1..=200_u64 {
-        let facts = if number % 5 == 0 { vec![] } else { vec![watched("a")] };
+        let facts = if number % 5 == 0 {
+            vec![]
+        } else {
+            vec![watched("a")]
+        };
         let batch = script.batch(facts, vec![]);
         if number > 20 && number % 2 == 0 {
             batch.drop = (number.saturating_sub(22)..number - 18).map(Seq).collect();
@@ -273,9 +323,18 @@ pub(super) fn facts_of_many_parts_come_back<B: Bed>(bed: &mut B) {
             batch.drop = vec![Seq(number as u64 - 10)];
         }
         let size = store.append(batch).unwrap();
-        assert_eq!(usize::from(size.parts), (size.bytes as usize).div_ceil(CHUNK_BYTES_MAX));
+        assert_eq!(
+            usize::from(size.parts),
+            (size.bytes as usize).div_ceil(CHUNK_BYTES_MAX)
+        );
     }
-    assert!(store.append(script.batch(vec![watched(&"x".repeat(5 * CHUNK_BYTES_MAX))], vec![])).unwrap().parts == 6);
+    assert!(
+        store
+            .append(script.batch(vec![watched(&"x".repeat(5 * CHUNK_BYTES_MAX))], vec![]))
+            .unwrap()
+            .parts
+            == 6
+    );
     store.flush().unwrap();
     bed.kill(store, 0);
     script.check(&bed.open(), 41);
@@ -288,7 +347,9 @@ pub(super) fn a_slot_has_the_last_chunk_only<B: Bed>(bed: &mut B) {
     for round in 0..20_u32 {
         let len = [1, 100, CHUNK_BYTES_MAX][round as usize % 3];
         let slots = (0..30).filter(|slot| (slot + round) % 3 == 0);
-        let chunks = slots.map(|slot| (slot, payload(round * 100 + slot, len))).collect();
+        let chunks = slots
+            .map(|slot| (slot, payload(round * 100 + slot, len)))
+            .collect();
         store.append(script.batch(vec![watched("a")], chunks)).unwrap();
         store.flush().unwrap();
     }
@@ -300,7 +361,10 @@ pub(super) fn a_slot_has_the_last_chunk_only<B: Bed>(bed: &mut B) {
             slot: SlotNo(slot),
             chunk: ChunkNo(1),
         };
-        assert!(matches!(store.body(place), Err(StoreError::Gone(_))), "slot {slot}");
+        assert!(
+            matches!(store.body(place), Err(StoreError::Gone(_))),
+            "slot {slot}"
+        );
     }
 }
 
@@ -308,8 +372,15 @@ pub(super) fn the_pool_shrinks_and_grows<B: Bed>(bed: &mut B) {
     let mut script = Script::default();
     let store = bed.open();
     recovered(&store);
-    let fill = |from: u32, to: u32| (from..to).map(|slot| (slot, payload(slot, 2_000))).collect::<Vec<_>>();
-    append_all(&store, std::slice::from_ref(script.batch(vec![watched("a")], fill(0, 400))));
+    let fill = |from: u32, to: u32| {
+        (from..to)
+            .map(|slot| (slot, payload(slot, 2_000)))
+            .collect::<Vec<_>>()
+    };
+    append_all(
+        &store,
+        std::slice::from_ref(script.batch(vec![watched("a")], fill(0, 400))),
+    );
     for slot_count in (0..400).rev().step_by(7) {
         let batch = script.batch(vec![], vec![]);
         batch.slot_count = slot_count;
@@ -337,8 +408,12 @@ pub(super) fn many_large_batches_are_whole<B: Bed>(bed: &mut B) {
     // 64 MiB in 32 batches of 2 MiB; every slot is overwritten once.
     for round in 0..32_u32 {
         let slots = (0..128).map(|n| (round % 16) * 128 + n);
-        let chunks = slots.map(|slot| (slot, payload(round << 16 | slot, CHUNK_BYTES_MAX))).collect();
-        store.append(script.batch(vec![enqueued(u64::from(round), 0)], chunks)).unwrap();
+        let chunks = slots
+            .map(|slot| (slot, payload(round << 16 | slot, CHUNK_BYTES_MAX)))
+            .collect();
+        store
+            .append(script.batch(vec![enqueued(u64::from(round), 0)], chunks))
+            .unwrap();
         store.flush().unwrap();
     }
     bed.kill(store, 0);
@@ -349,7 +424,9 @@ pub(super) fn thousands_of_chunks_are_one_batch<B: Bed>(bed: &mut B) {
     let mut script = Script::default();
     let store = bed.open();
     recovered(&store);
-    let chunks = (0..4_000).map(|slot| (slot, payload(slot, CHUNK_BYTES_MAX))).collect();
+    let chunks = (0..4_000)
+        .map(|slot| (slot, payload(slot, CHUNK_BYTES_MAX)))
+        .collect();
     store.append(script.batch(vec![watched("a")], chunks)).unwrap();
     store.flush().unwrap();
     bed.kill(store, 0);
@@ -363,7 +440,9 @@ pub(super) fn without_a_flush_a_prefix_is_there<B: Bed>(bed: &mut B) {
         let store = bed.open();
         script.check(&store, appended);
         for number in 0..20_u32 {
-            let chunks = (0..6).map(|slot| (slot + number % 3, payload(number, 9_000))).collect();
+            let chunks = (0..6)
+                .map(|slot| (slot + number % 3, payload(number, 9_000)))
+                .collect();
             let batch = script.batch(vec![watched("a"), enqueued(u64::from(number), 0)], chunks);
             store.append(batch).unwrap();
             if number == 9 {
@@ -373,7 +452,10 @@ pub(super) fn without_a_flush_a_prefix_is_there<B: Bed>(bed: &mut B) {
         bed.kill(store, kept_count);
         let found = bed.open();
         let last = found.recover(&mut |_| ()).unwrap().last_seq.0 as usize;
-        assert!((appended + 10..=appended + 20).contains(&last), "{last} of {appended} + 20");
+        assert!(
+            (appended + 10..=appended + 20).contains(&last),
+            "{last} of {appended} + 20"
+        );
         script.check(&found, last);
         appended = last;
         script.batches.truncate(last);
@@ -388,7 +470,10 @@ pub(super) fn every_failed_call_leaves_whole_batches<B: Bed>(bed: &mut B) {
         for effect in [Effect::None, Effect::Whole] {
             for at in 1.. {
                 let store = FaultyStore::new(bed.open(), Fault { call, at, effect });
-                assert_eq!(recovered(&store).last().map_or(0, |chunk| chunk.seq.0) as usize, appended);
+                assert_eq!(
+                    recovered(&store).last().map_or(0, |chunk| chunk.seq.0) as usize,
+                    appended
+                );
                 let flushed = run_until_fault(&store, &mut script, appended);
                 if store.has_failed() && call != Call::Body {
                     let next = script.batch(vec![], vec![]).clone();
@@ -399,7 +484,10 @@ pub(super) fn every_failed_call_leaves_whole_batches<B: Bed>(bed: &mut B) {
                 bed.kill(store.into_inner(), at as usize % 3);
                 let found = bed.open();
                 let last = found.recover(&mut |_| ()).unwrap().last_seq.0 as usize;
-                assert!((flushed..=script.batches.len()).contains(&last), "{last} with {flushed} flushed");
+                assert!(
+                    (flushed..=script.batches.len()).contains(&last),
+                    "{last} with {flushed} flushed"
+                );
                 script.check(&found, last);
                 bed.kill(found, 0);
                 appended = last;

@@ -4,9 +4,9 @@
 //! ```text
 //! 0   magic      53 54 46 44 ("STFD")
 //! 4   format     u8
-//! 5   kind       u8: 1 index part, 2 body chunk, 3 meta
+//! 5   kind       u8: 1 index part, 2 body chunk, 3 meta, 4 durable
 //! 6   part       u16: of an index chunk; else 0
-//! 8   number     u64: Seq of an index part and of meta, chunk number of a body chunk
+//! 8   number     u64: chunk number of a body chunk; else Seq
 //! 16  length     u32: bytes of the payload
 //! 20  checksum   u32: CRC32C of bytes 0 to 19 and the payload
 //! 24  payload
@@ -32,6 +32,7 @@ pub(super) enum Kind {
     Index = 1,
     Body = 2,
     Meta = 3,
+    Durable = 4,
 }
 
 /// Why a value is not the frame that was looked for.
@@ -82,11 +83,16 @@ pub(super) fn open(value: &[u8], kind: Kind) -> Result<Frame<'_>, FrameError> {
     if u32::from_le_bytes(head.take()) as usize != payload.len() {
         return Err(broken("does not have its length"));
     }
-    if crc32c::crc32c_append(crc32c::crc32c(checked), payload) != u32::from_le_bytes(Fields(checksum).take()) {
+    if crc32c::crc32c_append(crc32c::crc32c(checked), payload) != u32::from_le_bytes(Fields(checksum).take())
+    {
         return Err(broken("does not fit its checksum"));
     }
     match format {
-        FORMAT if found_kind == kind as u8 => Ok(Frame { part, number, payload }),
+        FORMAT if found_kind == kind as u8 => Ok(Frame {
+            part,
+            number,
+            payload,
+        }),
         FORMAT => Err(broken("is of another kind")),
         format if format > FORMAT => Err(FrameError::Newer(u32::from(format))),
         _ => Err(broken("has format 0")),

@@ -164,7 +164,8 @@ impl Store for MemoryStore {
         let image = &self.lock().current;
         let bodies = image.slots.values().map(|(_, payload)| payload.len() as u64);
         StoreStats {
-            file_bytes: bodies.sum::<u64>() + image.index.values().map(|bytes| bytes.len() as u64).sum::<u64>(),
+            file_bytes: bodies.sum::<u64>()
+                + image.index.values().map(|bytes| bytes.len() as u64).sum::<u64>(),
             epoch: image.found.meta.epoch,
         }
     }

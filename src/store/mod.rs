@@ -27,7 +27,7 @@ pub use ballast::{Ballast, Room, room};
 pub use error::StoreError;
 pub use faulty::{Call, Effect, Fault, FaultyStore};
 pub use memory::MemoryStore;
-pub use sled::{SledOptions, SledStore};
+pub use sled::{SledOptions, SledStore, make_folder};
 
 use crate::base::{ChunkRef, Epoch, Seq};
 use crate::journal::{Batch, CHUNK_BYTES_MAX, IndexChunk, IndexSize, Recovered};
@@ -88,11 +88,21 @@ const OLDEST_FIRST: &str = "index chunks are dropped oldest first only";
 
 /// What every store demands of the core.
 fn check_batch(batch: &Batch, last: Seq) {
-    assert_eq!(batch.seq.0, last.0 + 1, "batches follow each other without a hole");
+    assert_eq!(
+        batch.seq.0,
+        last.0 + 1,
+        "batches follow each other without a hole"
+    );
     for write in &batch.chunks {
         let len = write.payload.len();
-        assert!((1..=CHUNK_BYTES_MAX).contains(&len), "a body chunk of {len} bytes");
-        assert!(write.place.slot.0 < batch.slot_count, "a body chunk lies within the pool");
+        assert!(
+            (1..=CHUNK_BYTES_MAX).contains(&len),
+            "a body chunk of {len} bytes"
+        );
+        assert!(
+            write.place.slot.0 < batch.slot_count,
+            "a body chunk lies within the pool"
+        );
     }
 }
 

@@ -43,16 +43,6 @@ impl<'a> Encoder<'a> {
         self.escaped(name, digits.format(value).as_bytes())
     }
 
-    /// A header whose value is given in parts, escaped already, and is to be completed by the caller: leaves the frame
-    /// behind the last part.
-    pub fn partial(self, name: &str, parts: &[&[u8]]) {
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.push(b':');
-        for part in parts {
-            self.out.extend_from_slice(part);
-        }
-    }
-
     /// Ends a frame with a body, counted by `content-length`.
     pub fn body(self, body: &[u8]) {
         let counted = self.number("content-length", body.len() as u64);

@@ -87,7 +87,7 @@ codes! {
             "no NUL follows the body that content-length announces: count octets, not characters";
         /// A NUL before the empty line.
         NulInHead, Violation, "nul-in-header",
-            "a NUL stands before the empty line that ends the headers; is the empty line missing?";
+            "a NUL stands before the empty line that ends the headers: it is missing, or ends in CR LF, which is legal in 1.2 only";
         /// A header line without colon or name.
         HeaderMalformed, Violation, "bad-header",
             "a header line is not NAME:VALUE (CR LF line ends are legal in STOMP 1.2 only)";

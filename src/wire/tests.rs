@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -222,8 +224,11 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
     vec(token, 0..24).prop_map(|tokens| tokens.concat().into_bytes())
 }
 
-/// A legal frame for a client or server of this version: command, headers, body.
-fn legal(version: Version) -> impl Strategy<Value = (String, Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>)> {
+/// Command, headers, body.
+type Legal = (String, Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>);
+
+/// A legal frame for a client or server of this version.
+fn legal(version: Version) -> impl Strategy<Value = Legal> {
     let (name, value) = match version {
         // What 1.0 cannot write: LF, a colon in a name, padding, NUL.
         Version::V10 => ("[a-zA-Z0-9\\\\é-]{1,12}", "([a-z:\\\\é\r][a-z :\\\\\r]{0,12})?"),

@@ -1,8 +1,12 @@
-//! The one place where the bench reads a clock: it measures, so time is its subject.
+//! The one place where the bench reads clocks: it measures, so time is its subject.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a measurement reads the clock; nothing of the broker runs here"
+)]
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Nanoseconds since it was made.
+/// Time since it was started.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock(Instant);
 
@@ -15,8 +19,21 @@ impl Clock {
         self.0.elapsed()
     }
 
-    /// Never 0, so that 0 can mean none.
+    /// In nanoseconds; never 0, so that 0 can mean none.
     pub(super) fn ns(self) -> u64 {
-        self.0.elapsed().as_nanos() as u64 + 1
+        u64::try_from(self.elapsed().as_nanos())
+            .unwrap_or(u64::MAX)
+            .max(1)
     }
+}
+
+/// Nanoseconds since the Unix epoch, to compare with what a script has noted.
+pub(super) fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Waits a moment before a broker that is not up yet is asked again.
+pub(super) fn pause() {
+    std::thread::sleep(Duration::from_millis(1));
 }

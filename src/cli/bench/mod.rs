@@ -2,7 +2,8 @@
 //! altered a message on the way.
 //!
 //! Figures are of the run itself, first frame to last answer: no warm-up is cut away. A publish is followed by a drain
-//! that is not measured and looks at every message. The broker's CPU, memory and bytes written come from `/proc`.
+//! that is not measured and looks at every message. The load is a closed loop: a producer sends as fast as its window
+//! lets it, so latency is that of the load, and not of a rate; `ping-pong` is the latency of one message alone. The broker's CPU, memory and bytes written come from `/proc`.
 
 mod clock;
 mod disk;
@@ -20,12 +21,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::client::{ClientError, Connection, Target, encode_frame, expect_command};
+use clock::unix_ns;
 use engine::{AckMode, Await, Plan, Stop};
 use report::{DiskRatio, Report};
 use verify::Faults;
@@ -415,7 +417,7 @@ fn first(args: &FirstArgs) -> Result<bool, BenchError> {
             Err(ClientError::Connect { .. } | ClientError::Closed | ClientError::Read(_))
                 if since_s() < args.patience.as_secs_f64() =>
             {
-                std::thread::sleep(Duration::from_millis(1));
+                clock::pause();
             }
             Err(error) => return Err(error.into()),
         }
@@ -586,12 +588,6 @@ fn print(json: bool, report: &impl Serialize, text: &str) -> Result<(), BenchErr
         out.write_all(text.as_bytes())
     }
     .map_err(BenchError::Print)
-}
-
-fn unix_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_nanos() as u64)
 }
 
 fn count_parser(text: &str) -> Result<usize, String> {

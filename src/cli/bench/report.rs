@@ -242,7 +242,10 @@ fn verdict_text(faults: &Faults, verified: bool) -> String {
         (doubled, "doubled"),
         (reordered, "reordered"),
         (altered, "altered"),
-        (foreign, "of another run or never sent"),
+        (
+            foreign,
+            "never sent, or of an earlier run (give a fresh --prefix)",
+        ),
         (unconfirmed, "without receipt"),
         (stray_receipts, "receipts not due"),
     ];

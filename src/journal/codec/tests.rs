@@ -46,8 +46,14 @@ fn golden_bytes() {
     check(&[], "");
     check(
         &[Fact::Enqueued(enqueued(vec![
-            Item { header_len: 90, len: 1_114 },
-            Item { header_len: 250, len: 70_000 },
+            Item {
+                header_len: 90,
+                len: 1_114,
+            },
+            Item {
+                header_len: 250,
+                len: 70_000,
+            },
         ]))],
         &format!(
             "{name} 02 2a 00 {message} fbd301 {accepted} 00 00 00 07 43 fb2c01 02 5a fb5a04 fa fc70110100 00"
@@ -62,7 +68,10 @@ fn golden_bytes() {
             deliveries: 2,
             failures: 1,
             fields: vec![(1, Bytes::from_static(b"in")), (9, Bytes::new())],
-            ..enqueued(vec![Item { header_len: 0, len: 9 }])
+            ..enqueued(vec![Item {
+                header_len: 0,
+                len: 9,
+            }])
         })],
         &format!("{name} 02 18 00 04 00 00 02 01 01 03 0a 04 02 02 07 02 01 00 09 02 01 02 696e 09 00"),
     );
@@ -98,7 +107,13 @@ fn golden_bytes() {
 
 #[test]
 fn a_run_of_sixteen_messages_costs_under_eight_bytes_each() {
-    let run = enqueued(vec![Item { header_len: 90, len: 1_114 }; 16]);
+    let run = enqueued(vec![
+        Item {
+            header_len: 90,
+            len: 1_114
+        };
+        16
+    ]);
     let bytes = encode_facts(&[Fact::Enqueued(run)]);
     assert!(bytes.len() < 16 * 8, "{} bytes", bytes.len());
 }
@@ -111,7 +126,10 @@ fn nothing_is_too_large() {
             queue: long.clone(),
             place: Place::Extent((0..4_113).map(|n| chunk(n * 7 % 5_000, u64::from(n))).collect()),
             fields: vec![(1, Bytes::from("o".repeat(10 * 1024)))],
-            ..enqueued(vec![Item { header_len: 1, len: 64 << 20 }])
+            ..enqueued(vec![Item {
+                header_len: 1,
+                len: 64 << 20,
+            }])
         }),
         Fact::Settled {
             queue: long,
@@ -141,7 +159,11 @@ fn broken_bytes_are_named_by_their_fact() {
     let name = [10, 2, 0, b'a'];
     let check = |tail: &[u8], index: usize| {
         let bytes = [&name[..], tail].concat();
-        assert_eq!(decode_facts(&bytes), Err(DecodeError::Malformed { index }), "{tail:?}");
+        assert_eq!(
+            decode_facts(&bytes),
+            Err(DecodeError::Malformed { index }),
+            "{tail:?}"
+        );
     };
     check(&[5], 1); // no length
     check(&[5, 3, 0, 1], 1); // shorter than its length
@@ -151,7 +173,12 @@ fn broken_bytes_are_named_by_their_fact() {
     check(&[10, 2, 0, 0xff], 1); // not UTF-8
     check(&[3, 6, 0, 2, 5, 0, 1, 0], 1); // touching ranges
     check(&[3, 3, 0, 250, 1], 1); // more ranges than bytes
-    check(&[5, 2, 0, 1, 3, 11, 0, 253, 255, 255, 255, 255, 255, 255, 255, 255, 1], 2); // a count of 2^64 - 1
+    check(
+        &[
+            5, 2, 0, 1, 3, 11, 0, 253, 255, 255, 255, 255, 255, 255, 255, 255, 1,
+        ],
+        2,
+    ); // a count of 2^64 - 1
     assert_eq!(decode_facts(&[0; 100]), Err(DecodeError::UnknownKind { tag: 0 }));
 }
 

@@ -29,7 +29,13 @@ fn another_size_is_taken_anew() {
 fn too_much_takes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let ballast = Ballast::new(dir.path(), 1 << 60);
-    assert!(matches!(ballast.hold(), Err(StoreError::File { operation: "allocation", .. })));
+    assert!(matches!(
+        ballast.hold(),
+        Err(StoreError::File {
+            operation: "allocation",
+            ..
+        })
+    ));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -46,6 +52,9 @@ fn room_is_told_and_a_small_disk_keeps_three_quarters() {
     assert_eq!(small.reserve_bytes(40), 40);
     assert!(matches!(
         room(&dir.path().join("absent")),
-        Err(StoreError::File { operation: "statvfs", .. })
+        Err(StoreError::File {
+            operation: "statvfs",
+            ..
+        })
     ));
 }

@@ -31,14 +31,20 @@ fn zeros_do_not_parse() {
 
 #[test]
 fn another_kind_is_broken() {
-    assert_eq!(open(&sealed(b""), Kind::Body), Err(FrameError::Broken("is of another kind")));
+    assert_eq!(
+        open(&sealed(b""), Kind::Body),
+        Err(FrameError::Broken("is of another kind"))
+    );
 }
 
 #[test]
 fn a_newer_format_is_told_from_damage() {
     let mut bytes = sealed(b"abc");
     bytes[4] = 9;
-    assert_eq!(open(&bytes, Kind::Index), Err(FrameError::Broken("does not fit its checksum")));
+    assert_eq!(
+        open(&bytes, Kind::Index),
+        Err(FrameError::Broken("does not fit its checksum"))
+    );
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..20]), b"abc");
     bytes[20..24].copy_from_slice(&checksum.to_le_bytes());
     assert_eq!(open(&bytes, Kind::Index), Err(FrameError::Newer(9)));

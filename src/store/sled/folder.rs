@@ -3,6 +3,7 @@
 //! ```text
 //! lock       held (flock) while the store is open
 //! format     "steadfast store, format 1, ID": written last when a store is made, "creating" until then
+//! durable    the last Seq that a flush has made durable
 //! db  conf  blobs/  snap.*   sled's
 //! ```
 //!
@@ -51,24 +52,22 @@ pub(super) struct Folder {
     _lock: File,
 }
 
-/// Makes the folder, for us alone, with those above it. Gives the folders to be synced before anything is confirmed:
-/// it, and upwards as far as entries may be new.
-pub(super) fn make(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+/// Makes a data folder, for us alone, with those above it as far as they are missing, and syncs what leads to it.
+/// Nothing changes where it is there.
+pub fn make_folder(dir: &Path) -> Result<(), StoreError> {
     let dir = std::path::absolute(dir).map_err(error("find", dir))?;
     let above = dir.ancestors().skip(1);
     let missing_count = above.clone().take_while(|folder| !folder.is_dir()).count();
-    let changed = above.take(missing_count + 1).map(Path::to_owned).collect();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
     made.map_err(error("create", &dir))?;
-    Ok(changed)
-}
-
-/// Syncs the folders that `make` gave. One that we may not read is one that we have not changed.
-pub(super) fn sync_made(dirs: &[PathBuf]) -> Result<(), StoreError> {
-    dirs.iter().try_for_each(|dir| match sync(dir) {
-        Err(StoreError::File { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
-        result => result,
-    })
+    // The entry of the lowest folder that was there may be as new: whoever made it may have been killed.
+    above
+        .take(missing_count + 1)
+        .try_for_each(|folder| match sync(folder) {
+            // One that we may not read is one that we have not changed.
+            Err(StoreError::File { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
+            result => result,
+        })
 }
 
 /// Refuses a folder that holds no store, touching nothing.
@@ -89,7 +88,11 @@ impl Folder {
     /// Takes the folder, or says who has it.
     pub(super) fn take(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(LOCK);
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
         let lock = lock.map_err(error("open", &path))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self {
@@ -181,7 +184,10 @@ impl Folder {
     fn remove_snapshots(&self, which: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         for entry in fs::read_dir(&self.dir).map_err(error("read", &self.dir))? {
             let name = entry.map_err(error("read", &self.dir))?.file_name();
-            if let Some(name) = name.to_str().filter(|name| name.starts_with(SNAPSHOT) && which(name)) {
+            if let Some(name) = name
+                .to_str()
+                .filter(|name| name.starts_with(SNAPSHOT) && which(name))
+            {
                 fs::remove_file(self.dir.join(name)).map_err(self.error("remove", name))?;
             }
         }
@@ -217,7 +223,9 @@ fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
 }
 
 fn sync(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(error("fsync", path))
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(error("fsync", path))
 }
 
 fn error<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> StoreError + use<E> {

@@ -102,8 +102,18 @@ mod tests {
         assert_ne!(live.key_sum(), other.key_sum());
         let parts: Vec<_> = (1..4).map(|seq| live.drop_oldest(Seq(seq))).collect();
         assert_eq!(parts, [1, 1, 0]);
-        assert_eq!((live.key_count(), live.key_sum()), (other.key_count(), other.key_sum()));
-        assert_eq!((live.drop_oldest(Seq(4)), live.drop_oldest(Seq(5)), live.drop_oldest(Seq(5))), (3, 1, 0));
+        assert_eq!(
+            (live.key_count(), live.key_sum()),
+            (other.key_count(), other.key_sum())
+        );
+        assert_eq!(
+            (
+                live.drop_oldest(Seq(4)),
+                live.drop_oldest(Seq(5)),
+                live.drop_oldest(Seq(5))
+            ),
+            (3, 1, 0)
+        );
         assert_eq!((live.key_count(), live.key_sum()), (0, 0));
     }
 

@@ -17,6 +17,7 @@
 //! # Not here
 //! Panic guards around writes: a panic there is a bug that ends the process.
 
+mod durable;
 mod folder;
 mod guard;
 mod live;
@@ -26,12 +27,14 @@ mod sync_file_range;
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::durable::Durable;
+pub use self::folder::make_folder;
 use self::folder::{Folder, State};
 use self::live::LiveIndex;
 use self::meta::MetaRecord;
@@ -45,7 +48,12 @@ use crate::journal::{
 const SEGMENT_BYTES: usize = 2 << 20;
 
 /// The longest value under any key.
-const VALUE_BYTES_MAX: usize = HEAD_BYTES + if CHUNK_BYTES_MAX > PART_BYTES_MAX { CHUNK_BYTES_MAX } else { PART_BYTES_MAX };
+const VALUE_BYTES_MAX: usize = HEAD_BYTES
+    + if CHUNK_BYTES_MAX > PART_BYTES_MAX {
+        CHUNK_BYTES_MAX
+    } else {
+        PART_BYTES_MAX
+    };
 
 /// A leaf holds 17 items, about 20 after a merge.
 const LEAF_ITEM_COUNT_MAX: usize = 24;
@@ -100,6 +108,8 @@ pub struct SledStore {
     // Dropped in this order: sled, then the lock within the folder.
     db: ::sled::Db,
     file: File,
+    durable: Durable,
+    last_seq: AtomicU64,
     writer: Mutex<Writer>,
     poisoned: AtomicBool,
     epoch: AtomicU32,
@@ -118,7 +128,7 @@ struct Writer {
 impl SledStore {
     /// Opens the store in a folder, or makes folder and store where there is none.
     pub fn create_or_open(dir: &Path, options: SledOptions) -> Result<Self, StoreError> {
-        let made = folder::make(dir)?;
+        make_folder(dir)?;
         let folder = Folder::take(dir)?;
         match folder.state()? {
             State::Complete(uuid) => return Self::open(folder, uuid, options.cache_bytes),
@@ -131,8 +141,9 @@ impl SledStore {
         fill_new(&db, &meta, options.uuid).map_err(|error| engine_error(&folder, error))?;
         file.sync_all().map_err(folder.error("fsync", folder::DB))?;
         folder.end_creation(options.uuid)?;
-        folder::sync_made(&made)?;
-        Ok(Self::new(folder, db, file, options.uuid, meta))
+        let durable = Durable::open(&folder, options.uuid)?;
+        durable.write(meta.last_seq);
+        Ok(Self::new(folder, db, file, durable, options.uuid, meta))
     }
 
     /// Opens the store in a folder, for reading by people; makes nothing where there is none.
@@ -149,6 +160,8 @@ impl SledStore {
         let file = folder.open_db()?;
         folder.remove_unfinished_snapshots()?;
         let db = open_engine(&folder, cache_bytes)?;
+        // What a killed process had written and not synced is part of the recovered state, which others will rely on.
+        file.sync_all().map_err(folder.error("fsync", folder::DB))?;
         // sled renames a fresh snapshot into place and leaves the folder unsynced.
         folder.sync()?;
         let value = guard::catch("reading the meta record", || db.get(META_KEY))?
@@ -156,12 +169,29 @@ impl SledStore {
             .ok_or_else(|| damaged("the meta record is missing"))?;
         let (found_uuid, meta) = MetaRecord::decode(&value)?;
         if found_uuid != uuid {
-            return Err(damaged("its files are of two stores: `format` and `db` name different ids"));
+            return Err(damaged(
+                "its files are of two stores: `format` and `db` name different ids",
+            ));
         }
-        Ok(Self::new(folder, db, file, uuid, meta))
+        let durable = Durable::open(&folder, uuid)?;
+        if let Some(seq) = durable.read().filter(|seq| *seq > meta.last_seq) {
+            let last = meta.last_seq;
+            return Err(damaged(format!(
+                "its log ends with batch {last}, and batch {seq} had been made durable"
+            )));
+        }
+        durable.write(meta.last_seq);
+        Ok(Self::new(folder, db, file, durable, uuid, meta))
     }
 
-    fn new(folder: Folder, db: ::sled::Db, file: File, uuid: [u8; 16], meta: MetaRecord) -> Self {
+    fn new(
+        folder: Folder,
+        db: ::sled::Db,
+        file: File,
+        durable: Durable,
+        uuid: [u8; 16],
+        meta: MetaRecord,
+    ) -> Self {
         let writer = Writer {
             meta,
             live: None,
@@ -170,6 +200,8 @@ impl SledStore {
         Self {
             db,
             file,
+            durable,
+            last_seq: AtomicU64::new(meta.last_seq.0),
             writer: Mutex::new(writer),
             poisoned: AtomicBool::new(false),
             epoch: AtomicU32::new(meta.counters.epoch.0),
@@ -235,7 +267,12 @@ impl SledStore {
 
     /// A `Batch` of sled is applied in no order, and ascending inserts leave emptier leaves: half the rewriting later.
     fn make_slots(&self, meta: &mut MetaRecord, batch: &Batch) -> Result<(), ::sled::Error> {
-        let needed = batch.chunks.iter().map(|write| write.place.slot.0 + 1).max().unwrap_or(0);
+        let needed = batch
+            .chunks
+            .iter()
+            .map(|write| write.place.slot.0 + 1)
+            .max()
+            .unwrap_or(0);
         if needed > meta.slots_made {
             for slot in meta.slots_made..needed + SLOTS_AHEAD_COUNT {
                 self.db.insert(body_key(SlotNo(slot)), &[])?;
@@ -312,17 +349,22 @@ impl Store for SledStore {
                 source: error.into(),
             }
         })?;
+        self.last_seq.store(batch.seq.0, Ordering::SeqCst);
         self.epoch.store(batch.meta.epoch.0, Ordering::Relaxed);
         Ok(size)
     }
 
     fn flush(&self) -> Result<(), StoreError> {
         self.check_poison()?;
+        // Only this thread appends, so what is flushed now is at least this.
+        let seq = Seq(self.last_seq.load(Ordering::SeqCst));
         let written = self.db.flush().map_err(Into::into);
         written.and_then(|_| self.file.sync_data()).map_err(|source| {
             self.poison();
             StoreError::Flush { source }
-        })
+        })?;
+        self.durable.write(seq);
+        Ok(())
     }
 
     fn body(&self, place: ChunkRef) -> Result<Bytes, StoreError> {
@@ -403,7 +445,10 @@ fn index_key(seq: Seq, part: u16) -> [u8; INDEX_KEY_LEN] {
 fn parse_index_key(key: &[u8]) -> Option<(Seq, u16)> {
     let mut key = Fields(<&[u8; INDEX_KEY_LEN]>::try_from(key).ok()?);
     let [_range] = key.take();
-    Some((Seq(u64::from_be_bytes(key.take())), u16::from_be_bytes(key.take())))
+    Some((
+        Seq(u64::from_be_bytes(key.take())),
+        u16::from_be_bytes(key.take()),
+    ))
 }
 
 fn body_key(slot: SlotNo) -> [u8; 5] {

@@ -17,7 +17,10 @@ pub(super) fn call_count() -> u64 {
 }
 
 /// The symbol that sled is linked to.
-#[expect(unsafe_code, reason = "defines a symbol of the C library; touches no memory, so any arguments are sound")]
+#[expect(
+    unsafe_code,
+    reason = "defines a symbol of the C library; touches no memory, so any arguments are sound"
+)]
 #[unsafe(no_mangle)]
 extern "C" fn sync_file_range(_fd: c_int, _offset: i64, _len: i64, _flags: c_uint) -> c_int {
     CALL_COUNT.fetch_add(1, Ordering::Relaxed);

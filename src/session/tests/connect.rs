@@ -1,0 +1,123 @@
+use super::*;
+
+#[test]
+fn the_highest_common_version_is_taken_in_any_order() {
+    let check = |accept: &str, expect: &str| {
+        for command in ["CONNECT", "STOMP"] {
+            let mut pair = Pair::with(config());
+            pair.send(&format!("{command}\n{accept}host:h\n\n^"));
+            let out = pair.read();
+            assert!(
+                out.starts_with(&format!("CONNECTED\nversion:{expect}\n")),
+                "{accept:?} {out:?}"
+            );
+        }
+    };
+    check("", "1.0");
+    check("accept-version:1.0\n", "1.0");
+    check("accept-version:1.0,1.1\n", "1.1");
+    check("accept-version:1.2,1.1,1.0\n", "1.2");
+    check("accept-version:1.1,1.0,2.0\n", "1.1");
+    check("accept-version: 1.0, 1.1\n", "1.1");
+    check("accept-version:1.1\naccept-version:1.2\n", "1.1");
+}
+
+#[test]
+fn without_a_common_version_the_spoken_ones_are_named() {
+    let mut pair = Pair::with(config());
+    pair.send("CONNECT\naccept-version:2.0,1.3\nreceipt:r:1\n\n^SEND\ndestination:a\n\n^");
+    let out = pair.read();
+    assert!(out.contains("\nversion:1.0,1.1,1.2\n"), "{out}");
+    assert!(out.contains("\nreceipt-id:r:1\n"), "{out}");
+    assert_eq!(
+        pair.session.end_reason(),
+        Some(&EndReason::Violation("version-unsupported"))
+    );
+    assert!(pair.asked.is_empty());
+}
+
+#[test]
+fn connected_says_who_we_are() {
+    let check = |login: &str, expect: &str| {
+        let mut pair = Pair::with(config());
+        pair.send(login);
+        assert_eq!(pair.read(), expect.replace("VERSION", env!("CARGO_PKG_VERSION")));
+    };
+    check(
+        "STOMP\r\naccept-version:1.2\r\nhost:any:where\r\nlogin: me\r\npasscode::=123\\t\r\nreceipt:7\r\n\r\n^\r\n\n",
+        "CONNECTED\nversion:1.2\nsession:0a1b2c3d-7-42\nserver:steadfast/VERSION\nheart-beat:0,0\n\n^",
+    );
+    check(
+        "\n\r\nCONNECT\nlogin: me\npasscode: you\nheart-beat:nonsense\n\n^",
+        "CONNECTED\nversion:1.0\nsession:0a1b2c3d-7-42\nserver:steadfast/VERSION\n\n^",
+    );
+}
+
+#[test]
+fn the_first_frame_is_connect_and_no_second_follows() {
+    let first = |frame: &str| Pair::with(config()).fails(frame);
+    assert_eq!(first("SEND\ndestination:a\n\n^"), "not-connected");
+    assert_eq!(first("connect\n\n^"), "not-connected");
+    assert_eq!(first("CONNECT\nnonsense\n\n^"), "bad-header");
+    assert_eq!(first("CONNECT\n\nbody^"), "body-not-allowed");
+    assert_eq!(first("CONNECT\ncontent-length:4\n\n"), "body-not-allowed");
+    assert_eq!(first("GET / HTTP/1.1\r\n"), "http-not-stomp");
+    assert_eq!(first("\r\nCONNECT a:1 HTTP/1.1\r\n"), "http-not-stomp");
+    let mut tls = Pair::with(config());
+    tls.send_bytes(&[0x16]);
+    assert_eq!(tls.session.phase(), Phase::Open);
+    tls.send_bytes(&[0x03, 0x01, 0x00]);
+    assert_eq!(tls.error(), "tls-not-stomp");
+    check_all("CONNECT\naccept-version:1.2\nhost:h\n\n^", "already-connected");
+    check_all("STOMP\n\n^", "already-connected");
+}
+
+#[test]
+fn frames_behind_connect_are_read_by_the_rules_of_the_version() {
+    let mut pair = Pair::with(config());
+    pair.send("CONNECT\naccept-version:1.2\n\n^SEND\r\ndestination:a\r\nreceipt:1\r\n\r\nx^SEND\ndestination:b\n\n^");
+    assert_eq!(pair.sent.len(), 2);
+    assert!(
+        pair.read()
+            .ends_with("heart-beat:0,0\n\n^RECEIPT\nreceipt-id:1\n\n^")
+    );
+}
+
+#[test]
+fn a_login_is_bounded() {
+    // Bytes, in all, line ends before it among them.
+    let login = "\n\nCONNECT\na:b\n\n^";
+    for (max, fails) in [(login.len(), false), (login.len() - 1, true)] {
+        for pieces in [login.len(), 1] {
+            let mut pair = Pair::limited(|limits| limits.login_bytes_max = max);
+            wire(login)
+                .chunks(pieces)
+                .for_each(|piece| pair.send_bytes(piece));
+            assert_eq!(pair.session.phase() != Phase::Open, fails, "{max} {pieces}");
+            if fails {
+                assert_eq!(pair.error(), "login-too-long");
+                assert_eq!(
+                    pair.session.end_reason(),
+                    Some(&EndReason::Refused("login-too-long"))
+                );
+            }
+        }
+    }
+    let mut beats = Pair::limited(|limits| limits.login_bytes_max = 10);
+    beats.send("\n\n\n\n\n\n\n\n\n\n");
+    assert_eq!(beats.session.phase(), Phase::Open);
+    assert_eq!(beats.fails("\n"), "login-too-long");
+    // Time.
+    let mut slow = Pair::with(config());
+    assert_eq!(slow.session.poll_timeout(), Some(15_000));
+    assert_eq!(slow.timeout(14_999), "");
+    assert_eq!(slow.session.phase(), Phase::Open);
+    slow.timeout(15_000);
+    assert_eq!(slow.error(), "login-timeout");
+    assert_eq!(
+        slow.session.end_reason(),
+        Some(&EndReason::TimedOut("login-timeout"))
+    );
+    assert_eq!(slow.session.poll_timeout(), None);
+    assert_eq!(Pair::new("1.0").session.poll_timeout(), None);
+}

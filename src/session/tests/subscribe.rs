@@ -1,0 +1,110 @@
+use super::*;
+
+#[test]
+fn a_subscription_is_asked_for_as_its_headers_say() {
+    let check = |version: &str, headers: &str, expect: (AckMode, u32, bool)| {
+        let mut pair = Pair::new(version);
+        pair.send(&format!("SUBSCRIBE\nid:0\ndestination:/topic/t\n{headers}\n^"));
+        let Some(Request::Subscribe(sub)) = pair.asked.first() else {
+            panic!("{}", pair.read())
+        };
+        assert_eq!((sub.sub, sub.kind), (SubNo(1), DestinationKind::Topic));
+        assert_eq!(
+            (sub.ack_mode, sub.prefetch_count, sub.by_message),
+            expect,
+            "{headers}"
+        );
+    };
+    check("1.0", "", (AckMode::Auto, 1_000, true));
+    check("1.1", "ack:client\n", (AckMode::Client, 1_000, true));
+    check(
+        "1.2",
+        "ack:client-individual\nprefetch-count:1\n",
+        (AckMode::ClientIndividual, 1, false),
+    );
+    check(
+        "1.2",
+        "ack:auto\nprefetch:1000000\n",
+        (AckMode::Auto, 1_000_000, false),
+    );
+    check(
+        "1.2",
+        "activemq.prefetchSize:5\nprefetch:7\n",
+        (AckMode::Auto, 5, false),
+    );
+    check(
+        "1.2",
+        "no-local:false\nbrowser:false\nx-unknown:1\npersistent:false\n",
+        (AckMode::Auto, 1_000, false),
+    );
+}
+
+#[test]
+fn headers_that_are_not_built_are_refused_by_name() {
+    let check = |header: &str, expect: &str| {
+        let mut pair = Pair::new("1.1");
+        pair.send(&format!(
+            "SUBSCRIBE\nid:0\ndestination:/topic/t\nreceipt:9\n{header}\n\n^"
+        ));
+        let out = pair.read();
+        let (name, _) = header.split_once(':').unwrap();
+        assert!(
+            out.contains(&format!("\ncode:{expect}\nreceipt-id:9\n")),
+            "{header} {out}"
+        );
+        assert!(
+            out.contains(&format!("\nheader: {name}\n")) || expect == "prefetch-too-high",
+            "{out}"
+        );
+    };
+    for name in unsupported_headers() {
+        check(&format!("{name}:x"), "unsupported-header");
+    }
+    check("no-local:true", "unsupported-header");
+    check("persistent:true", "unsupported-header");
+    check("prefetch-count:0", "unsupported-header");
+    check("prefetch-count:-1", "header-invalid");
+    check("prefetch:", "header-invalid");
+    check("activemq.prefetchSize:many", "header-invalid");
+    check("prefetch-count:1000001", "prefetch-too-high");
+    check("prefetch-count:99999999999999999999", "prefetch-too-high");
+    // A queue keeps its messages anyway.
+    check_all("SUBSCRIBE\nid:0\ndestination:a\npersistent:true\n\n^", "");
+    check_all("SEND\ndestination:a\nselector:x\nexclusive:true\n\n^", "");
+}
+
+#[test]
+fn subscriptions_and_transactions_are_bounded() {
+    let limited = || {
+        Pair::limited(|limits| {
+            limits.subscription_count_max = 2;
+            limits.transaction_count_max = 2;
+        })
+        .login("1.2")
+    };
+    let mut pair = limited();
+    for id in 0..5 {
+        pair.send(&format!(
+            "SUBSCRIBE\nid:{id}\ndestination:a\n\n^UNSUBSCRIBE\nid:{id}\n\n^"
+        ));
+        pair.send(&format!(
+            "BEGIN\ntransaction:{id}\n\n^ABORT\ntransaction:{id}\n\n^"
+        ));
+    }
+    let two = |frame: &str| {
+        (1..3)
+            .map(|id| frame.replace('#', &id.to_string()))
+            .collect::<String>()
+    };
+    pair.send(&two(
+        "SUBSCRIBE\nid:#\ndestination:a\n\n^BEGIN\ntransaction:#\n\n^",
+    ));
+    assert_eq!(pair.session.phase(), Phase::Open);
+    assert_eq!(
+        pair.fails("SUBSCRIBE\nid:3\ndestination:a\n\n^"),
+        "too-many-subscriptions"
+    );
+    let mut pair = limited();
+    pair.send(&two("BEGIN\ntransaction:#\n\n^"));
+    assert_eq!(pair.fails("BEGIN\ntransaction:3\n\n^"), "too-many-transactions");
+}

@@ -1,0 +1,473 @@
+//! The real program killed with SIGKILL, and cut from its power, at any moment, under a mixed load; and the proof that
+//! the tests would see a broken promise: faults planted outside of the program, each of which must be found.
+//!
+//! `STEADFAST_TEST_KILLS`, `STEADFAST_TEST_CUTS` and `STEADFAST_TEST_SEED` make longer and other runs. Every run prints
+//! its seed. Needs root and `/dev/fuse`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test of the real program: clocks, files and processes are real here"
+)]
+
+mod history;
+mod powercut;
+mod rig;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use history::{History, Kind, Load, Rules, Violation, check, drain};
+use powercut::{Disk, Mounted, Naming, Policy};
+use rig::{Broker, Fault, Proxy, Rng, Settings, env_number};
+
+/// Failures that make a dead letter in these tests.
+const FAILURES_MAX: usize = 3;
+
+/// Each of these tests is a load for both cores; one at a time keeps their timing honest.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn seed() -> u64 {
+    let default = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64 % 1_000_000_000;
+    let seed = env_number("STEADFAST_TEST_SEED", default);
+    println!("STEADFAST_TEST_SEED={seed}");
+    seed
+}
+
+fn rules() -> Rules {
+    Rules {
+        failures_max: FAILURES_MAX,
+        ordered: &[history::ORDERED],
+        auto: &[history::AUTO],
+    }
+}
+
+/// A broker under load whose history goes on over kills and cuts.
+struct Trial {
+    settings: Settings,
+    history: Arc<History>,
+    load: Option<Load>,
+    broker: Option<Broker>,
+    rng: Rng,
+}
+
+impl Trial {
+    fn new(dir: &Path, data_dir: &Path, seed: u64) -> Self {
+        let mut settings = Settings::in_dir(dir);
+        settings.data_dir = data_dir.join("data");
+        // Small bounds, so that compaction and the reuse of space happen all the time.
+        settings.config = format!(
+            "[limits]\n\
+             deliveries_failed_max = {FAILURES_MAX}\n\
+             disk_free_bytes_min = 4_194_304\n\
+             compaction_garbage_bytes_min = 65_536\n\
+             compaction_chunk_count_slack = 64\n\
+             compaction_waste_bytes_min = 262_144\n"
+        );
+        Self {
+            settings,
+            history: Arc::default(),
+            load: None,
+            broker: None,
+            rng: Rng::new(seed),
+        }
+    }
+
+    /// Starts the broker and puts the load on it, through a proxy with a fault if there is one.
+    fn start(&mut self, fault: Option<Fault>) -> Option<Proxy> {
+        let broker = self.settings.start();
+        let proxy = fault.map(|fault| Proxy::start(broker.addr(), fault));
+        let addr = proxy.as_ref().map_or(broker.addr(), Proxy::addr);
+        let seed = self.rng.next();
+        self.load = Some(match self.load.take() {
+            None => Load::start(addr, &self.history, seed),
+            Some(load) => load.next(addr, seed),
+        });
+        self.broker = Some(broker);
+        proxy
+    }
+
+    fn load(&self) -> &Load {
+        self.load.as_ref().expect("the trial was started")
+    }
+
+    fn broker(&mut self) -> &mut Broker {
+        self.broker.as_mut().expect("the broker runs")
+    }
+
+    /// Lets the load run for a while, and at least until some messages more went through.
+    fn run(&mut self, for_a_while: Duration) {
+        let begin = Instant::now();
+        let sent = self.load().sent();
+        while begin.elapsed() < for_a_while || self.load().sent() < sent + 50 || self.load().settled() < 50 {
+            assert!(
+                self.broker().runs(),
+                "the broker ended:\n{}",
+                self.broker().log_end()
+            );
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "the load does not get on:\n{}",
+                self.broker().log_end()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills the broker and waits for all clients. A stopped disk lets go of the program after the kill.
+    fn kill(&mut self, disk: Option<&Mounted>) {
+        self.load().killing();
+        let mut broker = self.broker.take().expect("the broker runs");
+        broker.kill_begin();
+        if let Some(disk) = disk {
+            disk.release();
+        }
+        assert!(
+            broker.wait(Duration::from_secs(30)).is_some(),
+            "a killed program ends"
+        );
+        self.load.as_mut().expect("the trial was started").join();
+    }
+
+    /// Asks the broker to stop under load, and waits for all clients. Gives the number of index chunks it compacted.
+    fn stop(&mut self) -> u64 {
+        self.load().killing();
+        let log = self.broker.take().expect("the broker runs").stop();
+        self.load.as_mut().expect("the trial was started").join();
+        let (_, count) = log
+            .rsplit_once("compacted_count: ")
+            .expect("a stop logs the counters");
+        let digits = count.split(|c: char| !c.is_ascii_digit()).next();
+        digits
+            .and_then(|digits| digits.parse().ok())
+            .expect("a count is a number")
+    }
+
+    /// Starts the broker without load, empties all queues, starts it again and looks for what should be gone.
+    fn finish(&mut self) -> Vec<Violation> {
+        for round in 0..2 {
+            let broker = self.settings.start();
+            let drained = drain(self.load(), broker.addr());
+            println!("  drained {drained} messages in round {round}");
+            broker.stop();
+        }
+        let events = self.history.events();
+        let found = check(&events, &rules());
+        println!("  {} messages, {} events", self.load().sent(), events.len());
+        found
+    }
+}
+
+fn assert_kept(found: &[Violation], seed: u64) {
+    let texts: Vec<_> = found.iter().take(20).map(ToString::to_string).collect();
+    assert!(
+        found.is_empty(),
+        "STEADFAST_TEST_SEED={seed}: {} violations\n{}",
+        found.len(),
+        texts.join("\n")
+    );
+}
+
+fn kinds(found: &[Violation]) -> BTreeSet<Kind> {
+    found.iter().map(|violation| violation.kind).collect()
+}
+
+fn millis(rng: &mut Rng, from: u64, to: u64) -> Duration {
+    Duration::from_millis(from + rng.next() % (to - from))
+}
+
+#[test]
+fn kills_lose_nothing() {
+    let _alone = alone();
+    let seed = seed();
+    let dir = tempfile::tempdir().unwrap();
+    let mut trial = Trial::new(dir.path(), dir.path(), seed);
+    let mut compacted = None;
+    for kill in 0..env_number("STEADFAST_TEST_KILLS", 30) {
+        if kill > 0 && trial.rng.chance(25) {
+            // During recovery.
+            let mut broker = trial.settings.spawn();
+            std::thread::sleep(millis(&mut trial.rng, 0, 80));
+            broker.kill_begin();
+            assert!(broker.wait(Duration::from_secs(30)).is_some());
+        }
+        trial.start(None);
+        let while_ = millis(&mut trial.rng, 100, 1500);
+        trial.run(while_);
+        trial.kill(None);
+        if trial.rng.chance(20) {
+            trial.start(None);
+            trial.run(Duration::from_millis(200));
+            *compacted.get_or_insert(0) += trial.stop();
+        }
+    }
+    assert_kept(&trial.finish(), seed);
+    assert_ne!(compacted, Some(0), "this load is to make the broker compact");
+    let blobs = trial.settings.data_dir.join("blobs");
+    assert_eq!(
+        std::fs::read_dir(blobs).unwrap().count(),
+        0,
+        "sled never syncs what it writes as a blob"
+    );
+}
+
+/// A disk, its mount, and the way from one to the next by a cut.
+struct Power {
+    mounted: Option<Mounted>,
+    dir: tempfile::TempDir,
+}
+
+impl Power {
+    fn new(naming: Naming) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Some(Mounted::new(Disk::new(naming), dir.path()));
+        Self { mounted, dir }
+    }
+
+    fn disk(&self) -> &Mounted {
+        self.mounted.as_ref().expect("the disk is mounted")
+    }
+
+    /// The program is dead; what it had not synced is decided by the policy.
+    fn cut(&mut self, policy: Policy, seed: u64) {
+        let disk = self.mounted.take().expect("the disk is mounted").unmount();
+        self.mounted = Some(Mounted::new(disk.cut(policy, seed), self.dir.path()));
+    }
+}
+
+const POLICIES: [Policy; 3] = [Policy::DropAll, Policy::Prefix, Policy::Subset];
+
+#[test]
+fn power_cuts_lose_nothing() {
+    let _alone = alone();
+    let seed = seed();
+    let mut left = env_number("STEADFAST_TEST_CUTS", 30);
+    let mut rng = Rng::new(seed);
+    for store in 0_usize.. {
+        if left == 0 {
+            break;
+        }
+        let naming = [Naming::Strict, Naming::Ext4][store % 2];
+        let count = left.min(15);
+        left -= count;
+        println!("store {store}, {naming:?}: {count} cuts");
+        let dir = tempfile::tempdir().unwrap();
+        let mut power = Power::new(naming);
+        let mut trial = Trial::new(dir.path(), power.disk().dir(), rng.next());
+        for cut in 0..count {
+            let policy = POLICIES[cut as usize % 3];
+            while trial.load.is_some() && trial.rng.chance(25) {
+                cut_while_starting(&mut trial, &mut power, policy);
+            }
+            trial.start(None);
+            let at_a_sync = trial.rng.chance(60);
+            if at_a_sync {
+                let after = 1 + trial.rng.next() % 300;
+                power.disk().stop_at_sync(power.disk().syncs() + after);
+                let broker = trial.broker.as_mut().expect("the broker runs");
+                let stopped = power
+                    .disk()
+                    .wait_stopped(Duration::from_secs(60), || !broker.runs());
+                assert!(stopped, "the load does not get on:\n{}", broker.log_end());
+                // What the broker sends now, with its disk at a stand, it must not have sent.
+                std::thread::sleep(Duration::from_millis(30));
+            } else {
+                let while_ = millis(&mut trial.rng, 50, 1500);
+                trial.run(while_);
+            }
+            trial.kill(Some(power.disk()));
+            let cut_seed = trial.rng.next();
+            println!("  cut {cut}: {policy:?} {cut_seed}, at a sync: {at_a_sync}");
+            power.cut(policy, cut_seed);
+        }
+        assert_kept(&trial.finish(), seed);
+    }
+}
+
+/// A cut in the middle of a start, at a sync or at any moment.
+fn cut_while_starting(trial: &mut Trial, power: &mut Power, policy: Policy) {
+    let mut broker = trial.settings.spawn();
+    if trial.rng.chance(50) {
+        power.disk().stop_at_sync(1 + trial.rng.next() % 4);
+        power
+            .disk()
+            .wait_stopped(Duration::from_millis(500), || !broker.runs());
+    } else {
+        std::thread::sleep(millis(&mut trial.rng, 0, 80));
+    }
+    broker.kill_begin();
+    power.disk().release();
+    assert!(
+        broker.wait(Duration::from_secs(30)).is_some(),
+        "a killed program ends"
+    );
+    power.cut(policy, trial.rng.next());
+}
+
+/// The first start of all is cut at its first sync, at its second, and so on until it gets through.
+#[test]
+fn a_cut_at_every_sync_of_the_first_start_leaves_a_store_that_opens() {
+    let _alone = alone();
+    let seed = seed();
+    let mut cuts = 0;
+    for naming in [Naming::Strict, Naming::Ext4] {
+        for policy in POLICIES {
+            for n in 1.. {
+                let dir = tempfile::tempdir().unwrap();
+                let mut power = Power::new(naming);
+                let mut settings = Settings::in_dir(dir.path());
+                settings.data_dir = power.disk().dir().join("data");
+                power.disk().stop_at_sync(n);
+                let mut broker = settings.spawn();
+                let mut ready = false;
+                let stopped = power.disk().wait_stopped(Duration::from_secs(60), || {
+                    ready = broker.output().contains("127.0.0.1:");
+                    ready || !broker.runs()
+                });
+                assert!(stopped || ready, "{}", broker.log_end());
+                broker.kill_begin();
+                power.disk().release();
+                assert!(
+                    broker.wait(Duration::from_secs(30)).is_some(),
+                    "a killed program ends"
+                );
+                if !stopped {
+                    break;
+                }
+                power.cut(policy, seed + n);
+                cuts += 1;
+                let broker = settings.start();
+                let mut client = broker.connect();
+                client
+                    .request("SEND", &[("destination", "/queue/a")], b"kept")
+                    .unwrap();
+                broker.kill();
+                power.cut(Policy::DropAll, seed);
+                let broker = settings.start();
+                let mut client = broker.connect();
+                client
+                    .send("SUBSCRIBE", &[("destination", "/queue/a"), ("id", "0")], b"")
+                    .unwrap();
+                assert_eq!(
+                    client.expect().unwrap().body,
+                    b"kept",
+                    "{naming:?} {policy:?} cut at sync {n}"
+                );
+                broker.kill();
+            }
+        }
+    }
+    println!("{cuts} cuts of a first start");
+    assert!(cuts >= 6, "a first start syncs at least once");
+}
+
+#[test]
+fn a_failed_sync_ends_the_broker_and_loses_nothing() {
+    let _alone = alone();
+    let seed = seed();
+    let dir = tempfile::tempdir().unwrap();
+    let mut power = Power::new(Naming::Ext4);
+    let mut trial = Trial::new(dir.path(), power.disk().dir(), seed);
+    for round in 0..3 {
+        trial.start(None);
+        trial.run(Duration::from_millis(300));
+        trial.load().killing();
+        power.disk().fail_sync(power.disk().syncs() + 1 + round);
+        let mut broker = trial.broker.take().expect("the broker runs");
+        let status = broker.wait(Duration::from_secs(30));
+        assert_eq!(
+            status.and_then(|status| status.code()),
+            Some(3),
+            "a failed flush has an exit code of its own:\n{}",
+            broker.log_end()
+        );
+        trial.load.as_mut().expect("the trial was started").join();
+        power.cut(POLICIES[round as usize], seed);
+    }
+    assert_kept(&trial.finish(), seed);
+}
+
+/// One life with a fault, a kill, and what the checker says of it.
+fn caught(fault: Fault) -> BTreeSet<Kind> {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let mut trial = Trial::new(dir.path(), dir.path(), seed());
+    let proxy = trial.start(Some(fault));
+    trial.run(Duration::from_millis(1500));
+    trial.kill(None);
+    drop(proxy);
+    kinds(&trial.finish())
+}
+
+#[test]
+fn a_lost_settlement_is_caught() {
+    let found = caught(Fault::LostSettlement);
+    assert!(found.contains(&Kind::SettledAgain), "{found:?}");
+}
+
+#[test]
+fn a_split_transaction_is_caught() {
+    let found = caught(Fault::SplitTransaction);
+    assert!(found.contains(&Kind::TransactionSplit), "{found:?}");
+}
+
+#[test]
+fn a_send_outside_of_its_transaction_is_caught() {
+    let found = caught(Fault::LeakedTransaction);
+    assert!(found.contains(&Kind::AbortedVisible), "{found:?}");
+}
+
+#[test]
+fn a_torn_batch_that_is_accepted_is_caught() {
+    let found = caught(Fault::TornBody);
+    assert!(found.contains(&Kind::BytesDiffer), "{found:?}");
+}
+
+#[test]
+fn a_receipt_before_its_flush_is_caught() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let mut power = Power::new(Naming::Ext4);
+    let mut trial = Trial::new(dir.path(), power.disk().dir(), seed());
+    let proxy = trial.start(Some(Fault::EarlyReceipt));
+    trial.run(Duration::from_millis(300));
+    power.disk().stop_at_sync(power.disk().syncs() + 1);
+    let broker = trial.broker.as_mut().expect("the broker runs");
+    assert!(
+        power
+            .disk()
+            .wait_stopped(Duration::from_secs(60), || !broker.runs())
+    );
+    std::thread::sleep(Duration::from_millis(30));
+    trial.kill(Some(power.disk()));
+    drop(proxy);
+    power.cut(Policy::DropAll, 0);
+    let found = kinds(&trial.finish());
+    assert!(found.contains(&Kind::Lost), "{found:?}");
+}
+
+#[test]
+fn a_missing_fdatasync_is_caught() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let mut power = Power::new(Naming::Ext4);
+    let mut trial = Trial::new(dir.path(), power.disk().dir(), seed());
+    trial.start(None);
+    trial.run(Duration::from_millis(500));
+    power.disk().lie();
+    trial.run(Duration::from_millis(500));
+    trial.kill(None);
+    power.cut(Policy::DropAll, 0);
+    let found = kinds(&trial.finish());
+    assert!(found.contains(&Kind::Lost), "{found:?}");
+    assert!(found.contains(&Kind::SettledAgain), "{found:?}");
+}

@@ -1,0 +1,258 @@
+"""A full job with stomp.py. Arguments: port, version, and "first" or "again" (after a restart of the broker)."""
+
+import queue
+import sys
+import threading
+import time
+
+import stomp
+
+PATIENCE = 20
+
+
+class Inbox(stomp.ConnectionListener):
+    """Everything that comes, for a thread that waits."""
+
+    def __init__(self):
+        self.messages = queue.Queue()
+        self.receipts = queue.Queue()
+        self.errors = queue.Queue()
+        self.connected = {}
+        self.beats = 0
+        self.gone = threading.Event()
+
+    def on_connected(self, frame):
+        self.connected = frame.headers
+
+    def on_message(self, frame):
+        self.messages.put(frame)
+
+    def on_receipt(self, frame):
+        self.receipts.put(frame.headers["receipt-id"])
+
+    def on_error(self, frame):
+        self.errors.put(frame)
+
+    def on_heartbeat(self):
+        self.beats += 1
+
+    def on_disconnected(self):
+        self.gone.set()
+
+
+class Client:
+    """One connection; every request waits for its receipt."""
+
+    def __init__(self, port, version, **options):
+        kinds = {
+            "1.0": stomp.StompConnection10,
+            "1.1": stomp.StompConnection11,
+            "1.2": stomp.StompConnection12,
+        }
+        self.version = version
+        self.inbox = Inbox()
+        self.count = 0
+        self.conn = kinds[version]([("127.0.0.1", port)], reconnect_attempts_max=1, auto_decode=False, **options)
+        self.conn.set_listener("inbox", self.inbox)
+        self.conn.connect(wait=True)
+        # stomp.py drops the version header in 1.0; there the session alone says that it is connected.
+        if version != "1.0":
+            check(self.inbox.connected["version"] == version, "version", self.inbox.connected)
+
+    def receipt(self):
+        self.count += 1
+        return f"r{self.count}"
+
+    def wait(self, receipt):
+        got = self.inbox.receipts.get(timeout=PATIENCE)
+        check(got == receipt, "receipts in order", got, receipt)
+
+    def send(self, destination, body, **headers):
+        receipt = self.receipt()
+        self.conn.send(destination, body, receipt=receipt, **headers)
+        self.wait(receipt)
+
+    def subscribe(self, destination, sub, ack):
+        receipt = self.receipt()
+        self.conn.subscribe(destination, id=sub, ack=ack, receipt=receipt)
+        self.wait(receipt)
+
+    def unsubscribe(self, sub):
+        receipt = self.receipt()
+        self.conn.unsubscribe(id=sub, receipt=receipt)
+        self.wait(receipt)
+        while not self.inbox.messages.empty():
+            self.inbox.messages.get()
+
+    def take(self, body=None):
+        frame = self.inbox.messages.get(timeout=PATIENCE)
+        if body is not None:
+            check(bytes_of(frame) == body, "body", bytes_of(frame), body)
+        return frame
+
+    def nothing(self):
+        """Nothing waits: a message of our own on a topic comes next."""
+        self.subscribe("/topic/fence", "fence", "auto")
+        self.conn.send("/topic/fence", "fence")
+        self.take(b"fence")
+        self.unsubscribe("fence")
+
+    def settle(self, kind, frame, transaction=None):
+        receipt = self.receipt()
+        act = getattr(self.conn, kind)
+        headers = frame.headers
+        if self.version == "1.0":
+            act(headers["message-id"], transaction=transaction, receipt=receipt)
+        elif self.version == "1.1":
+            act(headers["message-id"], headers["subscription"], transaction=transaction, receipt=receipt)
+        else:
+            act(headers["ack"], transaction=transaction, receipt=receipt)
+        self.wait(receipt)
+
+    def end(self, kind, transaction):
+        receipt = self.receipt()
+        getattr(self.conn, kind)(transaction, receipt=receipt)
+        self.wait(receipt)
+
+    def disconnect(self):
+        receipt = self.receipt()
+        self.conn.disconnect(receipt=receipt)
+        self.wait(receipt)
+        check(self.inbox.gone.wait(PATIENCE), "the connection ends after DISCONNECT")
+        check(self.inbox.errors.empty(), "no ERROR")
+
+
+def bytes_of(frame):
+    return frame.body if isinstance(frame.body, bytes) else frame.body.encode()
+
+
+def check(fine, *what):
+    if not fine:
+        raise AssertionError(" ".join(map(repr, what)))
+
+
+def first(port, version):
+    client = Client(port, version)
+    queue_of = lambda name: f"/queue/stomp-py-{version}-{name}"
+
+    # Bodies and headers come through byte for byte.
+    plain = queue_of("plain")
+    binary = bytes(range(256)) * 20
+    headers = {"number": "1", "greeting": "grüße"}
+    if version != "1.0":
+        headers["tricky"] = "a:b\\c\nd"
+    client.send(plain, "hello", **headers)
+    client.send(plain, binary, content_type="application/octet-stream")
+    client.send(plain, "")
+    client.subscribe(plain, "1", "auto")
+    frame = client.take(b"hello")
+    for name, value in headers.items():
+        check(frame.headers[name] == value, "header", name, frame.headers)
+    check(frame.headers["destination"] == plain, "destination", frame.headers)
+    check(frame.headers["subscription"] == "1", "subscription", frame.headers)
+    frame = client.take(binary)
+    check(frame.headers["content-type"] == "application/octet-stream", "content-type", frame.headers)
+    client.take(b"")
+    client.unsubscribe("1")
+
+    # An ACK in client mode settles what came before it, and no more.
+    work = queue_of("client")
+    for n in range(5):
+        client.send(work, f"m{n}")
+    client.subscribe(work, "2", "client")
+    frames = [client.take(f"m{n}".encode()) for n in range(5)]
+    client.settle("ack", frames[2])
+    client.unsubscribe("2")
+    client.subscribe(work, "2", "client")
+    frames = [client.take(f"m{n}".encode()) for n in (3, 4)]
+    check(all(f.headers["redelivered"] == "true" for f in frames), "redelivered")
+    client.settle("ack", frames[1])
+    client.nothing()
+    client.unsubscribe("2")
+
+    if version != "1.0":
+        # In client-individual mode it settles one; a NACK brings one back.
+        work = queue_of("individual")
+        for n in range(3):
+            client.send(work, f"m{n}")
+        client.subscribe(work, "3", "client-individual")
+        frames = [client.take(f"m{n}".encode()) for n in range(3)]
+        client.settle("ack", frames[1])
+        client.settle("nack", frames[0])
+        back = client.take(b"m0")
+        check(back.headers["redelivered"] == "true", "redelivered", back.headers)
+        check(back.headers["message-id"] == frames[0].headers["message-id"], "message-id is stable")
+        client.settle("ack", back)
+        client.settle("ack", frames[2])
+        client.nothing()
+        client.unsubscribe("3")
+
+    # A transaction over two queues with an ACK in it: nothing of it, then all of it.
+    source, target = queue_of("source"), queue_of("target")
+    client.send(source, "in")
+    client.subscribe(source, "4", "client")
+    frame = client.take(b"in")
+    for end in ("abort", "commit"):
+        tx = client.conn.begin(f"tx-{end}")
+        client.send(target, f"out of {end}", transaction=tx)
+        client.settle("ack", frame, transaction=tx)
+        client.send(source, "in again", transaction=tx)
+        client.end(end, tx)
+    again = client.take(b"in again")
+    client.settle("ack", again)
+    client.subscribe(target, "5", "client")
+    client.settle("ack", client.take(b"out of commit"))
+    client.nothing()
+    client.unsubscribe("4")
+    client.unsubscribe("5")
+
+    # A topic reaches every subscriber.
+    other = Client(port, version)
+    for subscriber in (client, other):
+        subscriber.subscribe(f"/topic/stomp-py-{version}", "6", "auto")
+    other.send(f"/topic/stomp-py-{version}", "to all")
+    for subscriber in (client, other):
+        subscriber.take(b"to all")
+    other.disconnect()
+
+    # What is left for after the restart: one settled, one held, two waiting.
+    kept = queue_of("kept")
+    for n in range(4):
+        client.send(kept, f"m{n}")
+    client.subscribe(kept, "7", "client")
+    frames = [client.take(f"m{n}".encode()) for n in range(4)]
+    client.settle("ack", frames[0])
+    client.disconnect()
+
+    # A request that cannot be is an ERROR with the receipt's name, and the end.
+    broken = Client(port, version)
+    broken.conn.send("/nonsense/x", "?", receipt="bad")
+    error = broken.inbox.errors.get(timeout=PATIENCE)
+    check(error.headers.get("receipt-id") == "bad", "receipt-id of an ERROR", error.headers)
+    check(broken.inbox.gone.wait(PATIENCE), "an ERROR ends the connection")
+
+    if version != "1.0":
+        beating = Client(port, version, heartbeats=(300, 300))
+        deadline = time.monotonic() + PATIENCE
+        while beating.inbox.beats < 4:
+            check(time.monotonic() < deadline, "heart-beats come")
+            check(not beating.inbox.gone.is_set(), "heart-beats keep the connection")
+            beating.inbox.gone.wait(0.05)
+        beating.send(queue_of("beats"), "still here")
+        beating.disconnect()
+
+
+def again(port, version):
+    client = Client(port, version)
+    kept = f"/queue/stomp-py-{version}-kept"
+    client.subscribe(kept, "1", "client")
+    frames = [client.take(f"m{n}".encode()) for n in (1, 2, 3)]
+    check(frames[0].headers["redelivered"] == "true", "redelivered", frames[0].headers)
+    client.settle("ack", frames[2])
+    client.nothing()
+    client.disconnect()
+
+
+if __name__ == "__main__":
+    {"first": first, "again": again}[sys.argv[3]](int(sys.argv[1]), sys.argv[2])
+    print("done")

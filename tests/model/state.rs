@@ -1,0 +1,155 @@
+//! What the model knows.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use steadfast::base::{DestinationKind, MessageId, Seq, SubNo, Tag, TxNo};
+use steadfast::port::{AckMode, Delivery};
+
+/// A message's number in the model; its bytes begin with it.
+pub(crate) type Number = usize;
+
+/// What the model keeps of each message ever sent.
+#[derive(Debug, Default)]
+pub(crate) struct Message {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) header_len: u32,
+    /// Learned from the broker; stays.
+    pub(crate) id: Option<MessageId>,
+    /// Deliveries ever handed to a session.
+    pub(crate) delivery_count: u32,
+    /// Queues in which it stood while a subscription could have been given it.
+    pub(crate) exposed: Vec<String>,
+    /// Its places, in queues where it was stored: (queue, sequence).
+    pub(crate) places: BTreeMap<String, u64>,
+    /// What is, or may become, durable of it.
+    pub(crate) chain: Chain,
+}
+
+/// Where a stored message is, with its failures; `None` before it was enqueued and after it was settled.
+pub(crate) type At = Option<(String, u32)>;
+
+/// The durable place of a message, and the steps behind it that may not be durable yet.
+#[derive(Debug, Default)]
+pub(crate) struct Chain {
+    pub(crate) base: At,
+    pub(crate) steps: Vec<ChainStep>,
+}
+
+/// One effect on a message.
+#[derive(Debug)]
+pub(crate) struct ChainStep {
+    /// Must be durable when this Seq is; `None` while unknown.
+    pub(crate) bound: Option<Seq>,
+    /// Steps of one unit are durable together or not at all.
+    pub(crate) unit: usize,
+    pub(crate) after: At,
+}
+
+/// An entry as the model sees it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) number: Number,
+    pub(crate) transient: bool,
+    pub(crate) deliveries: u32,
+    pub(crate) failures: u32,
+    /// The delivery that has it, as far as the model was told.
+    pub(crate) lease: Option<(u8, Tag)>,
+    pub(crate) suspect: Suspect,
+    /// The subscription that nacked it last, until its next delivery.
+    pub(crate) nacked_by: Option<(u8, SubNo)>,
+}
+
+/// Whether a delivery before the last unclean stop can be excluded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Suspect {
+    No,
+    Yes,
+    /// The queue had a subscription, but perhaps none that could be given this entry.
+    Either,
+}
+
+/// A session as the model sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    pub(crate) no: u64,
+    pub(crate) subs: BTreeMap<SubNo, Sub>,
+    pub(crate) held: BTreeMap<Tag, Held>,
+    pub(crate) transactions: BTreeMap<TxNo, Vec<Step>>,
+    pub(crate) last_tag: Tag,
+    pub(crate) written: Tag,
+    pub(crate) next_sub: u32,
+    pub(crate) next_tx: u32,
+    /// Its events are not polled.
+    pub(crate) stalled: bool,
+    /// It was stalled until now.
+    pub(crate) catching_up: bool,
+    /// What was polled is not reported as written.
+    pub(crate) slow: bool,
+}
+
+/// A subscription as the model sees it.
+#[derive(Debug)]
+pub(crate) struct Sub {
+    pub(crate) kind: DestinationKind,
+    pub(crate) name: String,
+    pub(crate) ack_mode: AckMode,
+    pub(crate) prefetch: usize,
+    /// Topic messages that it is to get (true) or may get (false), in order.
+    pub(crate) expected: VecDeque<(Number, bool)>,
+}
+
+/// A delivery that a session was handed.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) sub: SubNo,
+    pub(crate) number: Number,
+    /// `None` for a topic's message.
+    pub(crate) queue: Option<String>,
+    pub(crate) delivery: Delivery,
+    pub(crate) state: HeldState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeldState {
+    Held,
+    Staged,
+    /// Its subscription is gone; an answer has no effect.
+    Ended,
+    Settled,
+}
+
+/// One staged frame.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Send {
+        kind: DestinationKind,
+        name: String,
+        number: Number,
+    },
+    Settle {
+        tags: Vec<Tag>,
+        accepted: bool,
+    },
+}
+
+impl Session {
+    /// Deliveries of a subscription that use its credit.
+    pub(crate) fn credit_used(&self, no: SubNo) -> usize {
+        let auto = self
+            .subs
+            .get(&no)
+            .is_some_and(|sub| sub.ack_mode == AckMode::Auto);
+        self.held
+            .iter()
+            .filter(|(tag, held)| {
+                held.sub == no && held.state == HeldState::Held && (!auto || **tag > self.written)
+            })
+            .count()
+    }
+
+    pub(crate) fn has_credit(&self, no: SubNo) -> bool {
+        self.subs
+            .get(&no)
+            .is_some_and(|sub| self.credit_used(no) < sub.prefetch)
+    }
+}

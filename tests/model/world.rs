@@ -1,0 +1,1438 @@
+//! Broker, disk and model side by side.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use steadfast::base::{
+    Destination, DestinationKind, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag, TxNo,
+};
+use steadfast::broker::{Broker, EntryView, Notice};
+use steadfast::journal::Fact;
+use steadfast::port::{
+    AckMode, Delivery, DeliveryKey, Event, Payload, Refusal, Request, Requests, Send, Settle, Subscribe,
+};
+
+use crate::state::{At, ChainStep, Entry, Held, HeldState, Message, Number, Session, Step, Sub, Suspect};
+use crate::support::Disk;
+
+/// One operation on the world.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    /// One socket read of the client in a slot.
+    Requests(u8, Vec<Ask>),
+    /// Batches are handed to the committer.
+    Append,
+    /// So many batches become durable.
+    Flush(usize),
+    /// All of both.
+    Sync,
+    /// The client does not read (true), or reads again.
+    Stall(u8, bool),
+    /// What is handed to the client's socket is not written yet.
+    Slow(u8, bool),
+    Close(u8),
+    Tick,
+    /// Of the batches that are not durable so many happen to be kept.
+    Crash(usize),
+    Restart,
+    Room(bool),
+}
+
+/// One frame, with what it names still to be chosen.
+#[derive(Debug, Clone)]
+pub(crate) enum Ask {
+    Send {
+        destination: &'static str,
+        size: usize,
+        persistent: bool,
+        tx: Option<Pick>,
+        shared: bool,
+    },
+    Subscribe {
+        destination: &'static str,
+        ack_mode: AckMode,
+        prefetch: u32,
+    },
+    Unsubscribe(Pick),
+    Settle {
+        delivery: Pick,
+        accepted: bool,
+        tx: Option<Pick>,
+    },
+    Begin,
+    Commit(Pick),
+    Abort(Pick),
+    Disconnect,
+}
+
+/// One of those that there are, or one that never was.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pick {
+    Known(u8),
+    Wrong,
+}
+
+/// How the client in a slot names deliveries: as 1.2, 1.1 and 1.0 do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    ByTag,
+    ByMessage,
+    ByMessageAlone,
+}
+
+/// See the module's text.
+pub(crate) struct World {
+    limits: Limits,
+    styles: Vec<Style>,
+    broker: Broker,
+    disk: Disk,
+    now: Now,
+    next_session: u64,
+    next_unit: usize,
+    sessions: BTreeMap<u8, Session>,
+    queues: BTreeMap<String, Vec<Entry>>,
+    messages: Vec<Message>,
+    ids: BTreeMap<MessageId, Number>,
+    sequences: BTreeMap<(String, u64), Number>,
+    /// Which batch stated an entry first.
+    stated: BTreeMap<(String, u64), Seq>,
+    /// Queues that had a subscription since the last clean stop.
+    watched: BTreeSet<String>,
+    /// Topic messages since everything was durable last.
+    recent: Vec<(String, Number)>,
+    room: bool,
+    gate_max: Seq,
+    /// Two calls were made since events were polled last.
+    unseen_return: bool,
+    tally: Tally,
+}
+
+/// What the broker must have counted.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    enqueued: u64,
+    accepted: u64,
+    failed: u64,
+    dead_lettered: u64,
+    committed: u64,
+    aborted: u64,
+}
+
+impl World {
+    pub(crate) fn new(limits: Limits, styles: &[Style]) -> Self {
+        let now = Now {
+            wall_ms: 1_700_000_000_000,
+            mono_ms: 1_000,
+        };
+        let disk = Disk::default();
+        let broker = disk.recover(&limits, now);
+        let mut world = Self {
+            limits,
+            styles: styles.to_vec(),
+            broker,
+            disk,
+            now,
+            next_session: 1,
+            next_unit: 0,
+            sessions: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            messages: Vec::new(),
+            ids: BTreeMap::new(),
+            sequences: BTreeMap::new(),
+            stated: BTreeMap::new(),
+            watched: BTreeSet::new(),
+            recent: Vec::new(),
+            room: true,
+            gate_max: Seq(0),
+            unseen_return: false,
+            tally: Tally::default(),
+        };
+        world.sync();
+        world
+    }
+
+    /// Plays one operation against broker and model, and compares.
+    pub(crate) fn play(&mut self, op: &Op) {
+        self.now.wall_ms += 1;
+        self.now.mono_ms += 1;
+        match op {
+            Op::Requests(slot, asks) => self.requests(*slot, asks),
+            Op::Append => self.append(),
+            Op::Flush(count) => self.flush(*count),
+            Op::Sync => self.sync(),
+            Op::Stall(slot, on) => {
+                let session = self.session(*slot);
+                session.stalled = *on;
+                session.catching_up = true;
+            }
+            Op::Slow(slot, on) => self.session(*slot).slow = *on,
+            Op::Close(slot) => self.close(*slot),
+            Op::Tick => {
+                self.now.wall_ms += 1_000;
+                self.now.mono_ms += 1_000;
+                self.broker.handle_tick(self.now);
+            }
+            Op::Crash(kept) => self.crash(*kept),
+            Op::Restart => self.restart(),
+            Op::Room(room) => {
+                self.room = *room;
+                self.broker.handle_room(*room);
+            }
+        }
+        self.observe();
+        self.check_all();
+    }
+
+    /// Takes everything out, in order, and finds nothing left.
+    pub(crate) fn drain(&mut self) {
+        let queues: Vec<String> = self.queues.keys().cloned().collect();
+        for queue in queues {
+            let want: Vec<Number> = self.queues[&queue].iter().map(|entry| entry.number).collect();
+            let destination: &'static str = match queue.as_str() {
+                "a" => "/queue/a",
+                "b" => "/queue/b",
+                "DLQ.a" => "/queue/DLQ.a",
+                "DLQ.b" => "/queue/DLQ.b",
+                other => panic!("no message was ever sent to {other}"),
+            };
+            let subscribe = Ask::Subscribe {
+                destination,
+                ack_mode: AckMode::Auto,
+                prefetch: 1000,
+            };
+            self.play(&Op::Requests(0, vec![subscribe]));
+            let before: Vec<Tag> = self.session(0).held.keys().copied().collect();
+            self.play(&Op::Sync);
+            let got: Vec<Number> = self
+                .session(0)
+                .held
+                .iter()
+                .filter(|(tag, held)| !before.contains(tag) && held.queue.as_deref() == Some(&queue))
+                .map(|(_, held)| held.number)
+                .collect();
+            let got_before = want.len() - got.len();
+            assert_eq!(got, want[got_before..], "what is left comes in the old order");
+        }
+        self.play(&Op::Sync);
+        assert!(
+            self.queues.values().all(Vec::is_empty),
+            "everything was delivered"
+        );
+    }
+
+    pub(crate) fn held_count(&mut self, slot: u8) -> usize {
+        let session = self.session(slot);
+        session
+            .held
+            .values()
+            .filter(|held| held.state == HeldState::Held)
+            .count()
+    }
+
+    fn session(&mut self, slot: u8) -> &mut Session {
+        if !self.sessions.contains_key(&slot) {
+            let no = self.next_session;
+            self.next_session += 1;
+            self.broker.handle_open(SessionNo(no));
+            let session = Session {
+                no,
+                ..Session::default()
+            };
+            self.sessions.insert(slot, session);
+        }
+        self.sessions.get_mut(&slot).unwrap()
+    }
+
+    // ---- durability ----
+
+    fn append(&mut self) {
+        while let Some(batch) = self.broker.poll_batch() {
+            for fact in &batch.facts {
+                if let Fact::Enqueued(run) = fact {
+                    for sequence in (run.first_sequence..).take(run.items.len()) {
+                        self.stated
+                            .entry((run.queue.to_string(), sequence))
+                            .or_insert(batch.seq);
+                    }
+                }
+            }
+            self.disk.append(batch);
+        }
+        // Whatever was done so far is stated in some batch up to here.
+        let seq = self.disk.appended_seq();
+        for message in &mut self.messages {
+            for step in &mut message.chain.steps {
+                step.bound.get_or_insert(seq);
+            }
+        }
+    }
+
+    fn flush(&mut self, count: usize) {
+        let sizes = self.disk.flush(count);
+        if sizes.is_empty() {
+            return;
+        }
+        let durable = self.disk.durable_seq();
+        for message in &mut self.messages {
+            let done = message
+                .chain
+                .steps
+                .iter()
+                .take_while(|step| step.bound.is_some_and(|bound| bound <= durable))
+                .count();
+            if let Some(last) = message.chain.steps.drain(..done).last() {
+                message.chain.base = last.after;
+            }
+        }
+        self.broker.handle_durable(durable, &sizes, self.now);
+    }
+
+    fn sync(&mut self) {
+        // What becomes durable may lead to more to be made durable: `auto` deliveries are settled.
+        for _ in 0..1_000 {
+            self.append();
+            self.flush(usize::MAX);
+            self.observe();
+            if self.is_quiet() {
+                assert!(
+                    self.gate_max <= self.disk.durable_seq(),
+                    "every gate is reached: a receipt waits for Seq {}, the last batch is {}",
+                    self.gate_max,
+                    self.disk.durable_seq()
+                );
+                return;
+            }
+        }
+        panic!("batches without end");
+    }
+
+    fn is_quiet(&self) -> bool {
+        !self.broker.has_batch() && self.disk.pending_count() == 0
+    }
+
+    // ---- requests ----
+
+    fn requests(&mut self, slot: u8, asks: &[Ask]) {
+        self.session(slot);
+        let mut requests = Requests::default();
+        let mut sent = Vec::new();
+        let mut fresh = (self.sessions[&slot].next_sub, self.sessions[&slot].next_tx);
+        for ask in asks {
+            if let Some(request) = self.request(slot, ask, &mut requests, &mut sent, &mut fresh) {
+                let last = request == Request::Disconnect;
+                requests.list.push(request);
+                if last {
+                    break;
+                }
+            }
+        }
+        if requests.list.is_empty() {
+            return;
+        }
+        let no = SessionNo(self.sessions[&slot].no);
+        let applied = self.broker.handle_requests(no, &requests, self.now);
+        self.gate_max = self.gate_max.max(applied.gate);
+        assert_eq!(
+            applied.refusal.is_none(),
+            applied.done == requests.list.len(),
+            "all is done, or one request is refused"
+        );
+        let mut sent = sent.into_iter();
+        for request in &requests.list[..applied.done] {
+            self.done(slot, request, &requests, &mut sent, applied.gate);
+        }
+        let mut gone = requests.list[..applied.done].contains(&Request::Disconnect);
+        if let Some(refusal) = applied.refusal {
+            self.refused(slot, &requests.list[applied.done], refusal);
+            gone = true;
+        }
+        if gone {
+            // What was dispatched to this session in between comes back without anybody having seen it.
+            self.close(slot);
+            self.unseen_return = true;
+        }
+    }
+
+    /// The frame that the client sends; `None` where there is nothing to name.
+    fn request(
+        &mut self,
+        slot: u8,
+        ask: &Ask,
+        requests: &mut Requests,
+        sent: &mut Vec<Number>,
+        fresh: &mut (u32, u32),
+    ) -> Option<Request> {
+        let style = self.styles[usize::from(slot)];
+        let session = &self.sessions[&slot];
+        let transaction = |pick: &Pick| match pick {
+            Pick::Known(at) => {
+                let open: Vec<TxNo> = session.transactions.keys().copied().collect();
+                let begun = (session.next_tx..fresh.1).map(|no| TxNo(no + 1));
+                let known: Vec<TxNo> = open.into_iter().chain(begun).collect();
+                known.get(usize::from(*at) % known.len().max(1)).copied()
+            }
+            Pick::Wrong => Some(TxNo(9_999)),
+        };
+        let settling = |pick: &Option<Pick>| match pick {
+            None => Some(None),
+            Some(pick) => transaction(pick).map(Some),
+        };
+        Some(match ask {
+            Ask::Send {
+                destination,
+                size,
+                persistent,
+                tx,
+                shared,
+            } => {
+                let tx = settling(tx)?;
+                let number = self.messages.len();
+                let header = format!("n:{number:08}\n");
+                let mut bytes = header.clone().into_bytes();
+                bytes.extend((0..*size).map(|at| (at * 31 + number * 7) as u8));
+                let destination = Destination::parse(destination).unwrap();
+                let name = requests.push_bytes(destination.name.as_bytes());
+                let payload = if *shared {
+                    Payload::Shared(Bytes::from(bytes.clone()))
+                } else {
+                    Payload::Arena(requests.push_bytes(&bytes))
+                };
+                let header_len = u32::try_from(header.len()).unwrap();
+                self.messages.push(Message {
+                    bytes,
+                    header_len,
+                    ..Message::default()
+                });
+                sent.push(number);
+                Request::Send(Send {
+                    kind: destination.kind,
+                    name,
+                    payload,
+                    header_len,
+                    persistent: *persistent,
+                    tx,
+                })
+            }
+            Ask::Subscribe {
+                destination,
+                ack_mode,
+                prefetch,
+            } => {
+                let destination = Destination::parse(destination).unwrap();
+                // Two deliveries of one topic message in one session cannot be told apart by message id alone.
+                let alone = style == Style::ByMessageAlone && destination.kind == DestinationKind::Topic;
+                fresh.0 += 1;
+                Request::Subscribe(Subscribe {
+                    sub: SubNo(fresh.0),
+                    kind: destination.kind,
+                    name: requests.push_bytes(destination.name.as_bytes()),
+                    ack_mode: if alone { AckMode::Auto } else { *ack_mode },
+                    prefetch_count: *prefetch,
+                    by_message: style != Style::ByTag,
+                })
+            }
+            Ask::Unsubscribe(pick) => {
+                let known: Vec<SubNo> = session.subs.keys().copied().collect();
+                let Pick::Known(at) = pick else { return None };
+                let sub = *known.get(usize::from(*at) % known.len().max(1))?;
+                // A session asks for each subscription's end once.
+                let again = requests.list.contains(&Request::Unsubscribe { sub });
+                (!again).then_some(Request::Unsubscribe { sub })?
+            }
+            Ask::Settle {
+                delivery,
+                accepted,
+                tx,
+            } => {
+                let tx = settling(tx)?;
+                let known: Vec<(&Tag, &Held)> = session.held.iter().rev().collect();
+                let delivery = match (delivery, style) {
+                    (Pick::Known(at), _) => {
+                        let (tag, held) = known.get(usize::from(*at) % known.len().max(1))?;
+                        let message = held.delivery.message;
+                        match style {
+                            Style::ByTag => DeliveryKey::Tag(**tag),
+                            Style::ByMessage => DeliveryKey::Message(Some(held.sub), message),
+                            Style::ByMessageAlone => DeliveryKey::Message(None, message),
+                        }
+                    }
+                    (Pick::Wrong, Style::ByTag) => DeliveryKey::Tag(Tag(session.last_tag.0 + 1)),
+                    (Pick::Wrong, _) => DeliveryKey::Message(None, MessageId(7)),
+                };
+                Request::Settle(Settle {
+                    delivery,
+                    accepted: *accepted,
+                    tx,
+                })
+            }
+            Ask::Begin => {
+                fresh.1 += 1;
+                Request::Begin { tx: TxNo(fresh.1) }
+            }
+            Ask::Commit(pick) => Request::Commit {
+                tx: transaction(pick)?,
+            },
+            Ask::Abort(pick) => Request::Abort {
+                tx: transaction(pick)?,
+            },
+            Ask::Disconnect => Request::Disconnect,
+        })
+    }
+
+    /// The broker says that it did this: was it legal, and what follows.
+    fn done(
+        &mut self,
+        slot: u8,
+        request: &Request,
+        requests: &Requests,
+        sent: &mut impl Iterator<Item = Number>,
+        gate: Seq,
+    ) {
+        match request {
+            Request::Send(send) => {
+                let number = sent.next().unwrap();
+                let name = requests.text(send.name).to_owned();
+                let stored = send.kind == DestinationKind::Queue && (send.persistent || send.tx.is_some());
+                assert!(self.room || !stored, "a full disk takes no message");
+                match send.tx {
+                    Some(tx) => {
+                        let kind = send.kind;
+                        let steps = self.sessions.get_mut(&slot).unwrap().transactions.get_mut(&tx);
+                        steps
+                            .expect("a SEND is staged in an open transaction only")
+                            .push(Step::Send { kind, name, number });
+                    }
+                    None if send.kind == DestinationKind::Topic => self.publish(&name, number),
+                    None => {
+                        let unit = self.unit();
+                        self.enqueue(&name, number, !send.persistent, Some(gate), unit);
+                        self.tally.enqueued += 1;
+                    }
+                }
+            }
+            Request::Subscribe(subscribe) => {
+                let name = requests.text(subscribe.name).to_owned();
+                let expected = match subscribe.kind {
+                    DestinationKind::Topic => self
+                        .recent
+                        .iter()
+                        .filter(|(topic, _)| *topic == name)
+                        .map(|(_, number)| (*number, false))
+                        .collect(),
+                    DestinationKind::Queue => {
+                        self.watched.insert(name.clone());
+                        Default::default()
+                    }
+                };
+                let session = self.sessions.get_mut(&slot).unwrap();
+                session.next_sub = subscribe.sub.0;
+                session.subs.insert(
+                    subscribe.sub,
+                    Sub {
+                        kind: subscribe.kind,
+                        name,
+                        ack_mode: subscribe.ack_mode,
+                        prefetch: subscribe.prefetch_count as usize,
+                        expected,
+                    },
+                );
+            }
+            Request::Unsubscribe { sub } => {
+                let session = self.sessions.get_mut(&slot).unwrap();
+                let auto = session.subs.remove(sub).unwrap().ack_mode == AckMode::Auto;
+                let held: Vec<Tag> = session
+                    .held
+                    .iter_mut()
+                    .filter(|(_, held)| held.sub == *sub && held.state == HeldState::Held)
+                    .map(|(tag, held)| {
+                        // In auto mode an answer was never asked for.
+                        held.state = if auto {
+                            HeldState::Settled
+                        } else {
+                            HeldState::Ended
+                        };
+                        *tag
+                    })
+                    .collect();
+                held.into_iter().for_each(|tag| self.release(slot, tag));
+            }
+            Request::Settle(settle) => self.settled(slot, settle, gate),
+            Request::Begin { tx } => {
+                let session = self.sessions.get_mut(&slot).unwrap();
+                session.next_tx = tx.0;
+                session.transactions.insert(*tx, Vec::new());
+            }
+            Request::Commit { tx } => self.commit(slot, *tx, gate),
+            Request::Abort { tx } => self.abort(slot, *tx),
+            Request::Disconnect => {}
+        }
+    }
+
+    /// The broker says that it denied this: had it a reason.
+    fn refused(&mut self, slot: u8, request: &Request, refusal: Refusal) {
+        let open = |tx: &TxNo| self.sessions[&slot].transactions.contains_key(tx);
+        let legal = match (request, refusal) {
+            (Request::Send(send), Refusal::TransactionUnknown) => send.tx.is_some_and(|tx| !open(&tx)),
+            (Request::Send(_), Refusal::DiskFull) => !self.room,
+            (Request::Settle(settle), Refusal::TransactionUnknown) => settle.tx.is_some_and(|tx| !open(&tx)),
+            (Request::Settle(settle), Refusal::DeliveryUnknown) => {
+                let (held, ended) = self.find(slot, settle.delivery);
+                held.is_none() && ended.is_none_or(|second| second)
+            }
+            (Request::Commit { tx } | Request::Abort { tx }, Refusal::TransactionUnknown) => !open(tx),
+            (Request::Commit { tx }, Refusal::DiskFull) => {
+                let steps = &self.sessions[&slot].transactions[tx];
+                let legal = !self.room
+                    && steps.iter().any(|step| {
+                        matches!(
+                            step,
+                            Step::Send {
+                                kind: DestinationKind::Queue,
+                                ..
+                            }
+                        )
+                    });
+                self.abort(slot, *tx);
+                legal
+            }
+            _ => false,
+        };
+        assert!(legal, "{request:?} was refused for no reason: {refusal:?}");
+    }
+
+    /// The delivery that an answer is about if it is held; else, whether there is one that was ended, and whether it may
+    /// have been answered before (or is staged as well).
+    fn find(&self, slot: u8, key: DeliveryKey) -> (Option<Tag>, Option<bool>) {
+        let session = &self.sessions[&slot];
+        let named: Vec<(Tag, &Held)> = session
+            .held
+            .iter()
+            .filter(|(tag, held)| match key {
+                DeliveryKey::Tag(of) => **tag == of,
+                DeliveryKey::Message(sub, message) => {
+                    held.delivery.message == message && sub.is_none_or(|sub| sub == held.sub)
+                }
+            })
+            .map(|(tag, held)| (*tag, held))
+            .collect();
+        let answerable = |held: &Held| {
+            held.state == HeldState::Held
+                && session
+                    .subs
+                    .get(&held.sub)
+                    .is_some_and(|sub| sub.ack_mode != AckMode::Auto)
+        };
+        let held = named
+            .iter()
+            .find(|(_, held)| answerable(held))
+            .map(|(tag, _)| *tag);
+        // A message id may also name what an earlier subscription had, for its client id may be in use again.
+        let ended = match key {
+            DeliveryKey::Tag(_) => named
+                .iter()
+                .any(|(_, held)| held.state == HeldState::Ended)
+                .then_some(false),
+            DeliveryKey::Message(_, message) => session
+                .held
+                .values()
+                .any(|held| held.delivery.message == message && held.state == HeldState::Ended)
+                .then(|| {
+                    let own = |(_, held): &(Tag, &Held)| held.state == HeldState::Ended;
+                    named.len() > 1 || !named.iter().any(own)
+                }),
+        };
+        (held, ended)
+    }
+
+    fn settled(&mut self, slot: u8, settle: &Settle, gate: Seq) {
+        let (held, ended) = self.find(slot, settle.delivery);
+        let Some(tag) = held else {
+            assert!(
+                ended.is_some(),
+                "an answer to what is not held is refused: {:?}",
+                settle.delivery
+            );
+            // Accepted without effect; whether a second answer is, too, is open.
+            for held in self.sessions.get_mut(&slot).unwrap().held.values_mut() {
+                let named = match settle.delivery {
+                    DeliveryKey::Tag(tag) => held.delivery.tag == tag,
+                    DeliveryKey::Message(_, message) => held.delivery.message == message,
+                };
+                if named && held.state == HeldState::Ended {
+                    held.state = HeldState::Settled;
+                    break;
+                }
+            }
+            return;
+        };
+        let session = self.sessions.get_mut(&slot).unwrap();
+        let sub = session.held[&tag].sub;
+        let tags: Vec<Tag> = match session.subs[&sub].ack_mode {
+            AckMode::Client => session
+                .held
+                .range(..=tag)
+                .filter(|(_, held)| held.sub == sub && held.state == HeldState::Held)
+                .map(|(tag, _)| *tag)
+                .collect(),
+            _ => vec![tag],
+        };
+        match settle.tx {
+            None => {
+                let unit = self.unit();
+                for (at, tag) in tags.into_iter().enumerate() {
+                    self.conclude(slot, tag, settle.accepted, Some(gate), unit + at);
+                }
+                self.next_unit += 100_000;
+            }
+            Some(tx) => {
+                for tag in &tags {
+                    session.held.get_mut(tag).unwrap().state = HeldState::Staged;
+                }
+                let accepted = settle.accepted;
+                session
+                    .transactions
+                    .get_mut(&tx)
+                    .expect("an ACK is staged in an open transaction only")
+                    .push(Step::Settle { tags, accepted });
+            }
+        }
+    }
+
+    fn commit(&mut self, slot: u8, tx: TxNo, gate: Seq) {
+        let steps = self
+            .sessions
+            .get_mut(&slot)
+            .unwrap()
+            .transactions
+            .remove(&tx)
+            .expect("only an open transaction is committed");
+        let unit = self.unit();
+        for step in steps {
+            match step {
+                Step::Send {
+                    kind: DestinationKind::Topic,
+                    name,
+                    number,
+                } => self.publish(&name, number),
+                Step::Send { name, number, .. } => {
+                    assert!(self.room, "a full disk takes no message");
+                    self.enqueue(&name, number, false, Some(gate), unit);
+                    self.tally.enqueued += 1;
+                }
+                Step::Settle { tags, accepted } => {
+                    for tag in tags {
+                        self.conclude(slot, tag, accepted, Some(gate), unit);
+                    }
+                }
+            }
+        }
+        self.tally.committed += 1;
+    }
+
+    fn abort(&mut self, slot: u8, tx: TxNo) {
+        let session = self.sessions.get_mut(&slot).unwrap();
+        let steps = session
+            .transactions
+            .remove(&tx)
+            .expect("only an open transaction is aborted");
+        self.tally.aborted += 1;
+        let mut loose = Vec::new();
+        for step in steps {
+            let Step::Settle { tags, .. } = step else { continue };
+            for tag in tags {
+                let held = session.held.get_mut(&tag).unwrap();
+                if session.subs.contains_key(&held.sub) {
+                    held.state = HeldState::Held;
+                } else {
+                    held.state = HeldState::Ended;
+                    loose.push(tag);
+                }
+            }
+        }
+        loose.into_iter().for_each(|tag| self.release(slot, tag));
+    }
+
+    // ---- entries ----
+
+    fn unit(&mut self) -> usize {
+        self.next_unit += 1;
+        self.next_unit
+    }
+
+    fn enqueue(&mut self, queue: &str, number: Number, transient: bool, bound: Option<Seq>, unit: usize) {
+        self.queues.entry(queue.to_owned()).or_default().push(Entry {
+            number,
+            transient,
+            deliveries: 0,
+            failures: 0,
+            lease: None,
+            suspect: Suspect::No,
+            nacked_by: None,
+        });
+        if !transient {
+            self.effect(number, Some((queue.to_owned(), 0)), bound, unit);
+        }
+    }
+
+    fn effect(&mut self, number: Number, after: At, bound: Option<Seq>, unit: usize) {
+        let step = ChainStep { bound, unit, after };
+        self.messages[number].chain.steps.push(step);
+    }
+
+    fn entry(&mut self, queue: &str, number: Number) -> &mut Entry {
+        self.queues
+            .get_mut(queue)
+            .and_then(|entries| entries.iter_mut().find(|entry| entry.number == number))
+            .expect("a held delivery has its entry")
+    }
+
+    fn remove(&mut self, queue: &str, number: Number) -> Entry {
+        let entries = self.queues.get_mut(queue).unwrap();
+        let at = entries.iter().position(|entry| entry.number == number).unwrap();
+        entries.remove(at)
+    }
+
+    fn conclude(&mut self, slot: u8, tag: Tag, accepted: bool, bound: Option<Seq>, unit: usize) {
+        let failures_max = self.limits.deliveries_failed_max;
+        let held = self.sessions.get_mut(&slot).unwrap().held.get_mut(&tag).unwrap();
+        held.state = HeldState::Settled;
+        let (number, queue, sub) = (held.number, held.queue.clone(), held.sub);
+        if accepted {
+            self.tally.accepted += 1;
+        } else {
+            self.tally.failed += 1;
+        }
+        let Some(queue) = queue else { return };
+        if accepted {
+            let entry = self.remove(&queue, number);
+            if !entry.transient {
+                self.effect(number, None, bound, unit);
+            }
+            return;
+        }
+        let entry = self.entry(&queue, number);
+        entry.failures += 1;
+        entry.lease = None;
+        entry.nacked_by = Some((slot, sub));
+        let (failures, transient) = (entry.failures, entry.transient);
+        if failures >= failures_max && !queue.starts_with("DLQ.") {
+            self.remove(&queue, number);
+            self.tally.dead_lettered += 1;
+            self.enqueue(&format!("DLQ.{queue}"), number, false, bound, unit);
+        } else if !transient {
+            self.effect(number, Some((queue, failures)), bound, unit);
+        }
+    }
+
+    fn release(&mut self, slot: u8, tag: Tag) {
+        let held = &self.sessions[&slot].held[&tag];
+        let (number, queue) = (held.number, held.queue.clone());
+        if let Some(queue) = queue {
+            self.entry(&queue, number).lease = None;
+        }
+    }
+
+    fn publish(&mut self, topic: &str, number: Number) {
+        for session in self.sessions.values_mut() {
+            for sub in session.subs.values_mut() {
+                if sub.kind == DestinationKind::Topic && sub.name == topic {
+                    sub.expected.push_back((number, true));
+                }
+            }
+        }
+        self.recent.push((topic.to_owned(), number));
+    }
+
+    // ---- ends ----
+
+    /// The model's side of a session's end.
+    fn forget(&mut self, slot: u8) -> Option<u64> {
+        let session = self.sessions.get_mut(&slot)?;
+        let loose: Vec<Tag> = session
+            .held
+            .iter()
+            .filter(|(_, held)| matches!(held.state, HeldState::Held | HeldState::Staged))
+            .map(|(tag, _)| *tag)
+            .collect();
+        self.tally.aborted += session.transactions.len() as u64;
+        loose.into_iter().for_each(|tag| self.release(slot, tag));
+        self.sessions.remove(&slot).map(|session| session.no)
+    }
+
+    fn close(&mut self, slot: u8) {
+        if let Some(no) = self.forget(slot) {
+            self.broker.handle_close(SessionNo(no), self.now);
+            self.broker.handle_close(SessionNo(no), self.now);
+        }
+    }
+
+    fn restart(&mut self) {
+        let slots: Vec<u8> = self.sessions.keys().copied().collect();
+        slots.into_iter().for_each(|slot| {
+            self.forget(slot);
+        });
+        let transient = self
+            .queues
+            .values()
+            .flatten()
+            .filter(|entry| entry.transient)
+            .count();
+        let told = self.broker.handle_stop(self.now);
+        assert_eq!(told, transient as u64, "the count of transient messages that go");
+        self.append();
+        self.flush(usize::MAX);
+        for entries in self.queues.values_mut() {
+            entries.retain(|entry| !entry.transient);
+        }
+        self.start();
+        for (queue, entries) in &mut self.queues {
+            let views: Vec<_> = self.broker.entries(queue, 0).collect();
+            assert_eq!(
+                views.len(),
+                entries.len(),
+                "a clean stop keeps what is stored in {queue}"
+            );
+            for (entry, view) in entries.iter_mut().zip(&views) {
+                let unknown = u32::from(entry.suspect != Suspect::No && entry.deliveries == 0);
+                assert!(
+                    (entry.deliveries..=entry.deliveries + unknown).contains(&view.deliveries),
+                    "a clean stop keeps the deliveries of message {}: {} became {}",
+                    entry.number,
+                    entry.deliveries,
+                    view.deliveries
+                );
+                assert!(
+                    entry.suspect != Suspect::Yes || view.deliveries > 0,
+                    "a clean stop keeps that an earlier delivery cannot be excluded"
+                );
+                entry.deliveries = view.deliveries;
+                let ever = &mut self.messages[entry.number].delivery_count;
+                *ever = view.deliveries.max(*ever);
+                entry.suspect = Suspect::No;
+                entry.nacked_by = None;
+            }
+        }
+        self.watched.clear();
+        for message in &mut self.messages {
+            message.exposed.clear();
+        }
+        self.begin_term();
+    }
+
+    fn crash(&mut self, kept: usize) {
+        self.sessions.clear();
+        self.disk.crash(kept);
+        self.start();
+        let mut found: BTreeMap<Number, (String, u32)> = BTreeMap::new();
+        let mut queues: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        let names: Vec<String> = self.broker.queues().map(|view| view.name.to_string()).collect();
+        for queue in names {
+            for view in self.broker.entries(&queue, 0) {
+                let bytes = self.disk.resolve(&view.body, view.len).concat();
+                let number = number_of(&bytes);
+                let twice = found.insert(number, (queue.clone(), view.failures));
+                assert!(twice.is_none(), "message {number} is in two places");
+                let message = &self.messages[number];
+                assert!(
+                    view.deliveries <= message.delivery_count,
+                    "message {number} was not delivered {} times",
+                    view.deliveries
+                );
+                assert!(
+                    !view.transient && !view.leased,
+                    "what is recovered is stored and ready"
+                );
+                let suspect = match (message.exposed.contains(&queue), self.watched.contains(&queue)) {
+                    (true, _) => Suspect::Yes,
+                    (false, true) => Suspect::Either,
+                    (false, false) => Suspect::No,
+                };
+                queues.entry(queue.clone()).or_default().push(Entry {
+                    number,
+                    transient: false,
+                    deliveries: view.deliveries,
+                    failures: view.failures,
+                    lease: None,
+                    suspect,
+                    nacked_by: None,
+                });
+            }
+        }
+        self.check_survivors(&found);
+        self.queues = queues;
+        self.begin_term();
+    }
+
+    /// What is durable is there, what is not may be, and a transaction is whole or absent.
+    fn check_survivors(&mut self, found: &BTreeMap<Number, (String, u32)>) {
+        let durable = self.disk.durable_seq();
+        // For each unit: a step of it that must have been applied, and one that cannot have been.
+        let mut applied: BTreeMap<usize, Number> = BTreeMap::new();
+        let mut absent: BTreeMap<usize, Number> = BTreeMap::new();
+        for (number, message) in self.messages.iter_mut().enumerate() {
+            let got = found.get(&number);
+            let chain = &message.chain;
+            let least = chain
+                .steps
+                .iter()
+                .take_while(|step| step.bound.is_some_and(|bound| bound <= durable))
+                .count();
+            let after = |count: usize| match count.checked_sub(1) {
+                None => chain.base.as_ref(),
+                Some(last) => chain.steps[last].after.as_ref(),
+            };
+            let legal: Vec<usize> = (least..=chain.steps.len())
+                .filter(|count| after(*count) == got)
+                .collect();
+            assert!(
+                !legal.is_empty(),
+                "message {number} is at {got:?}; Seq {durable} is durable, and of its steps {least}: {chain:?}"
+            );
+            let (first, last) = (legal[0], legal[legal.len() - 1]);
+            for (at, step) in chain.steps.iter().enumerate() {
+                if at < first {
+                    applied.insert(step.unit, number);
+                }
+                if at >= last {
+                    absent.insert(step.unit, number);
+                }
+            }
+            // A place that was not durable is none; it may come again, elsewhere.
+            message
+                .places
+                .retain(|queue, _| got.is_some_and(|(of, _)| of == queue));
+            message.chain.base = got.cloned();
+            message.chain.steps.clear();
+        }
+        for (unit, number) in &applied {
+            if let Some(other) = absent.get(unit) {
+                panic!(
+                    "a transaction was split: its step on message {number} is durable, on {other} it is not"
+                );
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        self.tally = Tally::default();
+        self.recent.clear();
+        self.gate_max = Seq(0);
+        self.room = true;
+        self.broker = self.disk.recover(&self.limits, self.now);
+    }
+
+    /// The new term's first batch.
+    fn begin_term(&mut self) {
+        let before = self.disk.epoch();
+        self.append();
+        self.flush(usize::MAX);
+        assert!(self.disk.epoch() > before, "each start is a new term");
+    }
+
+    // ---- deliveries ----
+
+    /// Takes what the broker has for its sessions, after each call of it, until there is nothing more.
+    pub(crate) fn observe(&mut self) {
+        loop {
+            self.poll();
+            let slot = self
+                .sessions
+                .iter()
+                .find(|(_, session)| !session.slow && session.written < session.last_tag)
+                .map(|(slot, _)| *slot);
+            let Some(slot) = slot else { return };
+            let session = self.sessions.get_mut(&slot).unwrap();
+            let (no, up_to) = (SessionNo(session.no), session.last_tag);
+            let settled: Vec<Tag> = session
+                .held
+                .iter()
+                .filter(|(tag, held)| {
+                    **tag > session.written
+                        && held.state == HeldState::Held
+                        && session
+                            .subs
+                            .get(&held.sub)
+                            .is_some_and(|sub| sub.ack_mode == AckMode::Auto)
+                })
+                .map(|(tag, _)| *tag)
+                .collect();
+            session.written = up_to;
+            self.broker.handle_written(no, up_to, self.now);
+            for tag in settled {
+                let unit = self.unit();
+                self.conclude(slot, tag, true, None, unit);
+            }
+        }
+    }
+
+    fn poll(&mut self) {
+        let mut woken = Vec::new();
+        self.broker.poll_wakes(&mut woken);
+        let mut delivered: Vec<(String, Number)> = Vec::new();
+        let slots: Vec<u8> = self.sessions.keys().copied().collect();
+        for slot in slots {
+            let session = &self.sessions[&slot];
+            if session.stalled {
+                continue;
+            }
+            let no = SessionNo(session.no);
+            let mut events = Vec::new();
+            while self.broker.has_events(no) {
+                // One that did not read was woken long ago.
+                assert!(
+                    session.catching_up || !events.is_empty() || woken.contains(&no),
+                    "a session with events is woken"
+                );
+                self.broker.poll_events(no, 5, &mut events);
+            }
+            let late = std::mem::take(&mut self.session(slot).catching_up);
+            for event in events {
+                match event {
+                    Event::Delivery(delivery) => {
+                        let of = self.delivered(slot, delivery);
+                        // One that did not read may have been given it long ago.
+                        delivered.extend(of.filter(|_| !late));
+                    }
+                    Event::Evicted(refusal) => panic!("nobody is to be evicted here: {refusal:?}"),
+                }
+            }
+        }
+        // One step of dispatch hands out the first ready entries of a queue, none behind one that stays.
+        for (queue, number) in delivered {
+            if self.stalled_on(&queue) || self.unseen_return {
+                continue;
+            }
+            let ahead = self.queues[&queue]
+                .iter()
+                .take_while(|entry| entry.number != number)
+                .find(|entry| entry.lease.is_none());
+            assert!(
+                ahead.is_none(),
+                "message {number} of {queue} was delivered while {ahead:?} before it was ready"
+            );
+        }
+        self.unseen_return = false;
+    }
+
+    fn stalled_on(&self, queue: &str) -> bool {
+        self.sessions.values().any(|session| {
+            session.stalled
+                && session
+                    .subs
+                    .values()
+                    .any(|sub| sub.kind == DestinationKind::Queue && sub.name == queue)
+        })
+    }
+
+    /// A session was handed a delivery: was it legal. Gives its entry.
+    fn delivered(&mut self, slot: u8, delivery: Delivery) -> Option<(String, Number)> {
+        let pieces = self.disk.resolve(&delivery.body, delivery.len);
+        let bytes = pieces.concat();
+        let number = number_of(&bytes);
+        let message = &self.messages[number];
+        assert_eq!(bytes, message.bytes, "the bytes of message {number}");
+        assert_eq!(delivery.header_len, message.header_len, "its header block");
+        assert!(
+            message.id.is_none_or(|id| id == delivery.message),
+            "the id of message {number} is stable"
+        );
+        self.know_id(number, delivery.message);
+        let session = self.sessions.get_mut(&slot).unwrap();
+        assert!(delivery.tag > session.last_tag, "tags grow");
+        session.last_tag = delivery.tag;
+        let sub = session
+            .subs
+            .get_mut(&delivery.sub)
+            .unwrap_or_else(|| panic!("message {number} came for a subscription that is not: {delivery:?}"));
+        let queue = match sub.kind {
+            DestinationKind::Queue => Some(sub.name.clone()),
+            DestinationKind::Topic => {
+                assert_eq!((delivery.delivery_count, delivery.redelivered), (1, false));
+                loop {
+                    let (next, must) = sub.expected.pop_front().unwrap_or_else(|| {
+                        panic!("topic message {number} came again, or out of order, or unasked")
+                    });
+                    if next == number {
+                        break;
+                    }
+                    assert!(!must, "topic message {next} was passed over");
+                }
+                None
+            }
+        };
+        session.held.insert(
+            delivery.tag,
+            Held {
+                sub: delivery.sub,
+                number,
+                queue: queue.clone(),
+                delivery: delivery.clone(),
+                state: HeldState::Held,
+            },
+        );
+        let used = session.credit_used(delivery.sub);
+        let prefetch = session.subs[&delivery.sub].prefetch;
+        assert!(
+            used <= prefetch,
+            "{used} deliveries are held with a credit of {prefetch}"
+        );
+        let queue = queue?;
+        self.lease(slot, &queue, number, &delivery);
+        Some((queue, number))
+    }
+
+    fn lease(&mut self, slot: u8, queue: &str, number: Number, delivery: &Delivery) {
+        let sequence = self.messages[number].places.get(queue).copied();
+        let durable = self.disk.durable_seq();
+        let stated = sequence.and_then(|sequence| self.stated.get(&(queue.to_owned(), sequence)).copied());
+        // To another subscription first, if one has credit.
+        let nacked_by = self.entry(queue, number).nacked_by.take();
+        let other = self.sessions.iter().any(|(of, session)| {
+            session.subs.iter().any(|(no, sub)| {
+                nacked_by != Some((*of, *no))
+                    && sub.kind == DestinationKind::Queue
+                    && sub.name == queue
+                    && (session.has_credit(*no))
+            })
+        });
+        let settled = self.is_quiet()
+            && self
+                .sessions
+                .values()
+                .all(|session| !session.stalled && session.written == session.last_tag);
+        assert!(
+            !(settled && other && nacked_by == Some((slot, delivery.sub))),
+            "message {number} went back to the subscription that nacked it, though another has credit"
+        );
+        let entry = self.entry(queue, number);
+        assert!(
+            entry.lease.is_none(),
+            "message {number} is leased already: {entry:?}"
+        );
+        assert!(
+            entry.transient || stated.is_some_and(|seq| seq <= durable),
+            "message {number} was delivered before it was durable: stated in {stated:?}, durable is {durable}"
+        );
+        entry.lease = Some((slot, delivery.tag));
+        assert_eq!(
+            delivery.delivery_count,
+            entry.deliveries + 1,
+            "the delivery count of message {number}"
+        );
+        let known = entry.deliveries > 0;
+        match entry.suspect {
+            Suspect::No => assert_eq!(
+                delivery.redelivered, known,
+                "redelivered of message {number}: {entry:?}"
+            ),
+            Suspect::Yes => assert!(
+                delivery.redelivered,
+                "message {number} may have been delivered before"
+            ),
+            Suspect::Either => assert!(delivery.redelivered || !known, "redelivered of message {number}"),
+        }
+        entry.deliveries += 1;
+        self.messages[number].delivery_count += 1;
+        let exposed = &mut self.messages[number].exposed;
+        if !exposed.iter().any(|of| of == queue) {
+            exposed.push(queue.to_owned());
+        }
+    }
+
+    fn know_id(&mut self, number: Number, id: MessageId) {
+        self.messages[number].id = Some(id);
+        let owner = *self.ids.entry(id).or_insert(number);
+        assert_eq!(owner, number, "two messages have the id {id}");
+    }
+
+    // ---- comparison ----
+
+    fn check_all(&mut self) {
+        self.check_queues();
+        self.check_bodies_on_their_way();
+        let counters = self.broker.counters();
+        let told = Tally {
+            enqueued: counters.enqueued_count,
+            accepted: counters.accepted_count,
+            failed: counters.failed_count,
+            dead_lettered: counters.dead_lettered_count,
+            committed: counters.committed_count,
+            aborted: counters.aborted_count,
+        };
+        assert_eq!(told, self.tally, "the counters");
+        while let Some(notice) = self.broker.poll_notice() {
+            if let Notice::DeadLettered { queue, target, .. } = notice {
+                assert_eq!(*target, format!("DLQ.{queue}"), "a dead letter is named");
+            }
+        }
+        if self.is_quiet() {
+            self.recent.clear();
+            self.check_nothing_waits();
+        }
+    }
+
+    fn check_queues(&mut self) {
+        let views: Vec<_> = self.broker.queues().collect();
+        let mut names: BTreeSet<String> = self
+            .queues
+            .iter()
+            .filter(|(_, entries)| !entries.is_empty())
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut subs: BTreeMap<String, u64> = BTreeMap::new();
+        for session in self.sessions.values() {
+            for sub in session
+                .subs
+                .values()
+                .filter(|sub| sub.kind == DestinationKind::Queue)
+            {
+                *subs.entry(sub.name.clone()).or_default() += 1;
+                names.insert(sub.name.clone());
+            }
+        }
+        let told: BTreeSet<String> = views.iter().map(|view| view.name.to_string()).collect();
+        assert_eq!(told, names, "a queue exists while it has entries or subscribers");
+        for view in views {
+            let queue = view.name.to_string();
+            let stalled = self.stalled_on(&queue);
+            let entries: Vec<_> = self.broker.entries(&queue, 0).collect();
+            let model = self.queues.entry(queue.clone()).or_default();
+            let numbers: Vec<Number> = model.iter().map(|entry| entry.number).collect();
+            // The bytes of an entry whose batch is still being filled are not on the disk yet.
+            let on_disk = |view: &EntryView| {
+                view.transient || self.stated.contains_key(&(queue.clone(), view.sequence))
+            };
+            assert_eq!(entries.len(), numbers.len(), "the depth of {queue}");
+            let told: Vec<Number> = entries
+                .iter()
+                .zip(&numbers)
+                .map(|(view, number)| {
+                    if on_disk(view) {
+                        number_of(&self.disk.resolve(&view.body, view.len).concat())
+                    } else {
+                        *number
+                    }
+                })
+                .collect();
+            assert_eq!(told, numbers, "the entries of {queue}");
+            let bytes: usize = numbers
+                .iter()
+                .map(|number| self.messages[*number].bytes.len())
+                .sum();
+            assert_eq!(view.depth, numbers.len() as u64, "the depth of {queue}");
+            assert_eq!(view.bytes, bytes as u64, "the bytes of {queue}");
+            assert_eq!(view.subscription_count, subs.get(&queue).copied().unwrap_or(0));
+            assert_eq!(view.ready_count + view.leased_count, view.depth);
+            for (entry, told) in model.iter().zip(&entries) {
+                let number = entry.number;
+                let message = &mut self.messages[number];
+                if on_disk(told) {
+                    let bytes = self.disk.resolve(&told.body, told.len).concat();
+                    assert!(
+                        bytes == message.bytes,
+                        "the bytes of message {number} are damaged"
+                    );
+                }
+                assert_eq!(
+                    told.len as usize,
+                    message.bytes.len(),
+                    "the length of message {number}"
+                );
+                assert_eq!(told.header_len, message.header_len);
+                assert_eq!(told.transient, entry.transient, "message {number}");
+                assert_eq!(told.failures, entry.failures, "the failures of message {number}");
+                if entry.lease.is_some() || !stalled {
+                    assert_eq!(
+                        told.leased,
+                        entry.lease.is_some(),
+                        "the lease of message {number}"
+                    );
+                }
+                if told.leased != entry.lease.is_some() {
+                    // On its way to a client that does not read: a crash may count it.
+                    message.delivery_count = message.delivery_count.max(told.deliveries);
+                } else {
+                    assert_eq!(
+                        told.deliveries, entry.deliveries,
+                        "the deliveries of message {number}"
+                    );
+                }
+                assert!(message.id.is_none_or(|id| id == told.message), "ids are stable");
+                message.id = Some(told.message);
+                let owner = *self.ids.entry(told.message).or_insert(number);
+                assert_eq!(owner, number, "two messages have the id {}", told.message);
+                let place = *message.places.entry(queue.clone()).or_insert(told.sequence);
+                assert_eq!(
+                    place, told.sequence,
+                    "message {number} keeps its place in {queue}"
+                );
+                let owner = *self
+                    .sequences
+                    .entry((queue.clone(), told.sequence))
+                    .or_insert(number);
+                assert_eq!(owner, number, "a queue sequence is never used again");
+            }
+        }
+    }
+
+    /// Bytes that a driver may still have to read stay readable.
+    fn check_bodies_on_their_way(&self) {
+        for session in self.sessions.values() {
+            for (_, held) in session.held.range(Tag(session.written.0 + 1)..) {
+                if matches!(held.state, HeldState::Held | HeldState::Staged) {
+                    let bytes = self.disk.resolve(&held.delivery.body, held.delivery.len).concat();
+                    assert!(
+                        bytes == self.messages[held.number].bytes,
+                        "the bytes of message {} were overwritten on their way",
+                        held.number
+                    );
+                }
+            }
+        }
+    }
+
+    /// With everything durable and written, who has credit has been served.
+    fn check_nothing_waits(&mut self) {
+        let busy = self
+            .sessions
+            .values()
+            .any(|session| session.stalled || session.written < session.last_tag);
+        if busy {
+            return;
+        }
+        let mut exposed = Vec::new();
+        for (slot, session) in &self.sessions {
+            for (no, sub) in &session.subs {
+                if sub.kind == DestinationKind::Topic {
+                    assert!(
+                        !session.has_credit(*no) || !sub.expected.iter().any(|(_, must)| *must),
+                        "slot {slot}, {no}: topic messages wait: {:?}",
+                        sub.expected
+                    );
+                    continue;
+                }
+                let entries = self.queues.get(&sub.name).map_or(&[][..], Vec::as_slice);
+                let ready = entries.iter().find(|entry| entry.lease.is_none());
+                assert!(
+                    ready.is_none() || !session.has_credit(*no),
+                    "slot {slot}, subscription {no} of {} has credit, and {ready:?} waits",
+                    sub.name
+                );
+                exposed.extend(entries.iter().map(|entry| (entry.number, sub.name.clone())));
+            }
+        }
+        for (number, queue) in exposed {
+            let message = &mut self.messages[number];
+            if !message.exposed.contains(&queue) {
+                message.exposed.push(queue);
+            }
+        }
+    }
+}
+
+/// The number that a message's bytes begin with.
+fn number_of(bytes: &[u8]) -> Number {
+    let text = bytes.get(2..10).and_then(|text| std::str::from_utf8(text).ok());
+    text.and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| panic!("these are no bytes of a message: {:?}", bytes.get(..20)))
+}

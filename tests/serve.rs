@@ -1,0 +1,432 @@
+//! The real program as its users meet it: start, stop, restart, a second one on the same folder, reconnects, space on the
+//! disk, a disk that is nearly full.
+//!
+//! `STEADFAST_TEST_PINNED` sets how many messages pass one that stays (ten million is the figure of the design).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test of the real program: clocks, files and processes are real here"
+)]
+
+mod rig;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rig::{Broker, Client, Frame, Settings, env_number};
+
+/// SUBSCRIBE; `prefetch` is how many deliveries it may hold.
+fn subscribe(client: &mut Client, queue: &str, ack: &str, prefetch: &str) {
+    let headers = [
+        ("destination", queue),
+        ("id", "0"),
+        ("ack", ack),
+        ("prefetch-count", prefetch),
+    ];
+    client.send("SUBSCRIBE", &headers, b"").unwrap();
+}
+
+fn take(client: &mut Client) -> Frame {
+    let frame = client.expect().unwrap();
+    assert_eq!(frame.command, "MESSAGE", "{frame:?}");
+    frame
+}
+
+fn ack(client: &mut Client, message: &Frame) {
+    client
+        .send("ACK", &[("id", message.header("ack").unwrap())], b"")
+        .unwrap();
+}
+
+/// Sends messages without waiting between them, and waits for the receipt of the last, which proves them all.
+fn fill(client: &mut Client, queue: &str, bodies: impl IntoIterator<Item = Vec<u8>>) {
+    for body in bodies {
+        client.send("SEND", &[("destination", queue)], &body).unwrap();
+    }
+    client
+        .request("SEND", &[("destination", queue)], b"last")
+        .unwrap();
+}
+
+/// Takes and settles everything up to the message that `fill` sends last; gives how many came before it.
+fn drain(broker: &Broker, queue: &str) -> u64 {
+    let mut client = broker.connect();
+    subscribe(&mut client, queue, "client", "1000");
+    let mut count = 0;
+    loop {
+        let message = take(&mut client);
+        let last = message.body == b"last";
+        if last || count % 100 == 0 {
+            ack(&mut client, &message);
+        }
+        if last {
+            client.request("DISCONNECT", &[], b"").unwrap();
+            return count;
+        }
+        count += 1;
+    }
+}
+
+/// Bytes that a folder takes on the disk.
+fn size_of(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let mut sum = 0;
+    for entry in fs::read_dir(dir).unwrap() {
+        // A file may vanish between the listing and the look.
+        let Ok(metadata) = entry.as_ref().unwrap().metadata() else {
+            continue;
+        };
+        sum += if metadata.is_dir() {
+            size_of(&entry.unwrap().path())
+        } else {
+            metadata.blocks() * 512
+        };
+    }
+    sum
+}
+
+/// Nearly no ballast, so that the size of the folder is that of the store.
+const SMALL_BALLAST: &str = "[limits]\ndisk_free_bytes_min = 1_048_576\n";
+
+#[test]
+fn a_second_broker_on_the_same_folder_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings::in_dir(dir.path());
+    let first = settings.start();
+    let mut second = settings.spawn();
+    let status = second
+        .wait(Duration::from_secs(30))
+        .expect("the second broker ends");
+    assert_eq!(status.code(), Some(5), "{}", second.log_end());
+    let log = second.log_end();
+    assert!(
+        log.contains("another broker") && log.contains(settings.data_dir.to_str().unwrap()),
+        "it says which folder is in use:\n{log}"
+    );
+    first
+        .connect()
+        .request("SEND", &[("destination", "/queue/a")], b"goes on")
+        .unwrap();
+    first.stop();
+    settings.start().stop();
+}
+
+#[test]
+fn sigterm_ends_in_time_and_keeps_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings::in_dir(dir.path());
+    let broker = settings.start();
+    let mut producer = broker.connect();
+    fill(
+        &mut producer,
+        "/queue/a",
+        (0..100).map(|n: u32| n.to_string().into_bytes()),
+    );
+    let mut consumer = broker.connect();
+    subscribe(&mut consumer, "/queue/a", "client-individual", "10");
+    let held: Vec<_> = (0..10).map(|_| take(&mut consumer)).collect();
+    // An eleventh comes into the place of the settled one.
+    let more = consumer
+        .request("ACK", &[("id", held[3].header("ack").unwrap())], b"")
+        .unwrap();
+    let out = 9 + if more.is_empty() {
+        usize::from(take(&mut consumer).body == b"10")
+    } else {
+        more.len()
+    };
+    // Both connections stay open: the stop must not wait for them.
+    let begin = Instant::now();
+    broker.stop();
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+
+    let broker = settings.start();
+    let mut consumer = broker.connect();
+    subscribe(&mut consumer, "/queue/a", "client-individual", "1000");
+    let mut came = Vec::new();
+    for _ in 0..100 {
+        let message = take(&mut consumer);
+        ack(&mut consumer, &message);
+        came.push(message);
+    }
+    let bodies: Vec<_> = came
+        .iter()
+        .map(|m| String::from_utf8(m.body.clone()).unwrap())
+        .collect();
+    let mut expected: Vec<_> = (0..100).filter(|n| *n != 3).map(|n: u32| n.to_string()).collect();
+    expected.push("last".into());
+    assert_eq!(bodies, expected);
+    // A clean stop knows what was out and what never was.
+    for (n, message) in came.iter().enumerate() {
+        let mark = if n < out { "true" } else { "false" };
+        assert_eq!(
+            message.header("redelivered"),
+            Some(mark),
+            "the {n}th: {:?}",
+            message.headers
+        );
+    }
+    broker.stop();
+}
+
+#[test]
+fn ten_reconnects_with_a_hundred_prefetched_messages_poison_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = Settings::in_dir(dir.path());
+    settings.config = "[limits]\ndeliveries_failed_max = 3\n".into();
+    let broker = settings.start();
+    fill(&mut broker.connect(), "/queue/a", (0..99).map(|_| vec![7; 100]));
+    for round in 0..10 {
+        let mut client = broker.connect();
+        subscribe(&mut client, "/queue/a", "client", "1000");
+        for _ in 0..100 {
+            take(&mut client);
+        }
+        match round % 3 {
+            0 => client.reset(),
+            1 => drop(client.request("DISCONNECT", &[], b"").unwrap()),
+            _ => drop(client),
+        }
+    }
+    let mut client = broker.connect();
+    subscribe(&mut client, "/queue/a", "client-individual", "1000");
+    for _ in 0..100 {
+        let message = take(&mut client);
+        assert_eq!(message.header("delivery-count"), Some("11"));
+        ack(&mut client, &message);
+    }
+    client.request("UNSUBSCRIBE", &[("id", "0")], b"").unwrap();
+    client
+        .request("SEND", &[("destination", "/queue/DLQ.a")], b"the only one")
+        .unwrap();
+    subscribe(&mut client, "/queue/DLQ.a", "client", "10");
+    assert_eq!(take(&mut client).body, b"the only one");
+    broker.stop();
+}
+
+#[test]
+fn a_client_with_one_thread_that_sends_first_and_reads_later_finishes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = Settings::in_dir(dir.path());
+    settings.config = "[limits]\n\
+                       unflushed_bytes_max = 65_536\n\
+                       commit_bytes_max = 65_536\n\
+                       prefetch_bytes_max = 65_536\n\
+                       unread_output_bytes_max = 1_048_576\n"
+        .into();
+    let broker = settings.start();
+    let mut client = broker.connect();
+    subscribe(&mut client, "/queue/a", "client-individual", "100000");
+    // Far more than all bounds and socket buffers together, with nothing read meanwhile.
+    const COUNT: u32 = 4_000;
+    let sender = std::thread::spawn(move || -> io::Result<()> {
+        for n in 0..COUNT {
+            let receipt = n.to_string();
+            client.send(
+                "SEND",
+                &[("destination", "/queue/a"), ("receipt", &receipt)],
+                &vec![1; 10_000],
+            )?;
+        }
+        let (mut receipts, mut messages) = (0, 0);
+        while receipts < 2 * COUNT || messages < COUNT {
+            let frame = client.expect()?;
+            match frame.command.as_str() {
+                "RECEIPT" => receipts += 1,
+                "MESSAGE" => {
+                    messages += 1;
+                    let id = frame.header("ack").unwrap().to_owned();
+                    client.send("ACK", &[("id", &id), ("receipt", &id)], b"")?;
+                }
+                _ => return Err(io::Error::other(format!("{frame:?}"))),
+            }
+        }
+        Ok(())
+    });
+    let begin = Instant::now();
+    while !sender.is_finished() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(120),
+            "the client is stuck:\n{}",
+            broker.log_end()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    sender.join().unwrap().unwrap();
+    broker.stop();
+}
+
+#[test]
+fn space_is_used_again_after_a_drain() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = Settings::in_dir(dir.path());
+    settings.config = SMALL_BALLAST.into();
+    let broker = settings.start();
+    let mut sizes = Vec::new();
+    for _ in 0..8 {
+        fill(
+            &mut broker.connect(),
+            "/queue/a",
+            (0..2_000).map(|_| vec![3; 10_000]),
+        );
+        assert_eq!(drain(&broker, "/queue/a"), 2_000);
+        sizes.push(size_of(&settings.data_dir));
+    }
+    println!("sizes after each drain: {sizes:?}");
+    let (early, late) = (sizes[..4].iter().max(), sizes[4..].iter().max());
+    assert!(
+        late.unwrap() < &(early.unwrap() * 5 / 4 + 4_000_000),
+        "the store grows with each fill and drain: {sizes:?}"
+    );
+    broker.stop();
+}
+
+/// One message stays while many pass: the store stays as small, and a restart as fast, as if it did not.
+#[test]
+fn a_message_that_stays_costs_nothing_while_many_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = Settings::in_dir(dir.path());
+    settings.config = format!(
+        "{SMALL_BALLAST}compaction_garbage_bytes_min = 1_048_576\ncompaction_chunk_count_slack = 1_024\n"
+    );
+    let mut broker = settings.start();
+    broker
+        .connect()
+        .request("SEND", &[("destination", "/queue/pinned")], b"stays")
+        .unwrap();
+    let rounds = 4;
+    let per_round = env_number("STEADFAST_TEST_PINNED", 120_000) / rounds;
+    let mut figures = Vec::new();
+    for _ in 0..rounds {
+        // In portions, so that what waits at a time is no part of the figures.
+        let mut left = per_round;
+        while left > 0 {
+            let portion = left.min(10_000);
+            fill(
+                &mut broker.connect(),
+                "/queue/a",
+                (0..portion).map(|_| vec![5; 100]),
+            );
+            assert_eq!(drain(&broker, "/queue/a"), portion, "{figures:?}, {left} left");
+            left -= portion;
+        }
+        broker.kill();
+        let begin = Instant::now();
+        broker = settings.start();
+        figures.push((size_of(&settings.data_dir), begin.elapsed()));
+    }
+    println!("bytes and time to restart, after each {per_round} messages: {figures:?}");
+    let (first, last) = (figures[0], figures[rounds as usize - 1]);
+    assert!(
+        last.0 < first.0 * 3 / 2 + 4_000_000,
+        "the store grows: {figures:?}"
+    );
+    assert!(
+        last.1 < first.1 * 3 + Duration::from_millis(500),
+        "a restart slows down: {figures:?}"
+    );
+    let mut client = broker.connect();
+    subscribe(&mut client, "/queue/pinned", "client", "1");
+    assert_eq!(take(&mut client).body, b"stays");
+    broker.stop();
+}
+
+/// A small file system in memory. Dropping it unmounts.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(bytes: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(dir.path())
+            .status()
+            .unwrap();
+        assert!(
+            status.success(),
+            "cannot mount a small disk: this test needs root"
+        );
+        Self(dir)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount")
+            .arg("--lazy")
+            .arg(self.0.path())
+            .status()
+            .ok();
+    }
+}
+
+#[test]
+fn on_a_disk_nearly_full_only_sends_are_refused() {
+    let disk = SmallDisk::new(256 << 20);
+    let other = disk.0.path().join("of somebody else");
+    fs::write(&other, vec![1; 96 << 20]).unwrap();
+    let logs = tempfile::tempdir().unwrap();
+    let mut settings = Settings::in_dir(logs.path());
+    settings.data_dir = disk.0.path().join("data");
+    let broker = settings.start();
+
+    let mut producer = broker.connect();
+    let mut stored = 0_u64;
+    let error = loop {
+        match producer.request("SEND", &[("destination", "/queue/a")], &vec![9; 50_000]) {
+            Ok(_) => stored += 1,
+            Err(error) => break error.to_string(),
+        }
+        assert!(stored < 4_000, "160 MiB take more than 200 MB");
+    };
+    println!("refused after {stored}: {error}");
+    assert!(
+        error.contains("disk"),
+        "the ERROR says that it is the disk: {error}"
+    );
+    assert!(stored > 100, "only {stored} messages of 50 kB in 160 MiB");
+
+    // Settlements and reads go on, also after a restart on the full disk.
+    let mut consumer = broker.connect();
+    subscribe(&mut consumer, "/queue/a", "client-individual", "10");
+    for _ in 0..stored / 4 {
+        let message = take(&mut consumer);
+        assert_eq!(message.body.len(), 50_000);
+        ack(&mut consumer, &message);
+    }
+    consumer.request("DISCONNECT", &[], b"").unwrap();
+    broker.kill();
+    let broker = settings.start();
+    let mut consumer = broker.connect();
+    subscribe(&mut consumer, "/queue/a", "client-individual", "10");
+    for _ in stored / 4..stored {
+        let message = take(&mut consumer);
+        assert_eq!(message.body.len(), 50_000);
+        ack(&mut consumer, &message);
+    }
+    consumer.request("DISCONNECT", &[], b"").unwrap();
+
+    // Room that somebody makes is found.
+    fs::remove_file(&other).unwrap();
+    let begin = Instant::now();
+    loop {
+        let mut producer = broker.connect();
+        match producer.request("SEND", &[("destination", "/queue/a")], b"again") {
+            Ok(_) => break,
+            Err(error) => assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "it still refuses: {error}\n{}",
+                broker.log_end()
+            ),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    broker.stop();
+}

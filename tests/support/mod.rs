@@ -1,0 +1,185 @@
+//! What the oracles share: a store as naive as can be, which also checks the rules that every batch must keep.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use steadfast::base::{ChunkNo, ChunkRef, Limits, Now, Seq};
+use steadfast::broker::{Broker, Recovery};
+use steadfast::journal::{
+    Batch, CHUNK_BYTES_MAX, IndexChunk, IndexSize, Meta, Recovered, decode_facts, encode_facts,
+};
+use steadfast::port::Body;
+
+/// A disk: what is durable, and behind it what was appended and is not durable yet.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    index: BTreeMap<Seq, Vec<u8>>,
+    slots: BTreeMap<u32, (ChunkNo, Bytes)>,
+    slot_count: u32,
+    meta: Meta,
+    last_seq: Seq,
+    pending: VecDeque<Batch>,
+}
+
+impl Disk {
+    /// Takes a batch; not durable yet.
+    pub(crate) fn append(&mut self, batch: Batch) {
+        let last = self.appended_seq();
+        assert_eq!(batch.seq.0, last.0 + 1, "batches are numbered without holes");
+        for write in &batch.chunks {
+            assert!(
+                write.payload.len() <= CHUNK_BYTES_MAX,
+                "a body chunk fits its slot"
+            );
+            assert!(
+                write.place.slot.0 < batch.slot_count,
+                "a body chunk lies inside the pool of {} slots",
+                batch.slot_count
+            );
+        }
+        self.pending.push_back(batch);
+    }
+
+    /// The last batch appended.
+    pub(crate) fn appended_seq(&self) -> Seq {
+        self.pending.back().map_or(self.last_seq, |batch| batch.seq)
+    }
+
+    /// Makes up to `count` appended batches durable and returns the sizes of their index chunks.
+    pub(crate) fn flush(&mut self, count: usize) -> Vec<IndexSize> {
+        let count = count.min(self.pending.len());
+        let batches: Vec<Batch> = self.pending.drain(..count).collect();
+        batches.into_iter().map(|batch| self.write(batch)).collect()
+    }
+
+    fn write(&mut self, batch: Batch) -> IndexSize {
+        if let Some(newest) = batch.drop.iter().max() {
+            for seq in &batch.drop {
+                self.index.remove(seq);
+            }
+            if let Some(oldest) = self.index.keys().next() {
+                assert!(oldest > newest, "index chunks are dropped oldest first only");
+            }
+        }
+        for write in batch.chunks {
+            self.slots
+                .insert(write.place.slot.0, (write.place.chunk, write.payload));
+        }
+        self.slots.retain(|slot, _| *slot < batch.slot_count);
+        self.slot_count = batch.slot_count;
+        assert!(
+            batch.meta.next_id >= self.meta.next_id,
+            "numbers are never handed out twice"
+        );
+        self.meta = batch.meta;
+        self.last_seq = batch.seq;
+        if batch.facts.is_empty() {
+            return IndexSize::default();
+        }
+        let bytes = encode_facts(&batch.facts);
+        let size = size_of(&bytes);
+        self.index.insert(batch.seq, bytes);
+        size
+    }
+
+    /// How many appended batches are not durable.
+    pub(crate) fn pending_count(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The last durable batch.
+    pub(crate) fn durable_seq(&self) -> Seq {
+        self.last_seq
+    }
+
+    /// The power goes: of what is not durable the first `kept` batches happen to be there, the others are forgotten.
+    pub(crate) fn crash(&mut self, kept: usize) {
+        self.flush(kept);
+        self.pending.clear();
+    }
+
+    /// The bytes a body names, header block first.
+    pub(crate) fn resolve(&self, body: &Body, len: u32) -> Vec<Bytes> {
+        let len = len as usize;
+        match body {
+            Body::Stored { chunk, offset } => {
+                let payload = self.chunk(*chunk);
+                let at = *offset as usize;
+                assert!(at + len <= payload.len(), "a message lies inside its chunk");
+                vec![payload.slice(at..at + len)]
+            }
+            Body::Extent(chunks) => {
+                let pieces: Vec<Bytes> = chunks.iter().map(|chunk| self.chunk(*chunk)).collect();
+                let total: usize = pieces.iter().map(Bytes::len).sum();
+                assert_eq!(
+                    total, len,
+                    "the chunks of an extent hold the message and nothing else"
+                );
+                pieces
+            }
+            Body::Memory(bytes) => {
+                assert_eq!(bytes.len(), len, "a message in memory has the length it says");
+                vec![bytes.clone()]
+            }
+        }
+    }
+
+    fn chunk(&self, place: ChunkRef) -> Bytes {
+        let pending = self
+            .pending
+            .iter()
+            .rev()
+            .flat_map(|batch| batch.chunks.iter().rev())
+            .find(|write| write.place == place);
+        if let Some(write) = pending {
+            return write.payload.clone();
+        }
+        match self.slots.get(&place.slot.0) {
+            Some((chunk, payload)) if *chunk == place.chunk => payload.clone(),
+            other => panic!(
+                "slot {} was used again while chunk {} is needed: it holds {:?}",
+                place.slot,
+                place.chunk,
+                other.map(|(chunk, _)| *chunk)
+            ),
+        }
+    }
+
+    /// Index chunks, their bytes, slots: what must stay flat.
+    pub(crate) fn extent(&self) -> (usize, usize, u32) {
+        let bytes = self.index.values().map(Vec::len).sum();
+        (self.index.len(), bytes, self.slot_count)
+    }
+
+    /// A broker in a new term, from what is durable. Its first batches are not appended yet.
+    pub(crate) fn recover(&self, limits: &Limits, now: Now) -> Broker {
+        assert!(self.pending.is_empty(), "recovery sees durable batches only");
+        let mut recovery = Recovery::new(limits.clone());
+        for (seq, bytes) in &self.index {
+            recovery.visit(IndexChunk {
+                seq: *seq,
+                facts: decode_facts(bytes).expect("what was encoded decodes"),
+                size: size_of(bytes),
+            });
+        }
+        let recovered = Recovered {
+            last_seq: self.last_seq,
+            meta: self.meta,
+            slot_count: self.slot_count,
+            uuid: [0xab; 16],
+        };
+        recovery.finish(&recovered, now)
+    }
+
+    /// The term of the owner that wrote last.
+    pub(crate) fn epoch(&self) -> steadfast::base::Epoch {
+        self.meta.epoch
+    }
+}
+
+fn size_of(bytes: &[u8]) -> IndexSize {
+    IndexSize {
+        parts: u16::try_from(bytes.len().div_ceil(CHUNK_BYTES_MAX)).expect("an index chunk has few parts"),
+        bytes: u32::try_from(bytes.len()).expect("an index chunk is small"),
+    }
+}
