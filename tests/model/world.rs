@@ -65,10 +65,11 @@ pub(crate) enum Ask {
     Disconnect,
 }
 
-/// One of those that there are, or one that never was.
+/// One that may be named, any that there ever was, or one that never was.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pick {
-    Known(u8),
+    Right(u8),
+    Any(u8),
     Wrong,
 }
 
@@ -365,7 +366,7 @@ impl World {
         let style = self.styles[usize::from(slot)];
         let session = &self.sessions[&slot];
         let transaction = |pick: &Pick| match pick {
-            Pick::Known(at) => {
+            Pick::Right(at) | Pick::Any(at) => {
                 let open: Vec<TxNo> = session.transactions.keys().copied().collect();
                 let begun = (session.next_tx..fresh.1).map(|no| TxNo(no + 1));
                 let known: Vec<TxNo> = open.into_iter().chain(begun).collect();
@@ -433,7 +434,9 @@ impl World {
             }
             Ask::Unsubscribe(pick) => {
                 let known: Vec<SubNo> = session.subs.keys().copied().collect();
-                let Pick::Known(at) = pick else { return None };
+                let (Pick::Right(at) | Pick::Any(at)) = pick else {
+                    return None;
+                };
                 let sub = *known.get(usize::from(*at) % known.len().max(1))?;
                 // A session asks for each subscription's end once.
                 let again = requests.list.contains(&Request::Unsubscribe { sub });
@@ -445,9 +448,18 @@ impl World {
                 tx,
             } => {
                 let tx = settling(tx)?;
-                let known: Vec<(&Tag, &Held)> = session.held.iter().rev().collect();
+                let right = |held: &Held| {
+                    let sub = session.subs.get(&held.sub);
+                    held.state == HeldState::Held && sub.is_some_and(|sub| sub.ack_mode != AckMode::Auto)
+                };
+                let known: Vec<(&Tag, &Held)> = session
+                    .held
+                    .iter()
+                    .rev()
+                    .filter(|(_, held)| matches!(delivery, Pick::Any(_)) || right(held))
+                    .collect();
                 let delivery = match (delivery, style) {
-                    (Pick::Known(at), _) => {
+                    (Pick::Right(at) | Pick::Any(at), _) => {
                         let (tag, held) = known.get(usize::from(*at) % known.len().max(1))?;
                         let message = held.delivery.message;
                         match style {
