@@ -112,11 +112,7 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 fn style() -> impl Strategy<Value = Style> {
-    prop_oneof![
-        Just(Style::Tag),
-        Just(Style::Message),
-        Just(Style::MessageAlone)
-    ]
+    prop_oneof![Just(Style::Tag), Just(Style::Message), Just(Style::MessageAlone)]
 }
 
 proptest! {
