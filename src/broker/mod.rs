@@ -233,6 +233,13 @@ impl Broker {
             .is_some_and(|peer| !peer.events.is_empty())
     }
 
+    /// Whether the core has ended a session: then [`Event::Evicted`] is the next event, and the last.
+    pub fn is_evicted(&self, session: SessionNo) -> bool {
+        self.peers
+            .get(&session)
+            .is_some_and(|peer| peer.evicted.is_some())
+    }
+
     /// Moves the sessions that got events since the last call to the end of `sessions`.
     pub fn poll_wakes(&mut self, sessions: &mut Vec<SessionNo>) {
         for session in self.wakes.drain(..) {

@@ -65,6 +65,8 @@ struct Peer {
 struct Link {
     /// The core has events for this session.
     events: AtomicBool,
+    /// The core ended this session.
+    evicted: AtomicBool,
     /// The last Seq this session was noted to wait for.
     gate: AtomicU64,
     /// This session is in `paused`.
@@ -255,6 +257,9 @@ impl Core {
                 continue;
             };
             peer.link.events.store(true, Ordering::Release);
+            peer.link
+                .evicted
+                .store(broker.is_evicted(session), Ordering::Release);
             // The session whose turn this is looks at its flag before the turn ends.
             if own != Some(session) {
                 wakers.extend(peer.waker.clone());
@@ -307,6 +312,11 @@ impl Seat {
     /// Whether the core has events for this session.
     pub(crate) fn has_events(&self) -> bool {
         self.link.events.load(Ordering::Acquire)
+    }
+
+    /// Whether the core ended this session; its last event says why.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.link.evicted.load(Ordering::Acquire)
     }
 
     /// Whether reading must wait for a flush. If so, this session is woken when it may go on.

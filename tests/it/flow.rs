@@ -174,6 +174,26 @@ fn a_topic_subscriber_that_stands_still_is_ended_and_nobody_else() {
 }
 
 #[test]
+fn a_topic_subscriber_that_never_reads_again_is_not_kept() {
+    let server = Server::start(|options| {
+        options.limits.topic_backlog_count_max = 100;
+        options.limits.linger_ms_max = 100;
+    });
+    let mut slow = server.client();
+    slow.send("SUBSCRIBE\nid:0\ndestination:/topic/t\nreceipt:sub\n\n\0");
+    slow.expect_receipt("sub");
+    let mut producer = server.client();
+    let body = "t".repeat(50_000);
+    for _ in 0..1_000 {
+        producer.send(format!("SEND\ndestination:/topic/t\nreceipt:r\n\n{body}\0"));
+        producer.expect_receipt("r");
+    }
+    server.await_stats("the end", |stats| {
+        stats.refused_count == 1 && stats.connection_count == 1
+    });
+}
+
+#[test]
 fn receipts_that_are_not_read_stop_reading_and_then_end_the_connection() {
     let server = Server::start(|options| {
         options.limits.unread_output_bytes_max = 64 * 1024;
@@ -222,18 +242,18 @@ fn one_connection_too_many_is_told_so() {
 fn an_error_is_read_in_full_although_more_was_sent() {
     let server = Server::start(|_| {});
     let mut client = server.client();
-    client.publish("q", "good", "good");
-    client.send("NONSENSE\nreceipt:bad\n\n\0");
-    // Unread input at close would reset the connection, and the ERROR with it.
-    for _ in 0..100 {
-        if client.stream.write_all(&[b'x'; 10_000]).is_err() {
-            break;
-        }
-    }
+    let mut bytes = send_frame("q", b"good", "good");
+    bytes.extend_from_slice(b"NONSENSE\nreceipt:bad\n\n\0");
+    // More than one read takes: unread input at close would reset the connection, and the ERROR with it.
+    bytes.resize(200_000, b'x');
+    client.send(&bytes);
     client.expect_receipt("good");
     let error = client.expect_error();
     assert_eq!(error.header("receipt-id"), "bad");
     client.expect_end();
+    // What is sent still is taken, and thrown away.
+    client.send(vec![b'x'; 1_000_000]);
+    server.await_stats("the rest", |stats| stats.in_bytes > 1_200_000);
     drop(client);
     server.await_stats("the count", |stats| stats.violation_count == 1);
 }

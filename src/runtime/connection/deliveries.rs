@@ -80,10 +80,9 @@ impl Deliveries {
         self.long.is_some()
     }
 
-    /// How many events may be taken from the core. Also with a high output, so that the end of the session is heard
-    /// of when its peer does not read.
-    pub(super) fn event_count_max(&self) -> usize {
-        if self.events.is_empty() {
+    /// How many events may be taken from the core: only what can leave soon, since what is taken counts as delivered.
+    pub(super) fn event_count_max(&self, output: &Output) -> usize {
+        if self.events.is_empty() && !output.is_high() {
             EVENT_COUNT_MAX
         } else {
             0

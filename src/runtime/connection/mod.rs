@@ -363,6 +363,7 @@ impl Connection {
 
     /// Hands the session's requests to the core, if there are any.
     fn ask(&mut self, now: Now) -> bool {
+        let event_count_max = self.event_count_max();
         let requests = self.session.requests();
         if requests.list.is_empty() {
             return false;
@@ -371,7 +372,7 @@ impl Connection {
             &Step {
                 written: self.written.take(),
                 requests: Some(requests),
-                event_count_max: self.deliveries.event_count_max(),
+                event_count_max,
             },
             &mut self.deliveries.events,
             now,
@@ -383,17 +384,23 @@ impl Connection {
         true
     }
 
+    /// How many events are to be taken from the core. That it ended the session is heard of whatever the peer reads.
+    fn event_count_max(&self) -> usize {
+        if self.seat.is_evicted() {
+            usize::MAX
+        } else {
+            self.deliveries.event_count_max(&self.output)
+        }
+    }
+
     /// Tells the core what was written and takes events, if there is either. True if events came.
     fn exchange(&mut self, now: Now) -> bool {
         if self.life != Life::Open {
             return false;
         }
-        let event_count_max = if self.seat.has_events() {
-            self.deliveries.event_count_max()
-        } else {
-            0
-        };
-        if self.written.is_none() && event_count_max == 0 {
+        let event_count_max = self.event_count_max();
+        let events_wait = self.seat.has_events() && event_count_max > 0;
+        if self.written.is_none() && !events_wait {
             return false;
         }
         self.seat.step(
