@@ -137,6 +137,70 @@ proptest! {
     }
 }
 
+/// Many small messages that share body chunks, settled out of order, with clients that read slowly: what moves bodies
+/// and uses slots again.
+fn churn() -> impl Strategy<Value = Op> {
+    let slot = || 0..SLOTS;
+    let send = (200..400_usize).prop_map(|size| Ask::Send {
+        destination: "/queue/a",
+        size,
+        persistent: true,
+        tx: None,
+        shared: false,
+    });
+    let settle = (pick(), prop::bool::weighted(0.8)).prop_map(|(delivery, accepted)| Ask::Settle {
+        delivery,
+        accepted,
+        tx: None,
+    });
+    let subscribe = (2..9_u32).prop_map(|prefetch| Ask::Subscribe {
+        destination: "/queue/a",
+        ack_mode: AckMode::ClientIndividual,
+        prefetch,
+    });
+    prop_oneof![
+        6 => (slot(), prop::collection::vec(send, 1..6)).prop_map(|(slot, asks)| Op::Requests(slot, asks)),
+        6 => (slot(), prop::collection::vec(settle, 1..6)).prop_map(|(slot, asks)| Op::Requests(slot, asks)),
+        2 => (slot(), subscribe).prop_map(|(slot, ask)| Op::Requests(slot, vec![ask])),
+        6 => Just(Op::Sync),
+        2 => Just(Op::Append),
+        2 => (1..3_usize).prop_map(Op::Flush),
+        6 => Just(Op::Tick),
+        2 => Just(Op::Relocate),
+        1 => (slot(), any::<bool>()).prop_map(|(slot, on)| Op::Slow(slot, on)),
+        1 => slot().prop_map(Op::Close),
+        1 => (0..3_usize).prop_map(Op::Crash),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases, ..ProptestConfig::default() })]
+
+    /// Bytes are right wherever they are moved, and a slot is not used again before what was in it is gone for good.
+    #[test]
+    fn bodies_survive_their_slots(
+        commit_bytes_max in prop_oneof![Just(600_usize), Just(2 << 20)],
+        garbage in prop_oneof![Just(0_u64), Just(100_000)],
+        ops in prop::collection::vec(churn(), 20..120),
+    ) {
+        let limits = Limits {
+            deliveries_failed_max: 3,
+            commit_bytes_max,
+            compaction_garbage_bytes_min: garbage,
+            compaction_chunk_count_slack: garbage / 1000,
+            compaction_waste_bytes_min: 0,
+            ..Limits::default()
+        };
+        let mut world = World::new(limits, &[Style::Tag, Style::Tag, Style::Tag]);
+        for op in &ops {
+            world.play(op);
+        }
+        world.play(&Op::Sync);
+        world.play(&Op::Crash(0));
+        world.drain();
+    }
+}
+
 /// Two subscriptions with credit get the same number of messages, give or take one.
 #[test]
 fn subscriptions_are_served_in_turn() {

@@ -139,11 +139,7 @@ impl Broker {
 
     /// See `handle_written`.
     pub(super) fn written(&mut self, session: SessionNo, up_to: Tag, now: Now) {
-        let Some(peer) = self.peers.get_mut(&session) else {
-            return;
-        };
         let mut last: Option<SubNo> = None;
-        let blocked = std::mem::take(&mut peer.blocked);
         while let Some(peer) = self.peers.get_mut(&session)
             && let Some(unsent) = peer.unsent.front().copied()
             && unsent.tag <= up_to
@@ -166,6 +162,11 @@ impl Broker {
         if let Some(last) = last {
             self.refill(session, last);
         }
+        // Asked only now: a subscription may have been passed over while bytes of this very call were counted.
+        let blocked = self
+            .peers
+            .get_mut(&session)
+            .is_some_and(|peer| std::mem::take(&mut peer.blocked));
         if blocked {
             let subs: Vec<SubNo> = self
                 .peers
