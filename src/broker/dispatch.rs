@@ -20,6 +20,7 @@ impl Broker {
     }
 
     fn dispatch_queue(&mut self, no: QueueNo, now: Now) {
+        let durable = self.ledger.durable();
         while let Some(queue) = self.queue_mut(no) {
             if queue.ring.is_empty() {
                 return;
@@ -27,6 +28,10 @@ impl Broker {
             let Some(sequence) = queue.next_ready() else {
                 return;
             };
+            let home = queue.entries.get(sequence).expect("a ready entry exists").home;
+            if queue.moved_at.min(home) > durable {
+                return;
+            }
             let Some(to) = self.pick(no, sequence) else { return };
             self.deliver(no, sequence, to, now);
         }

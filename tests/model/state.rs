@@ -85,6 +85,8 @@ pub(crate) struct Session {
     pub(crate) gate: Seq,
     pub(crate) next_sub: u32,
     pub(crate) next_tx: u32,
+    /// Deliveries that an ABORT put back.
+    pub(crate) held_again: usize,
     /// Its events are not polled.
     pub(crate) stalled: bool,
     /// It was stalled until now.

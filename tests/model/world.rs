@@ -633,7 +633,7 @@ impl World {
                 session.next_tx = tx.0;
                 session.transactions.insert(*tx, Vec::new());
             }
-            Request::Commit { tx } => self.commit(slot, *tx, gate),
+            Request::Commit { tx } => self.commit(slot, *tx, gate, requests.list.len() == 1),
             Request::Abort { tx } => self.abort(slot, *tx),
             Request::Disconnect => {}
         }
@@ -769,7 +769,7 @@ impl World {
         }
     }
 
-    fn commit(&mut self, slot: u8, tx: TxNo, gate: Seq) {
+    fn commit(&mut self, slot: u8, tx: TxNo, gate: Seq, alone: bool) {
         let steps = self
             .sessions
             .get_mut(&slot)
@@ -786,7 +786,10 @@ impl World {
                     number,
                 } => {
                     // Nobody sees a part of a transaction that may yet be lost.
-                    self.messages[number].gate = gate;
+                    // The gate of a call speaks of all its frames; of this one only if it is alone.
+                    if alone {
+                        self.messages[number].gate = gate;
+                    }
                     self.publish(&name, number);
                 }
                 Step::Send { name, number, .. } => {
@@ -818,6 +821,7 @@ impl World {
                 let held = session.held.get_mut(&tag).unwrap();
                 if session.subs.contains_key(&held.sub) {
                     held.state = HeldState::Held;
+                    session.held_again += 1;
                 } else {
                     held.state = HeldState::Ended;
                     loose.push(tag);
@@ -1274,7 +1278,9 @@ impl World {
             },
         );
         let used = session.credit_used(delivery.sub);
-        let prefetch = session.subs[&delivery.sub].prefetch;
+        // An ABORT of the same read may have put back what had freed the credit.
+        let back = if queue.is_none() { session.held_again } else { 0 };
+        let prefetch = session.subs[&delivery.sub].prefetch + back;
         assert!(
             used <= prefetch,
             "{used} deliveries are held with a credit of {prefetch}"
