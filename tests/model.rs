@@ -285,3 +285,205 @@ fn a_large_commit_is_whole() {
         world.drain();
     }
 }
+
+/// Sequences that once led astray, kept for good.
+mod found {
+    use super::*;
+
+    fn eager() -> Limits {
+        Limits {
+            deliveries_failed_max: 1,
+            compaction_garbage_bytes_min: 0,
+            compaction_chunk_count_slack: 0,
+            compaction_waste_bytes_min: 0,
+            ..Limits::default()
+        }
+    }
+
+    fn send(destination: &'static str, size: usize) -> Ask {
+        Ask::Send {
+            destination,
+            size,
+            persistent: true,
+            tx: None,
+            shared: false,
+        }
+    }
+
+    fn transient(destination: &'static str) -> Ask {
+        Ask::Send {
+            destination,
+            size: 0,
+            persistent: false,
+            tx: None,
+            shared: false,
+        }
+    }
+
+    fn staged(destination: &'static str) -> Ask {
+        Ask::Send {
+            destination,
+            size: 0,
+            persistent: true,
+            tx: Some(Pick::Right(0)),
+            shared: false,
+        }
+    }
+
+    fn subscribe(destination: &'static str, ack_mode: AckMode, prefetch: u32) -> Ask {
+        Ask::Subscribe {
+            destination,
+            ack_mode,
+            prefetch,
+        }
+    }
+
+    fn settle(at: u8, accepted: bool) -> Ask {
+        Ask::Settle {
+            delivery: Pick::Right(at),
+            accepted,
+            tx: None,
+        }
+    }
+
+    fn check(limits: Limits, styles: [Style; 3], ops: &[Op]) {
+        let mut world = World::new(limits, &styles);
+        for op in ops {
+            world.play(op);
+        }
+        world.play(&Op::Sync);
+        (0..SLOTS).for_each(|slot| world.play(&Op::Close(slot)));
+        world.drain();
+    }
+
+    const TAGS: [Style; 3] = [Style::Tag, Style::Tag, Style::Tag];
+
+    /// That an earlier delivery cannot be excluded was lost by a clean stop whose last batch also compacted.
+    #[test]
+    fn a_clean_stop_that_compacts_keeps_what_cannot_be_excluded() {
+        check(
+            eager(),
+            TAGS,
+            &[
+                Op::Requests(0, vec![subscribe("/queue/b", AckMode::Client, 1)]),
+                Op::Requests(0, vec![send("/queue/b", 0), send("/queue/b", 0)]),
+                Op::Sync,
+                Op::Crash(0),
+                Op::Restart,
+            ],
+        );
+    }
+
+    /// A delivery that nobody had taken was counted by compaction, and a clean stop kept it so.
+    #[test]
+    fn a_delivery_never_taken_is_not_counted_by_compaction() {
+        check(
+            eager(),
+            TAGS,
+            &[
+                Op::Requests(0, vec![send("/queue/a", 0)]),
+                Op::Requests(1, vec![subscribe("/queue/a", AckMode::Auto, 1)]),
+                Op::Stall(1, true),
+                Op::Sync,
+                Op::Tick,
+                Op::Restart,
+            ],
+        );
+    }
+
+    /// A COMMIT to a new queue gave it sequences beyond the numbers handed out, so the next queue of that name began with
+    /// one of them.
+    #[test]
+    fn a_queue_sequence_is_not_used_again_after_a_commit() {
+        check(
+            eager(),
+            TAGS,
+            &[
+                Op::Requests(
+                    0,
+                    vec![Ask::Begin, staged("/queue/a"), Ask::Commit(Pick::Right(0))],
+                ),
+                Op::Requests(0, vec![subscribe("/queue/a", AckMode::Auto, 1)]),
+                Op::Sync,
+                Op::Close(0),
+                Op::Requests(0, vec![transient("/queue/a")]),
+            ],
+        );
+    }
+
+    /// A late answer by message id named a delivery that the client could not know of yet.
+    #[test]
+    fn a_late_answer_names_what_the_client_can_know() {
+        check(
+            eager(),
+            [Style::MessageAlone, Style::MessageAlone, Style::MessageAlone],
+            &[
+                Op::Requests(
+                    0,
+                    vec![send("/queue/b", 0), subscribe("/queue/b", AckMode::Client, 1)],
+                ),
+                Op::Sync,
+                Op::Requests(0, vec![Ask::Unsubscribe(Pick::Right(0))]),
+                Op::Stall(0, true),
+                Op::Requests(0, vec![subscribe("/queue/b", AckMode::Client, 1)]),
+                Op::Sync,
+                Op::Requests(
+                    0,
+                    vec![Ask::Settle {
+                        delivery: Pick::Any(0),
+                        accepted: true,
+                        tx: None,
+                    }],
+                ),
+            ],
+        );
+    }
+
+    /// A topic message waited for ever: it was passed over for bytes of the call that settled them.
+    #[test]
+    fn written_bytes_wake_every_subscription_that_waited_for_them() {
+        let limits = Limits {
+            prefetch_bytes_max: 7_000,
+            ..eager()
+        };
+        check(
+            limits,
+            TAGS,
+            &[
+                Op::Requests(2, vec![send("/queue/a", 0)]),
+                Op::Requests(2, vec![subscribe("/topic/t", AckMode::Auto, 1)]),
+                Op::Requests(0, vec![send("/topic/t", 0)]),
+                Op::Requests(0, vec![send("/topic/t", 6_979)]),
+                Op::Requests(2, vec![subscribe("/queue/a", AckMode::Auto, 1)]),
+                Op::Sync,
+            ],
+        );
+    }
+
+    /// A message was delivered from the place its bytes were moving to, before they were there.
+    #[test]
+    fn a_moved_body_is_delivered_once_it_is_there() {
+        let four = [200, 200, 221, 200].map(|size| send("/queue/a", size));
+        check(
+            eager(),
+            TAGS,
+            &[
+                Op::Requests(0, vec![subscribe("/queue/a", AckMode::ClientIndividual, 4)]),
+                Op::Sync,
+                Op::Requests(0, four.to_vec()),
+                Op::Sync,
+                Op::Requests(0, vec![settle(3, true), settle(1, true), settle(1, true)]),
+                Op::Close(0),
+                Op::Sync,
+                Op::Tick,
+                Op::Tick,
+                Op::Tick,
+                Op::Requests(1, vec![subscribe("/queue/a", AckMode::ClientIndividual, 2)]),
+                Op::Sync,
+                Op::Close(1),
+                Op::Relocate,
+                Op::Requests(2, vec![subscribe("/queue/a", AckMode::ClientIndividual, 2)]),
+            ],
+        );
+    }
+}
