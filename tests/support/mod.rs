@@ -1,5 +1,7 @@
 //! What the oracles share: a store as naive as can be, which also checks the rules that every batch must keep.
 
+#![allow(dead_code, reason = "each of the suites uses its part")]
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
@@ -159,7 +161,6 @@ impl Disk {
     }
 
     /// Index chunks, their bytes, slots: what must stay flat.
-    #[allow(dead_code, reason = "one of the two suites uses it")]
     pub(crate) fn extent(&self) -> (usize, usize, u32) {
         let bytes = self.index.values().map(Vec::len).sum();
         (self.index.len(), bytes, self.slot_count)
