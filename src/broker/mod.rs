@@ -235,7 +235,9 @@ impl Broker {
 
     /// Whether the core has ended a session: then [`Event::Evicted`] is the next event, and the last.
     pub fn is_evicted(&self, session: SessionNo) -> bool {
-        self.peers.get(&session).is_some_and(|peer| peer.evicted.is_some())
+        self.peers
+            .get(&session)
+            .is_some_and(|peer| peer.evicted.is_some())
     }
 
     /// Moves the sessions that got events since the last call to the end of `sessions`.

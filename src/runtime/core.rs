@@ -257,7 +257,9 @@ impl Core {
                 continue;
             };
             peer.link.events.store(true, Ordering::Release);
-            peer.link.evicted.store(broker.is_evicted(session), Ordering::Release);
+            peer.link
+                .evicted
+                .store(broker.is_evicted(session), Ordering::Release);
             // The session whose turn this is looks at its flag before the turn ends.
             if own != Some(session) {
                 wakers.extend(peer.waker.clone());

@@ -528,8 +528,8 @@ fn run_until_fault<S: Store>(store: &FaultyStore<S>, script: &mut Script, append
 mod memory {
     use std::sync::Arc;
 
-    use super::{Bed, UUID};
-    use crate::store::MemoryStore;
+    use super::{Bed, Script, UUID, watched};
+    use crate::store::{MemoryStore, Store};
 
     struct MemoryBed(Arc<MemoryStore>);
 
@@ -546,6 +546,25 @@ mod memory {
     }
 
     suite!(MemoryBed(Arc::new(MemoryStore::new(UUID))));
+
+    #[test]
+    fn a_crash_keeps_as_many_batches_as_it_was_told() {
+        for kept_count in 0..4 {
+            let store = MemoryStore::new(UUID);
+            let mut script = Script::default();
+            store.recover(&mut |_| ()).unwrap();
+            for number in 0..4 {
+                store.append(script.batch(vec![watched("a")], vec![])).unwrap();
+                if number == 0 {
+                    store.flush().unwrap();
+                }
+            }
+            assert_eq!(store.pending_count(), 3);
+            store.crash(kept_count);
+            assert_eq!(store.pending_count(), 0);
+            script.check(&store, 1 + kept_count.min(3));
+        }
+    }
 }
 
 mod sled {

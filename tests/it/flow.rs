@@ -188,7 +188,9 @@ fn a_topic_subscriber_that_never_reads_again_is_not_kept() {
         producer.send(format!("SEND\ndestination:/topic/t\nreceipt:r\n\n{body}\0"));
         producer.expect_receipt("r");
     }
-    server.await_stats("the end", |stats| stats.refused_count == 1 && stats.connection_count == 1);
+    server.await_stats("the end", |stats| {
+        stats.refused_count == 1 && stats.connection_count == 1
+    });
 }
 
 #[test]

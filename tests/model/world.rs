@@ -65,19 +65,20 @@ pub(crate) enum Ask {
     Disconnect,
 }
 
-/// One of those that there are, or one that never was.
+/// One that may be named, any that there ever was, or one that never was.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pick {
-    Known(u8),
+    Right(u8),
+    Any(u8),
     Wrong,
 }
 
 /// How the client in a slot names deliveries: as 1.2, 1.1 and 1.0 do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    ByTag,
-    ByMessage,
-    ByMessageAlone,
+    Tag,
+    Message,
+    MessageAlone,
 }
 
 /// See the module's text.
@@ -280,7 +281,7 @@ impl World {
                 .iter()
                 .take_while(|step| step.bound.is_some_and(|bound| bound <= durable))
                 .count();
-            if let Some(last) = message.chain.steps.drain(..done).last() {
+            if let Some(last) = message.chain.steps.drain(..done).next_back() {
                 message.chain.base = last.after;
             }
         }
@@ -365,7 +366,7 @@ impl World {
         let style = self.styles[usize::from(slot)];
         let session = &self.sessions[&slot];
         let transaction = |pick: &Pick| match pick {
-            Pick::Known(at) => {
+            Pick::Right(at) | Pick::Any(at) => {
                 let open: Vec<TxNo> = session.transactions.keys().copied().collect();
                 let begun = (session.next_tx..fresh.1).map(|no| TxNo(no + 1));
                 let known: Vec<TxNo> = open.into_iter().chain(begun).collect();
@@ -420,7 +421,7 @@ impl World {
             } => {
                 let destination = Destination::parse(destination).unwrap();
                 // Two deliveries of one topic message in one session cannot be told apart by message id alone.
-                let alone = style == Style::ByMessageAlone && destination.kind == DestinationKind::Topic;
+                let alone = style == Style::MessageAlone && destination.kind == DestinationKind::Topic;
                 fresh.0 += 1;
                 Request::Subscribe(Subscribe {
                     sub: SubNo(fresh.0),
@@ -428,12 +429,14 @@ impl World {
                     name: requests.push_bytes(destination.name.as_bytes()),
                     ack_mode: if alone { AckMode::Auto } else { *ack_mode },
                     prefetch_count: *prefetch,
-                    by_message: style != Style::ByTag,
+                    by_message: style != Style::Tag,
                 })
             }
             Ask::Unsubscribe(pick) => {
                 let known: Vec<SubNo> = session.subs.keys().copied().collect();
-                let Pick::Known(at) = pick else { return None };
+                let (Pick::Right(at) | Pick::Any(at)) = pick else {
+                    return None;
+                };
                 let sub = *known.get(usize::from(*at) % known.len().max(1))?;
                 // A session asks for each subscription's end once.
                 let again = requests.list.contains(&Request::Unsubscribe { sub });
@@ -445,18 +448,27 @@ impl World {
                 tx,
             } => {
                 let tx = settling(tx)?;
-                let known: Vec<(&Tag, &Held)> = session.held.iter().rev().collect();
+                let right = |held: &Held| {
+                    let sub = session.subs.get(&held.sub);
+                    held.state == HeldState::Held && sub.is_some_and(|sub| sub.ack_mode != AckMode::Auto)
+                };
+                let known: Vec<(&Tag, &Held)> = session
+                    .held
+                    .iter()
+                    .rev()
+                    .filter(|(_, held)| matches!(delivery, Pick::Any(_)) || right(held))
+                    .collect();
                 let delivery = match (delivery, style) {
-                    (Pick::Known(at), _) => {
+                    (Pick::Right(at) | Pick::Any(at), _) => {
                         let (tag, held) = known.get(usize::from(*at) % known.len().max(1))?;
                         let message = held.delivery.message;
                         match style {
-                            Style::ByTag => DeliveryKey::Tag(**tag),
-                            Style::ByMessage => DeliveryKey::Message(Some(held.sub), message),
-                            Style::ByMessageAlone => DeliveryKey::Message(None, message),
+                            Style::Tag => DeliveryKey::Tag(**tag),
+                            Style::Message => DeliveryKey::Message(Some(held.sub), message),
+                            Style::MessageAlone => DeliveryKey::Message(None, message),
                         }
                     }
-                    (Pick::Wrong, Style::ByTag) => DeliveryKey::Tag(Tag(session.last_tag.0 + 1)),
+                    (Pick::Wrong, Style::Tag) => DeliveryKey::Tag(Tag(session.last_tag.0 + 1)),
                     (Pick::Wrong, _) => DeliveryKey::Message(None, MessageId(7)),
                 };
                 Request::Settle(Settle {

@@ -146,6 +146,7 @@ impl Disk {
     }
 
     /// Index chunks, their bytes, slots: what must stay flat.
+    #[allow(dead_code, reason = "one of the two suites uses it")]
     pub(crate) fn extent(&self) -> (usize, usize, u32) {
         let bytes = self.index.values().map(Vec::len).sum();
         (self.index.len(), bytes, self.slot_count)
