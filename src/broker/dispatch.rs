@@ -20,6 +20,7 @@ impl Broker {
     }
 
     fn dispatch_queue(&mut self, no: QueueNo, now: Now) {
+        let durable = self.ledger.durable();
         while let Some(queue) = self.queue_mut(no) {
             if queue.ring.is_empty() {
                 return;
@@ -27,6 +28,10 @@ impl Broker {
             let Some(sequence) = queue.next_ready() else {
                 return;
             };
+            let home = queue.entries.get(sequence).expect("a ready entry exists").home;
+            if queue.moved_at.min(home) > durable {
+                return;
+            }
             let Some(to) = self.pick(no, sequence) else { return };
             self.deliver(no, sequence, to, now);
         }
@@ -139,11 +144,7 @@ impl Broker {
 
     /// See `handle_written`.
     pub(super) fn written(&mut self, session: SessionNo, up_to: Tag, now: Now) {
-        let Some(peer) = self.peers.get_mut(&session) else {
-            return;
-        };
         let mut last: Option<SubNo> = None;
-        let blocked = std::mem::take(&mut peer.blocked);
         while let Some(peer) = self.peers.get_mut(&session)
             && let Some(unsent) = peer.unsent.front().copied()
             && unsent.tag <= up_to
@@ -166,6 +167,11 @@ impl Broker {
         if let Some(last) = last {
             self.refill(session, last);
         }
+        // Asked only now: a subscription may have been passed over while bytes of this very call were counted.
+        let blocked = self
+            .peers
+            .get_mut(&session)
+            .is_some_and(|peer| std::mem::take(&mut peer.blocked));
         if blocked {
             let subs: Vec<SubNo> = self
                 .peers

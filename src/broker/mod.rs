@@ -58,6 +58,8 @@ pub struct Broker {
     /// Topic messages of transactions, and those behind them, waiting for a Seq.
     deferred: VecDeque<(Seq, Arc<str>, TopicMessage)>,
     /// Queues in which something changed, in the order in which it did.
+    /// Batches that move bytes of a queue's entries, oldest first.
+    moving: VecDeque<(Seq, QueueNo)>,
     dirty: VecDeque<QueueNo>,
     wakes: Vec<SessionNo>,
     notices: VecDeque<Notice>,
@@ -106,6 +108,12 @@ impl Broker {
                     self.mark_dirty(no);
                 }
             }
+        }
+        while let Some(&(of, no)) = self.moving.front()
+            && of <= seq
+        {
+            self.moving.pop_front();
+            self.mark_dirty(no);
         }
         while let Some(&(gate, session, sub)) = self.activating.first()
             && gate <= seq

@@ -52,6 +52,8 @@ pub(super) struct Queue {
     pub(super) watched: bool,
     /// The batch that states it, if that was in this term.
     pub(super) watched_at: Seq,
+    /// The last batch in which bytes of its entries move to another slot: until it is durable, they are in neither.
+    pub(super) moved_at: Seq,
     /// It is on the list of queues to dispatch.
     pub(super) dirty: bool,
     /// The open batch in which it has a place on the list of touched queues, and that place.
@@ -168,6 +170,7 @@ impl Queue {
             stored_count: 0,
             watched: false,
             watched_at: Seq(0),
+            moved_at: Seq(0),
             dirty: false,
             touched: (Seq(0), 0),
             settled: (Seq(0), 0),

@@ -32,6 +32,7 @@ impl Recovery {
             touched: VecDeque::new(),
             activating: BTreeSet::new(),
             deferred: VecDeque::new(),
+            moving: VecDeque::new(),
             dirty: VecDeque::new(),
             wakes: Vec::new(),
             notices: VecDeque::new(),

@@ -6,6 +6,7 @@
 //!
 //! # Invariants
 //! - A leased entry is not moved: its delivery names the old place.
+//! - A moved entry is delivered only once the batch that states its new place is durable: before, its bytes are not there.
 //! - The old slot is free only once the batch that states the new place is durable, like any slot.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -72,6 +73,12 @@ impl Broker {
             self.relocation.moved = true;
             self.ledger.release(&old, len);
             self.restate(no, sequence);
+            // It is not delivered before its bytes are where its place says.
+            let seq = self.ledger.seq();
+            if self.moving.back() != Some(&(seq, no)) {
+                self.moving.push_back((seq, no));
+            }
+            self.queue_mut(no).expect("it was just there").moved_at = seq;
             self.ledger.close_if_full();
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use steadfast::base::{DestinationKind, MessageId, Seq, SubNo, Tag, TxNo};
-use steadfast::port::{AckMode, Delivery};
+use steadfast::port::{AckMode, Body, Delivery};
 
 /// A message's number in the model; its bytes begin with it.
 pub(crate) type Number = usize;
@@ -21,6 +21,10 @@ pub(crate) struct Message {
     pub(crate) exposed: Vec<String>,
     /// Its places, in queues where it was stored: (queue, sequence).
     pub(crate) places: BTreeMap<String, u64>,
+    /// Where its bytes are, as far as that is durable and known.
+    pub(crate) body: Option<Body>,
+    /// Of a topic's message: the Seq of the transaction it was sent in.
+    pub(crate) gate: Seq,
     /// What is, or may become, durable of it.
     pub(crate) chain: Chain,
 }
@@ -77,8 +81,12 @@ pub(crate) struct Session {
     pub(crate) transactions: BTreeMap<TxNo, Vec<Step>>,
     pub(crate) last_tag: Tag,
     pub(crate) written: Tag,
+    /// The latest gate of its calls.
+    pub(crate) gate: Seq,
     pub(crate) next_sub: u32,
     pub(crate) next_tx: u32,
+    /// Deliveries that an ABORT put back.
+    pub(crate) held_again: usize,
     /// Its events are not polled.
     pub(crate) stalled: bool,
     /// It was stalled until now.
@@ -94,6 +102,10 @@ pub(crate) struct Sub {
     pub(crate) name: String,
     pub(crate) ack_mode: AckMode,
     pub(crate) prefetch: usize,
+    /// No delivery before this Seq is durable: receipts of its session wait for it.
+    pub(crate) gate: Seq,
+    /// Everything was durable since it came, so it is certainly served.
+    pub(crate) active: bool,
     /// Topic messages that it is to get (true) or may get (false), in order.
     pub(crate) expected: VecDeque<(Number, bool)>,
 }
@@ -130,6 +142,12 @@ pub(crate) enum Step {
         tags: Vec<Tag>,
         accepted: bool,
     },
+}
+
+impl Sub {
+    pub(crate) fn is_of(&self, queue: &str) -> bool {
+        self.kind == DestinationKind::Queue && self.name == queue
+    }
 }
 
 impl Session {

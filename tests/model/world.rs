@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use steadfast::base::{
-    Destination, DestinationKind, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag, TxNo,
+    ChunkRef, Destination, DestinationKind, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag, TxNo,
 };
 use steadfast::broker::{Broker, EntryView, Notice};
 use steadfast::journal::Fact;
 use steadfast::port::{
-    AckMode, Delivery, DeliveryKey, Event, Payload, Refusal, Request, Requests, Send, Settle, Subscribe,
+    AckMode, Body, Delivery, DeliveryKey, Event, Payload, Refusal, Request, Requests, Send, Settle, Subscribe,
 };
 
 use crate::state::{At, ChainStep, Entry, Held, HeldState, Message, Number, Session, Step, Sub, Suspect};
@@ -32,6 +32,8 @@ pub(crate) enum Op {
     Slow(u8, bool),
     Close(u8),
     Tick,
+    /// The chunks that the broker asked for have been read.
+    Relocate,
     /// Of the batches that are not durable so many happen to be kept.
     Crash(usize),
     Restart,
@@ -103,6 +105,10 @@ pub(crate) struct World {
     recent: Vec<(String, Number)>,
     room: bool,
     gate_max: Seq,
+    /// Chunks on their way to the broker, which will move what lives in them.
+    reading: Vec<(ChunkRef, Bytes)>,
+    /// Messages that went back to the subscription that nacked them, in this step.
+    came_back: Vec<(String, Number, u8, SubNo)>,
     /// Two calls were made since events were polled last.
     unseen_return: bool,
     tally: Tally,
@@ -145,6 +151,8 @@ impl World {
             recent: Vec::new(),
             room: true,
             gate_max: Seq(0),
+            reading: Vec::new(),
+            came_back: Vec::new(),
             unseen_return: false,
             tally: Tally::default(),
         };
@@ -171,8 +179,11 @@ impl World {
             Op::Tick => {
                 self.now.wall_ms += 1_000;
                 self.now.mono_ms += 1_000;
+                self.relocate();
                 self.broker.handle_tick(self.now);
+                self.read_for_relocation();
             }
+            Op::Relocate => self.relocate(),
             Op::Crash(kept) => self.crash(*kept),
             Op::Restart => self.restart(),
             Op::Room(room) => {
@@ -257,6 +268,9 @@ impl World {
                     }
                 }
             }
+            for write in &batch.chunks {
+                self.check_slot_is_free(write.place);
+            }
             self.disk.append(batch);
         }
         // Whatever was done so far is stated in some batch up to here.
@@ -311,6 +325,45 @@ impl World {
         !self.broker.has_batch() && self.disk.pending_count() == 0
     }
 
+    /// A slot is used again only once it is durable that nothing in it is needed.
+    fn check_slot_is_free(&self, place: ChunkRef) {
+        let uses = |body: &Body| match body {
+            Body::Stored { chunk, .. } => chunk.slot == place.slot,
+            Body::Extent(chunks) => chunks.iter().any(|chunk| chunk.slot == place.slot),
+            Body::Memory(_) => false,
+        };
+        for (number, message) in self.messages.iter().enumerate() {
+            let needed = message.chain.base.is_some() && message.body.as_ref().is_some_and(uses);
+            assert!(
+                !needed,
+                "slot {} was used again while message {number} in it is not durably gone",
+                place.slot
+            );
+        }
+    }
+
+    // ---- relocation ----
+
+    /// Reads the chunks that the broker wants to see; it gets them later.
+    fn read_for_relocation(&mut self) {
+        while let Some(chunk) = self.broker.poll_relocation() {
+            // A chunk that is gone by now is read by nobody.
+            if let Some(payload) = self.disk.chunk(chunk) {
+                self.reading.push((chunk, payload));
+            }
+        }
+    }
+
+    fn relocate(&mut self) {
+        if !self.reading.is_empty() {
+            // Some bodies move; where to is known when it is durable.
+            self.messages.iter_mut().for_each(|message| message.body = None);
+        }
+        for (chunk, payload) in std::mem::take(&mut self.reading) {
+            self.broker.handle_relocated(chunk, &payload);
+        }
+    }
+
     // ---- requests ----
 
     fn requests(&mut self, slot: u8, asks: &[Ask]) {
@@ -339,6 +392,8 @@ impl World {
             "all is done, or one request is refused"
         );
         let mut sent = sent.into_iter();
+        let session = self.sessions.get_mut(&slot).unwrap();
+        session.gate = session.gate.max(applied.gate);
         for request in &requests.list[..applied.done] {
             self.done(slot, request, &requests, &mut sent, applied.gate);
         }
@@ -538,6 +593,8 @@ impl World {
                 };
                 let session = self.sessions.get_mut(&slot).unwrap();
                 session.next_sub = subscribe.sub.0;
+                // Its receipt leaves behind all earlier ones, and precedes its first message.
+                let gate = session.gate;
                 session.subs.insert(
                     subscribe.sub,
                     Sub {
@@ -545,6 +602,8 @@ impl World {
                         name,
                         ack_mode: subscribe.ack_mode,
                         prefetch: subscribe.prefetch_count as usize,
+                        gate,
+                        active: false,
                         expected,
                     },
                 );
@@ -574,7 +633,7 @@ impl World {
                 session.next_tx = tx.0;
                 session.transactions.insert(*tx, Vec::new());
             }
-            Request::Commit { tx } => self.commit(slot, *tx, gate),
+            Request::Commit { tx } => self.commit(slot, *tx, gate, requests.list.len() == 1),
             Request::Abort { tx } => self.abort(slot, *tx),
             Request::Disconnect => {}
         }
@@ -710,7 +769,7 @@ impl World {
         }
     }
 
-    fn commit(&mut self, slot: u8, tx: TxNo, gate: Seq) {
+    fn commit(&mut self, slot: u8, tx: TxNo, gate: Seq, alone: bool) {
         let steps = self
             .sessions
             .get_mut(&slot)
@@ -725,7 +784,14 @@ impl World {
                     kind: DestinationKind::Topic,
                     name,
                     number,
-                } => self.publish(&name, number),
+                } => {
+                    // Nobody sees a part of a transaction that may yet be lost.
+                    // The gate of a call speaks of all its frames; of this one only if it is alone.
+                    if alone {
+                        self.messages[number].gate = gate;
+                    }
+                    self.publish(&name, number);
+                }
                 Step::Send { name, number, .. } => {
                     assert!(self.room, "a full disk takes no message");
                     self.enqueue(&name, number, false, Some(gate), unit);
@@ -755,6 +821,7 @@ impl World {
                 let held = session.held.get_mut(&tag).unwrap();
                 if session.subs.contains_key(&held.sub) {
                     held.state = HeldState::Held;
+                    session.held_again += 1;
                 } else {
                     held.state = HeldState::Ended;
                     loose.push(tag);
@@ -1028,6 +1095,7 @@ impl World {
     fn start(&mut self) {
         self.tally = Tally::default();
         self.recent.clear();
+        self.reading.clear();
         self.gate_max = Seq(0);
         self.room = true;
         self.broker = self.disk.recover(&self.limits, self.now);
@@ -1124,6 +1192,26 @@ impl World {
             );
         }
         self.unseen_return = false;
+        self.check_who_came_back();
+    }
+
+    /// A nacked message goes to another subscription first, if one has credit. One that has some now had some before.
+    fn check_who_came_back(&mut self) {
+        let bytes_matter = self.limits.prefetch_bytes_max < 1 << 20;
+        for (queue, number, slot, sub) in std::mem::take(&mut self.came_back) {
+            let other = self.sessions.iter().any(|(of, session)| {
+                let free = |no: &SubNo, sub: &Sub| sub.active && sub.is_of(&queue) && session.has_credit(*no);
+                !session.stalled
+                    && session
+                        .subs
+                        .iter()
+                        .any(|(no, other)| (*of, *no) != (slot, sub) && free(no, other))
+            });
+            assert!(
+                !other || bytes_matter,
+                "message {number} went back to subscription {sub} of slot {slot}, though another has credit"
+            );
+        }
     }
 
     fn stalled_on(&self, queue: &str) -> bool {
@@ -1148,6 +1236,7 @@ impl World {
             message.id.is_none_or(|id| id == delivery.message),
             "the id of message {number} is stable"
         );
+        let message_gate = message.gate;
         self.know_id(number, delivery.message);
         let session = self.sessions.get_mut(&slot).unwrap();
         assert!(delivery.tag > session.last_tag, "tags grow");
@@ -1156,6 +1245,12 @@ impl World {
             .subs
             .get_mut(&delivery.sub)
             .unwrap_or_else(|| panic!("message {number} came for a subscription that is not: {delivery:?}"));
+        let durable = self.disk.durable_seq();
+        assert!(
+            sub.gate <= durable && message_gate <= durable,
+            "message {number} came too early: its subscription waits for Seq {}, itself for {message_gate}; durable is {durable}",
+            sub.gate
+        );
         let queue = match sub.kind {
             DestinationKind::Queue => Some(sub.name.clone()),
             DestinationKind::Topic => {
@@ -1183,7 +1278,9 @@ impl World {
             },
         );
         let used = session.credit_used(delivery.sub);
-        let prefetch = session.subs[&delivery.sub].prefetch;
+        // An ABORT of the same read may have put back what had freed the credit.
+        let back = if queue.is_none() { session.held_again } else { 0 };
+        let prefetch = session.subs[&delivery.sub].prefetch + back;
         assert!(
             used <= prefetch,
             "{used} deliveries are held with a credit of {prefetch}"
@@ -1197,25 +1294,11 @@ impl World {
         let sequence = self.messages[number].places.get(queue).copied();
         let durable = self.disk.durable_seq();
         let stated = sequence.and_then(|sequence| self.stated.get(&(queue.to_owned(), sequence)).copied());
-        // To another subscription first, if one has credit.
-        let nacked_by = self.entry(queue, number).nacked_by.take();
-        let other = self.sessions.iter().any(|(of, session)| {
-            session.subs.iter().any(|(no, sub)| {
-                nacked_by != Some((*of, *no))
-                    && sub.kind == DestinationKind::Queue
-                    && sub.name == queue
-                    && (session.has_credit(*no))
-            })
-        });
-        let settled = self.is_quiet()
-            && self
-                .sessions
-                .values()
-                .all(|session| !session.stalled && session.written == session.last_tag);
-        assert!(
-            !(settled && other && nacked_by == Some((slot, delivery.sub))),
-            "message {number} went back to the subscription that nacked it, though another has credit"
-        );
+        let back = self.entry(queue, number).nacked_by.take() == Some((slot, delivery.sub));
+        if back {
+            self.came_back
+                .push((queue.to_owned(), number, slot, delivery.sub));
+        }
         let entry = self.entry(queue, number);
         assert!(
             entry.lease.is_none(),
@@ -1279,6 +1362,9 @@ impl World {
         }
         if self.is_quiet() {
             self.recent.clear();
+            for session in self.sessions.values_mut() {
+                session.subs.values_mut().for_each(|sub| sub.active = true);
+            }
             self.check_nothing_waits();
         }
     }
@@ -1310,10 +1396,10 @@ impl World {
             let entries: Vec<_> = self.broker.entries(&queue, 0).collect();
             let model = self.queues.entry(queue.clone()).or_default();
             let numbers: Vec<Number> = model.iter().map(|entry| entry.number).collect();
-            // The bytes of an entry whose batch is still being filled are not on the disk yet.
-            let on_disk = |view: &EntryView| {
-                view.transient || self.stated.contains_key(&(queue.clone(), view.sequence))
-            };
+            // What stands in the batch being filled is not on the disk yet.
+            let waits = self.broker.has_batch();
+            let quiet = !waits && self.disk.pending_count() == 0;
+            let on_disk = |view: &EntryView| !waits || self.disk.holds(&view.body);
             assert_eq!(entries.len(), numbers.len(), "the depth of {queue}");
             let told: Vec<Number> = entries
                 .iter()
@@ -1345,6 +1431,7 @@ impl World {
                         "the bytes of message {number} are damaged"
                     );
                 }
+                message.body = quiet.then(|| told.body.clone()).or(message.body.take());
                 assert_eq!(
                     told.len as usize,
                     message.bytes.len(),

@@ -1,5 +1,7 @@
 //! What the oracles share: a store as naive as can be, which also checks the rules that every batch must keep.
 
+#![allow(dead_code, reason = "each of the suites uses its part")]
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
@@ -103,13 +105,13 @@ impl Disk {
         let len = len as usize;
         match body {
             Body::Stored { chunk, offset } => {
-                let payload = self.chunk(*chunk);
+                let payload = self.needed(*chunk);
                 let at = *offset as usize;
                 assert!(at + len <= payload.len(), "a message lies inside its chunk");
                 vec![payload.slice(at..at + len)]
             }
             Body::Extent(chunks) => {
-                let pieces: Vec<Bytes> = chunks.iter().map(|chunk| self.chunk(*chunk)).collect();
+                let pieces: Vec<Bytes> = chunks.iter().map(|chunk| self.needed(*chunk)).collect();
                 let total: usize = pieces.iter().map(Bytes::len).sum();
                 assert_eq!(
                     total, len,
@@ -124,29 +126,41 @@ impl Disk {
         }
     }
 
-    fn chunk(&self, place: ChunkRef) -> Bytes {
+    fn needed(&self, place: ChunkRef) -> Bytes {
+        self.chunk(place).unwrap_or_else(|| {
+            let other = self.slots.get(&place.slot.0).map(|(chunk, _)| *chunk);
+            panic!(
+                "chunk {} is needed and not in slot {}, which holds {other:?}",
+                place.chunk, place.slot
+            )
+        })
+    }
+
+    /// The payload of a chunk; `None` where its slot holds another one.
+    pub(crate) fn chunk(&self, place: ChunkRef) -> Option<Bytes> {
         let pending = self
             .pending
             .iter()
             .rev()
             .flat_map(|batch| batch.chunks.iter().rev())
-            .find(|write| write.place == place);
+            .find(|write| write.place.slot == place.slot);
         if let Some(write) = pending {
-            return write.payload.clone();
+            return (write.place == place).then(|| write.payload.clone());
         }
-        match self.slots.get(&place.slot.0) {
-            Some((chunk, payload)) if *chunk == place.chunk => payload.clone(),
-            other => panic!(
-                "slot {} was used again while chunk {} is needed: it holds {:?}",
-                place.slot,
-                place.chunk,
-                other.map(|(chunk, _)| *chunk)
-            ),
+        let (chunk, payload) = self.slots.get(&place.slot.0)?;
+        (*chunk == place.chunk).then(|| payload.clone())
+    }
+
+    /// Whether all chunks of a body are there.
+    pub(crate) fn holds(&self, body: &Body) -> bool {
+        match body {
+            Body::Stored { chunk, .. } => self.chunk(*chunk).is_some(),
+            Body::Extent(chunks) => chunks.iter().all(|chunk| self.chunk(*chunk).is_some()),
+            Body::Memory(_) => true,
         }
     }
 
     /// Index chunks, their bytes, slots: what must stay flat.
-    #[allow(dead_code, reason = "one of the two suites uses it")]
     pub(crate) fn extent(&self) -> (usize, usize, u32) {
         let bytes = self.index.values().map(Vec::len).sum();
         (self.index.len(), bytes, self.slot_count)
