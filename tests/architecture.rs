@@ -149,7 +149,7 @@ fn places(code: &str, word: &str) -> Vec<usize> {
             let before = code[..*at].chars().next_back();
             let after = code[at + word.len()..].chars().next();
             let ends_in_word = word.ends_with(is_word);
-            !before.is_some_and(is_word) && !(ends_in_word && after.is_some_and(is_word))
+            !(before.is_some_and(is_word) || ends_in_word && after.is_some_and(is_word))
         })
         .collect()
 }
