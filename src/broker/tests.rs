@@ -389,3 +389,27 @@ fn an_answer_that_records_nothing_waits_for_nothing() {
     );
     assert!(!world.broker.has_batch());
 }
+
+#[test]
+fn a_drained_pool_shrinks_while_idle() {
+    let mut world = World::new(Limits::default());
+    world.subscribe(1, "a", AckMode::Auto, 1_000_000);
+    let body = "x".repeat(8_000);
+    for _ in 0..6_000 {
+        world.send("a", &body, None);
+    }
+    world.commit();
+    let before = world.broker.ledger();
+    while let Some((delivery, _)) = world.deliveries().last() {
+        world.broker.handle_written(S, delivery.tag, NOW);
+        world.commit();
+    }
+    for _ in 0..100 {
+        world.broker.handle_tick(NOW);
+        world.commit();
+    }
+    let after = world.broker.ledger();
+    assert!(before.slot_count > 2_900, "{before:?}");
+    assert!(after.slot_count <= 1_100, "{after:?}");
+    assert!(!world.broker.has_batch(), "an idle broker comes to rest");
+}

@@ -129,6 +129,7 @@ enum Line<'a> {
         last_seq: u64,
         clean: bool,
         file_bytes: u64,
+        slot_count: u32,
     },
     Queue {
         name: &'a str,
@@ -171,7 +172,10 @@ impl View<'_> {
     fn queues(&self, out: &mut dyn Write) -> io::Result<()> {
         let StoreStats { file_bytes, .. } = self.store.stats();
         let Recovered {
-            meta, last_seq, uuid, ..
+            meta,
+            last_seq,
+            uuid,
+            slot_count,
         } = self.recovered;
         let clean = meta.clean_epoch == meta.epoch;
         if self.json {
@@ -184,6 +188,7 @@ impl View<'_> {
                     last_seq: last_seq.0,
                     clean,
                     file_bytes,
+                    slot_count,
                 },
             )?;
             for queue in self.broker.queues() {
@@ -201,7 +206,7 @@ impl View<'_> {
         }
         writeln!(
             out,
-            "store {}, epoch {} ({}), {file_bytes} bytes on disk",
+            "store {}, epoch {} ({}), {file_bytes} bytes on disk, {slot_count} body slots",
             hex(&uuid),
             meta.epoch,
             if clean {

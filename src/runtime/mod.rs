@@ -137,9 +137,9 @@ pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<Exit
         StoreError::File { path, source, .. } => RunError::DataDir { path, source },
         error => RunError::Store(error),
     })?;
-    let mut keeper = RoomKeeper::new(&options.data_dir, options.limits.disk_free_bytes_min);
+    let keeper = RoomKeeper::new(&options.data_dir, options.limits.disk_free_bytes_min);
     // Opening a store on a full disk takes room: the ballast's, if it comes to that.
-    keeper.look();
+    keeper.make_room_to_open();
     let store = SledStore::create_or_open(
         &options.data_dir,
         SledOptions {

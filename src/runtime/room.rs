@@ -61,7 +61,7 @@ fn judge(free_bytes: u64, reserve_bytes: u64) -> Verdict {
 }
 
 impl RoomKeeper {
-    /// To be made, and to look once, before the store is opened: on a full disk that needs the ballast's room.
+    /// Touches nothing yet.
     pub(crate) fn new(dir: &Path, free_bytes_min: u64) -> Self {
         Self {
             ballast: None,
@@ -69,6 +69,29 @@ impl RoomKeeper {
             free_bytes_min,
             room: true,
             blind: false,
+        }
+    }
+
+    /// On a disk that is all but full, gives the ballast up, so that the store can be opened. Does nothing else: until
+    /// the store is open, the folder may be another broker's.
+    pub(crate) fn make_room_to_open(&self) {
+        let made = store::room(&self.dir).and_then(|room| {
+            let reserve = room.reserve_bytes(self.free_bytes_min);
+            match judge(room.free_bytes, reserve) {
+                Verdict::Release => Ballast::new(&self.dir, reserve / 2).release(),
+                _ => Ok(0),
+            }
+        });
+        match made {
+            Ok(0) => {}
+            Ok(released_bytes) => {
+                tracing::warn!(released_bytes, "the disk is all but full: ballast released")
+            }
+            Err(error) => tracing::error!(
+                code = error.code(),
+                "no room made on the disk: {}",
+                exit::chain(&error)
+            ),
         }
     }
 

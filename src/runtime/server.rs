@@ -60,7 +60,7 @@ impl Running {
         Self::start_since(Clock::new(), keeper, store, options)
     }
 
-    /// The same, with a clock that was started, and a keeper that has looked, before the store was opened.
+    /// The same, with a clock that was started, and a keeper made, before the store was opened.
     pub(super) fn start_since(
         clock: Clock,
         mut keeper: RoomKeeper,
@@ -280,7 +280,7 @@ fn connection_count_max(asked: usize) -> u64 {
     };
     let allowed = current.map_or(u64::MAX, |count| count.saturating_sub(DESCRIPTORS_KEPT));
     if allowed < asked {
-        tracing::warn!(asked, allowed, "fewer descriptors than connections asked for");
+        tracing::info!(asked, allowed, "fewer descriptors than connections asked for");
     }
     asked.min(allowed)
 }

@@ -13,3 +13,4 @@ mod flow;
 mod lifecycle;
 mod paths;
 mod server;
+mod signals;

@@ -33,6 +33,15 @@ fn holds_its_ballast_where_there_is_room() {
 }
 
 #[test]
+fn before_the_store_is_open_a_ballast_is_given_up_on_a_full_disk_only() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ballast"), [0; 100]).unwrap();
+    RoomKeeper::new(dir.path(), 64 * 1024).make_room_to_open();
+    let held = || std::fs::metadata(dir.path().join("ballast")).map(|found| found.len());
+    assert_eq!(held().unwrap(), 100, "neither given up nor made whole");
+}
+
+#[test]
 fn takes_no_ballast_where_no_reserve_is_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     assert!(RoomKeeper::new(dir.path(), 0).look().room);

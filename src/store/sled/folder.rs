@@ -53,7 +53,7 @@ pub(super) struct Folder {
 }
 
 /// Makes a data folder, for us alone, with those above it as far as they are missing, and syncs what leads to it.
-/// Nothing changes where it is there.
+/// Nothing changes where it is there. Says so if another broker has it, before anything in it is touched.
 pub fn make_folder(dir: &Path) -> Result<(), StoreError> {
     let dir = std::path::absolute(dir).map_err(error("find", dir))?;
     let above = dir.ancestors().skip(1);
@@ -67,7 +67,8 @@ pub fn make_folder(dir: &Path) -> Result<(), StoreError> {
             // One that we may not read is one that we have not changed.
             Err(StoreError::File { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
             result => result,
-        })
+        })?;
+    Folder::take(&dir).map(drop)
 }
 
 /// Refuses a folder that holds no store, touching nothing.

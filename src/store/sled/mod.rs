@@ -70,7 +70,7 @@ const _: () = assert!(LEAF_ITEM_COUNT_MAX * (VALUE_BYTES_MAX + ITEM_OVERHEAD_BYT
 const SLOTS_AHEAD_COUNT: u32 = 64;
 
 /// Slots removed in one batch at most.
-const SLOTS_REMOVED_COUNT_MAX: u32 = 16;
+const SLOTS_REMOVED_COUNT_MAX: u32 = 256;
 
 /// sled's background threads may hold its file for a moment after the last handle to it went in this process.
 const ENGINE_LOCK_TRIES: u32 = 400;
@@ -249,6 +249,9 @@ impl SledStore {
         let kept = batch.slot_count.saturating_add(SLOTS_AHEAD_COUNT);
         let removed = meta.slots_made.saturating_sub(kept).min(SLOTS_REMOVED_COUNT_MAX);
         for slot in meta.slots_made - removed..meta.slots_made {
+            // Emptied first: sled writes a leaf anew after ten changes, and what was removed since stays in the file. So
+            // the last changes of a leaf must be those that leave next to nothing behind.
+            self.db.insert(body_key(SlotNo(slot)), &[])?;
             unit.remove(&body_key(SlotNo(slot)));
         }
         *meta = MetaRecord {
