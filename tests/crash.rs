@@ -396,6 +396,36 @@ fn a_failed_sync_ends_the_broker_and_loses_nothing() {
     assert_kept(&trial.finish(), seed);
 }
 
+/// A disk that lies about its syncs loses what was promised, and nothing above it can help. But what is left is either
+/// taken as it is or refused as damaged; a batch that is torn is never taken for a whole one.
+#[test]
+fn what_a_lying_disk_tears_is_refused_or_left_out() {
+    let _alone = alone();
+    let mut rng = Rng::new(seed());
+    for round in 0..6 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut power = Power::new(Naming::Ext4);
+        let mut trial = Trial::new(dir.path(), power.disk().dir(), rng.next());
+        trial.start(None);
+        trial.run(Duration::from_millis(300));
+        power.disk().lie();
+        trial.run(Duration::from_millis(300));
+        trial.kill(None);
+        power.cut([Policy::Prefix, Policy::Subset][round % 2], rng.next());
+        let mut broker = trial.settings.spawn();
+        if let Err(error) = broker.wait_ready() {
+            let code = error.status.and_then(|status| status.code());
+            assert_eq!(code, Some(4), "a damaged store is refused as such: {error}");
+            println!("  round {round}: refused");
+            continue;
+        }
+        assert_eq!(broker.kill().code(), None, "killed by the test");
+        let found = kinds(&trial.finish());
+        println!("  round {round}: {found:?}");
+        assert!(!found.contains(&Kind::BytesDiffer) && !found.contains(&Kind::Stranger));
+    }
+}
+
 /// One life with a fault, a kill, and what the checker says of it.
 fn caught(fault: Fault) -> BTreeSet<Kind> {
     let _alone = alone();
