@@ -236,7 +236,7 @@ pub enum Event {
 /// One handing of one entry (or topic message) to one subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Dense within the session, in the order of deliveries.
+    /// Growing within the session, in the order of deliveries.
     pub tag: Tag,
     /// The subscription.
     pub sub: SubNo,

@@ -33,7 +33,7 @@ number!(
     TxNo, u32
 );
 number!(
-    /// The core's name of a delivery within its session: dense, from 1.
+    /// The core's name of a delivery within its session: from 1, growing, with gaps where a delivery was never handed out.
     Tag, u64
 );
 number!(

@@ -657,7 +657,7 @@ impl Ledger {
 
     /// Gives free slots at the end of the pool back, up to a number of them, but for a reserve.
     pub(super) fn shrink_pool(&mut self, budget: u32) -> u32 {
-        const RESERVE: usize = 1024;
+        const RESERVE: usize = 64;
         let live = self.slots.len() - self.free.len().min(self.slots.len());
         let reserve = RESERVE.max(live / 4);
         let mut given = 0;

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 
-use crate::base::{Now, Seq, SessionNo, Tag};
+use crate::base::{ChunkRef, Now, Seq, SessionNo, Tag};
 use crate::broker::{Broker, Counters, Notice};
 use crate::journal::{Batch, IndexSize};
 use crate::port::{Applied, Event, Requests};
@@ -155,6 +155,21 @@ impl Core {
     pub(crate) fn handle_tick(&self, now: Now) {
         let mut state = self.lock();
         state.broker.handle_tick(now);
+        self.finish(state, None, Vec::new());
+    }
+
+    /// Chunks that the core wants to see, to move what is live out of them: up to `count_max`.
+    pub(crate) fn poll_relocations(&self, count_max: usize) -> Vec<ChunkRef> {
+        let mut state = self.lock();
+        std::iter::from_fn(|| state.broker.poll_relocation())
+            .take(count_max)
+            .collect()
+    }
+
+    /// One of them, read.
+    pub(crate) fn handle_relocated(&self, chunk: ChunkRef, payload: &[u8]) {
+        let mut state = self.lock();
+        state.broker.handle_relocated(chunk, payload);
         self.finish(state, None, Vec::new());
     }
 

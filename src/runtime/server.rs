@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::broker::{Broker, Recovery};
 use crate::session::SessionConfig;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 use super::bodies::Bodies;
 use super::clock::Clock;
@@ -36,6 +36,10 @@ const DESCRIPTORS_KEPT: u64 = 64;
 
 /// Connections being told that there are too many.
 const TURN_AWAY_COUNT_MAX: usize = 64;
+
+/// Body chunks moved in one go, and the pause behind it: at most about 12 MiB a second.
+const RELOCATION_COUNT: usize = 16;
+const RELOCATION_PAUSE: Duration = Duration::from_millis(20);
 
 const TICK: Duration = Duration::from_secs(1);
 const TICKS_PER_REPORT: u32 = 60;
@@ -387,6 +391,7 @@ async fn tick(shared: Arc<Shared>, watchdog: Arc<Watchdog>) {
         ticks.tick().await;
         let now = shared.clock.now();
         shared.core.handle_tick(now);
+        relocate(&shared).await;
         if let Some(elapsed) = watchdog.check(now.mono_ms) {
             tracing::warn!(
                 elapsed_ms = elapsed.as_millis(),
@@ -396,6 +401,31 @@ async fn tick(shared: Arc<Shared>, watchdog: Arc<Watchdog>) {
         if count.is_multiple_of(TICKS_PER_REPORT) {
             tracing::debug!(stats = ?shared.stats.view(), counters = ?shared.core.counters(), "counters");
         }
+    }
+}
+
+/// Shows the core the body chunks it asks for, so that it moves what is live out of sparse ones: a few at a time, so
+/// that commits of others hardly wait for it.
+async fn relocate(shared: &Shared) {
+    loop {
+        let wanted = shared.core.poll_relocations(RELOCATION_COUNT);
+        if wanted.is_empty() {
+            return;
+        }
+        for (place, payload) in shared.bodies.fetch(wanted).await {
+            match payload {
+                Ok(payload) => shared.core.handle_relocated(place, &payload),
+                // What is gone was settled meanwhile, and has nothing to be moved.
+                Err(StoreError::Gone(_)) => {}
+                Err(error) => tracing::error!(
+                    code = error.code(),
+                    slot = place.slot.0,
+                    "a body chunk cannot be moved: {}",
+                    exit::chain(&error)
+                ),
+            }
+        }
+        sleep(RELOCATION_PAUSE).await;
     }
 }
 

@@ -175,3 +175,37 @@ fn topics_reach_everyone_present() {
         subscriber.expect_message(&long);
     }
 }
+
+#[test]
+fn what_stays_is_moved_out_of_sparse_chunks_and_stays_whole() {
+    let mut server = Server::start(|options| {
+        options.limits.compaction_waste_bytes_min = 1_024;
+        options.limits.body_cache_bytes_max = 1;
+    });
+    let body = |number: usize| format!("{number:01000}");
+    let mut client = server.client();
+    for number in 0..400 {
+        client.publish("a", &body(number), &format!("r{number}"));
+    }
+    (0..400).for_each(|number| client.expect_receipt(&format!("r{number}")));
+    client.subscribe("a", "client-individual", "");
+    for number in 0..400 {
+        let message = client.expect_message(&body(number));
+        if number % 20 != 0 {
+            client.send(format!("ACK\nid:{}\n\n\0", message.header("ack")));
+        }
+    }
+    client.disconnect();
+    let read_before = server.stats().body_read_count;
+    server.await_stats("chunks are looked at", |stats| {
+        stats.body_read_count >= read_before + 10
+    });
+    server.restart();
+    let mut client = server.client();
+    client.subscribe("a", "auto", "");
+    for number in (0..400).step_by(20) {
+        client.expect_message(&body(number));
+    }
+    client.disconnect();
+    server.stop();
+}
