@@ -91,7 +91,7 @@ impl Default for ServeOptions {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 61613))],
             data_dir: PathBuf::from("data"),
             limits: Limits::default(),
-            heart_beat_ms_min: 1_000,
+            heart_beat_ms_min: 100,
             heart_beat_margin_percent: 200,
             shutdown_ms_max: 5_000,
             worker_count: 2,
