@@ -754,6 +754,13 @@ pub struct LedgerView {
     pub epoch: Epoch,
 }
 
+impl LedgerView {
+    /// Bytes of slots that hold something, and of index chunks.
+    pub fn held_bytes(&self) -> u64 {
+        u64::from(self.slot_count - self.free_slot_count) * PART_BYTES + self.index_bytes
+    }
+}
+
 /// One entry, to be stated.
 #[derive(Debug)]
 pub(super) struct Statement<'a> {

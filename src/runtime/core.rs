@@ -158,6 +158,11 @@ impl Core {
         self.finish(state, None, Vec::new());
     }
 
+    /// Bytes of the store's file that the core holds something in.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.lock().broker.ledger().held_bytes()
+    }
+
     /// Chunks that the core wants to see, to move what is live out of them: up to `count_max`.
     pub(crate) fn poll_relocations(&self, count_max: usize) -> Vec<ChunkRef> {
         let mut state = self.lock();

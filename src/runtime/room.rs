@@ -6,6 +6,9 @@
 //!                 released    |     only           |                   |              |  taken again
 //! ```
 //! Messages are taken only while the ballast is held: it is what settlements live on when the disk runs full.
+//!
+//! The store's file does not shrink with its content, so what was drained is room too: from a quarter of the reserve on,
+//! the file's reusable bytes count with the free ones.
 
 use std::path::Path;
 use std::time::Duration;
@@ -49,15 +52,27 @@ enum Verdict {
     Hold,
 }
 
-fn judge(free_bytes: u64, reserve_bytes: u64) -> Verdict {
-    match free_bytes {
+fn judge(free_bytes: u64, reusable_bytes: u64, reserve_bytes: u64) -> Verdict {
+    let room = match free_bytes {
+        free if free < reserve_bytes / 4 => free,
+        free => free.saturating_add(reusable_bytes),
+    };
+    match room {
         _ if reserve_bytes == 0 => Verdict::Accept,
-        free if free < reserve_bytes / 8 => Verdict::Release,
-        free if free < reserve_bytes => Verdict::Refuse,
-        free if free < reserve_bytes + reserve_bytes / 8 => Verdict::AsBefore,
-        free if free < reserve_bytes + reserve_bytes / 2 => Verdict::Accept,
+        _ if free_bytes < reserve_bytes / 8 => Verdict::Release,
+        room if room < reserve_bytes => Verdict::Refuse,
+        room if room < reserve_bytes + reserve_bytes / 8 => Verdict::AsBefore,
+        room if room < reserve_bytes + reserve_bytes / 2 => Verdict::Accept,
+        // Taken again, it leaves a quarter of the reserve free.
+        _ if free_bytes < reserve_bytes / 4 * 3 => Verdict::Accept,
         _ => Verdict::Hold,
     }
+}
+
+/// Bytes of the store's file that new messages can take without its growing. sled needs up to three times what it holds:
+/// it writes a page anew for each few changes and leaves the old one behind.
+pub(crate) fn reusable_bytes(file_bytes: u64, held_bytes: u64) -> u64 {
+    file_bytes.saturating_sub(held_bytes.saturating_mul(3))
 }
 
 impl RoomKeeper {
@@ -77,7 +92,7 @@ impl RoomKeeper {
     pub(crate) fn make_room_to_open(&self) {
         let made = store::room(&self.dir).and_then(|room| {
             let reserve = room.reserve_bytes(self.free_bytes_min);
-            match judge(room.free_bytes, reserve) {
+            match judge(room.free_bytes, 0, reserve) {
                 Verdict::Release => Ballast::new(&self.dir, reserve / 2).release(),
                 _ => Ok(0),
             }
@@ -95,9 +110,9 @@ impl RoomKeeper {
         }
     }
 
-    /// Looks, and does what is to be done. Blocks on the file system.
-    pub(crate) fn look(&mut self) -> Look {
-        let pause_ms = match self.try_look() {
+    /// Looks, and does what is to be done; the store's file has so many reusable bytes. Blocks on the file system.
+    pub(crate) fn look(&mut self, reusable_bytes: u64) -> Look {
+        let pause_ms = match self.try_look(reusable_bytes) {
             Ok(pause_ms) => {
                 self.blind = false;
                 pause_ms
@@ -120,14 +135,14 @@ impl RoomKeeper {
         }
     }
 
-    fn try_look(&mut self) -> Result<u64, StoreError> {
+    fn try_look(&mut self, reusable_bytes: u64) -> Result<u64, StoreError> {
         let room = store::room(&self.dir)?;
         let reserve = room.reserve_bytes(self.free_bytes_min);
         let ballast = self
             .ballast
             .get_or_insert_with(|| Ballast::new(&self.dir, reserve / 2));
         let before = self.room;
-        match judge(room.free_bytes, reserve) {
+        match judge(room.free_bytes, reusable_bytes, reserve) {
             Verdict::Release => {
                 self.room = false;
                 let released_bytes = ballast.release()?;

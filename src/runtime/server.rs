@@ -21,7 +21,7 @@ use super::clock::Clock;
 use super::committer::{Committer, Watchdog, commit};
 use super::connection::{Budget, Shared, drive};
 use super::core::Core;
-use super::room::RoomKeeper;
+use super::room::{RoomKeeper, reusable_bytes};
 use super::stats::{Stats, StatsView};
 use super::{RunError, ServeOptions, Started, exit};
 
@@ -78,13 +78,15 @@ impl Running {
             .iter()
             .map(|address| bind(*address))
             .collect::<Result<Vec<_>, _>>()?;
-        let look = keeper.look();
-
         let mut recovery = Recovery::new(options.limits.clone());
         let recovered = store
             .recover(&mut |chunk| recovery.visit(chunk))
             .map_err(RunError::Store)?;
         let mut broker = recovery.finish(&recovered, clock.now());
+        let look = keeper.look(reusable_bytes(
+            store.stats().file_bytes,
+            broker.ledger().held_bytes(),
+        ));
         broker.handle_room(look.room);
         let epoch = broker.epoch();
         let mut started = Started {
@@ -111,6 +113,7 @@ impl Running {
             Arc::clone(&stats),
         ));
         let watchdog = Arc::new(Watchdog::default());
+        let room_store = Arc::clone(&store);
         let committer = Committer {
             core: Arc::clone(&core),
             store,
@@ -169,7 +172,7 @@ impl Running {
         });
         let mut helpers = vec![
             tokio::spawn(tick(Arc::clone(&shared), watchdog)),
-            tokio::spawn(keep_room(Arc::clone(&shared), keeper, look.pause)),
+            tokio::spawn(keep_room(Arc::clone(&shared), room_store, keeper, look.pause)),
         ];
         for listener in listeners {
             helpers.push(tokio::spawn(accept(
@@ -430,11 +433,12 @@ async fn relocate(shared: &Shared) {
 }
 
 /// Looks after the room on the disk, away from the threads that serve connections.
-async fn keep_room(shared: Arc<Shared>, mut keeper: RoomKeeper, mut pause: Duration) {
+async fn keep_room(shared: Arc<Shared>, store: Arc<dyn Store>, mut keeper: RoomKeeper, mut pause: Duration) {
     loop {
         sleep(pause).await;
+        let (core, store) = (Arc::clone(&shared.core), Arc::clone(&store));
         let looked = task::spawn_blocking(move || {
-            let look = keeper.look();
+            let look = keeper.look(reusable_bytes(store.stats().file_bytes, core.held_bytes()));
             (keeper, look)
         });
         let Ok((again, look)) = looked.await else {

@@ -15,16 +15,38 @@ fn judges_by_the_drawing() {
         (1_200, Verdict::Hold),
         (u64::MAX, Verdict::Hold),
     ] {
-        assert_eq!(judge(free, reserve), expect, "{free} free");
+        assert_eq!(judge(free, 0, reserve), expect, "{free} free");
     }
-    assert_eq!(judge(0, 0), Verdict::Accept, "no reserve asked for");
+    assert_eq!(judge(0, 0, 0), Verdict::Accept, "no reserve asked for");
+}
+
+#[test]
+fn what_was_drained_is_room() {
+    let reserve = 800;
+    for (free, reusable, expect) in [
+        (99, 10_000, Verdict::Release),
+        (199, 10_000, Verdict::Refuse),
+        (200, 599, Verdict::Refuse),
+        (200, 600, Verdict::AsBefore),
+        (200, 700, Verdict::Accept),
+        (599, 10_000, Verdict::Accept),
+        (600, 10_000, Verdict::Hold),
+    ] {
+        assert_eq!(
+            judge(free, reusable, reserve),
+            expect,
+            "{free} free, {reusable} reusable"
+        );
+    }
+    assert_eq!(reusable_bytes(100, 40), 0);
+    assert_eq!(reusable_bytes(100, 10), 70);
 }
 
 #[test]
 fn holds_its_ballast_where_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let mut keeper = RoomKeeper::new(dir.path(), 64 * 1024);
-    let look = keeper.look();
+    let look = keeper.look(0);
     assert!(look.room);
     assert_eq!(
         std::fs::metadata(dir.path().join("ballast")).unwrap().len(),
@@ -44,7 +66,7 @@ fn before_the_store_is_open_a_ballast_is_given_up_on_a_full_disk_only() {
 #[test]
 fn takes_no_ballast_where_no_reserve_is_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(RoomKeeper::new(dir.path(), 0).look().room);
+    assert!(RoomKeeper::new(dir.path(), 0).look(0).room);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -52,6 +74,6 @@ fn takes_no_ballast_where_no_reserve_is_asked_for() {
 fn a_folder_that_is_gone_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut keeper = RoomKeeper::new(&dir.path().join("missing"), 64 * 1024);
-    assert!(keeper.look().room);
+    assert!(keeper.look(0).room);
     assert!(keeper.blind);
 }
