@@ -112,7 +112,7 @@ fn queues_are_a_table() {
     same(
         text,
         str![[r#"
-store abababababababababababababababab, epoch 1 (not stopped cleanly), 277 bytes on disk
+store abababababababababababababababab, epoch 1 (not stopped cleanly), 277 bytes on disk, 3 body slots
 QUEUE       DEPTH  BYTES                    OLDEST
 a\u{1b}[2J      1     43  2023-11-14T22:13:20.000Z
 orders          2    112  2023-11-14T22:13:20.000Z
@@ -123,7 +123,7 @@ orders          2    112  2023-11-14T22:13:20.000Z
     same(
         text,
         str![[r#"
-{"kind":"store","uuid":"abababababababababababababababab","epoch":1,"last_seq":3,"clean":false,"file_bytes":277}
+{"kind":"store","uuid":"abababababababababababababababab","epoch":1,"last_seq":3,"clean":false,"file_bytes":277,"slot_count":3}
 {"kind":"queue","name":"a\u001b[2J","depth":1,"bytes":43,"oldest_at":"2023-11-14T22:13:20.000Z"}
 {"kind":"queue","name":"orders","depth":2,"bytes":112,"oldest_at":"2023-11-14T22:13:20.000Z"}
 
