@@ -249,6 +249,7 @@ impl Connection {
             Life::Closing { .. } => false,
             Life::Lingering { .. } => return self.linger(cx, input),
         };
+        self.watch_session(now);
         moved |= self.exchange(now);
         self.fill(cx, now)?;
         moved |= self.write(cx, now)?;
@@ -547,7 +548,7 @@ impl Connection {
         }
     }
 
-    /// Does what time demands.
+    /// Ends the connection where its own time is up.
     fn watch_time(&mut self, now: Now) -> Result<(), CloseReason> {
         if self.life_deadline().is_some_and(|at| at <= now.mono_ms) {
             return Err(self.reason(CloseReason::Lost));
@@ -555,7 +556,16 @@ impl Connection {
         if self.stall_deadline().is_some_and(|at| at <= now.mono_ms) {
             return Err(CloseReason::Unread);
         }
+        Ok(())
+    }
+
+    /// Does what time demands of the session. Only after a read: what was in the socket, or would have been but for
+    /// our not reading, is no silence of the peer's.
+    fn watch_session(&mut self, now: Now) {
         if self.session_deadline().is_some_and(|at| at <= now.mono_ms) {
+            if self.unread {
+                self.session.handle_unread(now);
+            }
             if self.deliveries.is_mid_frame() {
                 // A heart-beat has no place within a frame, and the frame's own bytes prove as much.
                 let mut nowhere = Vec::new();
@@ -564,7 +574,6 @@ impl Connection {
                 self.session.handle_timeout(now, &mut self.output.bytes);
             }
         }
-        Ok(())
     }
 
     fn life_deadline(&self) -> Option<u64> {
