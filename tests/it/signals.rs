@@ -80,7 +80,7 @@ fn a_second_signal_ends_at_once() {
 fn a_broker_that_stood_still_does_not_blame_its_clients() {
     let program = Program::start();
     let mut client = Client::dial(program.address);
-    client.send("CONNECT\naccept-version:1.2\nhost:test\nheart-beat:200,50\n\n\0");
+    client.send("CONNECT\naccept-version:1.2\nhost:test\nheart-beat:100,50\n\n\0");
     assert_eq!(client.frame().command, "CONNECTED");
     program.signal(Signal::STOP);
     let start = Instant::now();
