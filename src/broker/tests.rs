@@ -413,3 +413,32 @@ fn a_drained_pool_shrinks_while_idle() {
     assert!(after.slot_count <= 1_100, "{after:?}");
     assert!(!world.broker.has_batch(), "an idle broker comes to rest");
 }
+
+#[test]
+fn a_subscription_that_settles_nothing_is_told_of_once() {
+    let mut world = World::new(Limits {
+        stuck_subscription_ms: 500,
+        ..Limits::default()
+    });
+    world.subscribe(1, "a", AckMode::ClientIndividual, 2);
+    for body in ["one", "two", "three"] {
+        world.send("a", body, None);
+    }
+    world.commit();
+    let first = world.deliveries()[0].0.tag;
+    let told_at = |world: &mut World, mono_ms| {
+        world.broker.handle_tick(Now { mono_ms, ..NOW });
+        std::iter::from_fn(|| world.broker.poll_notice())
+            .filter(|notice| matches!(notice, Notice::Stuck { session: S, sub: SubNo(1), queue } if &**queue == "a"))
+            .count()
+    };
+    assert_eq!(told_at(&mut world, 499), 0);
+    assert_eq!(told_at(&mut world, 500), 1, "at the bound");
+    assert_eq!(told_at(&mut world, 10_000), 0, "once");
+    // What is settled makes room for the third, with which it holds its limit anew.
+    assert_eq!(world.settle(first, true, None).refusal, None);
+    world.commit();
+    assert_eq!(world.bodies(), ["three"]);
+    assert_eq!(told_at(&mut world, 499), 0);
+    assert_eq!(told_at(&mut world, 500), 1);
+}

@@ -13,7 +13,7 @@ use tokio::task;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::broker::{Broker, Recovery};
-use crate::session::SessionConfig;
+use crate::session::{SessionConfig, turned_away};
 use crate::store::{Store, StoreError};
 
 use super::bodies::Bodies;
@@ -378,8 +378,7 @@ impl Door {
 
 /// Tells a peer that there are too many connections, and lets it read that.
 async fn turn_away(mut stream: TcpStream) -> std::io::Result<()> {
-    const TOO_MANY: &[u8] = b"ERROR\nmessage:connection-count-max\ncontent-type:text/plain\ncontent-length:49\n\nthe broker has as many connections as it may have\0";
-    stream.write_all(TOO_MANY).await?;
+    stream.write_all(&turned_away()).await?;
     stream.shutdown().await?;
     let mut nowhere = [0; 1_024];
     while stream.read(&mut nowhere).await? > 0 {}

@@ -80,6 +80,9 @@ codes! {
         /// One transaction too many.
         TooManyTransactions, Refusal, "too-many-transactions",
             "this connection has as many open transactions as this broker allows (transaction_count_max)";
+        /// The broker has no place for another connection.
+        TooManyConnections, Refusal, "too-many-connections",
+            "the broker has as many connections as it may have (connection_count_max, or its limit on open files)";
         /// Ours.
         Internal, Fault, "internal-error",
             "internal error; the broker's log has more under the incident's id";
@@ -100,6 +103,13 @@ pub const REFUSALS: [Refusal; 8] = [
     Refusal::SlowSubscriber,
     Refusal::ShuttingDown,
 ];
+
+/// The ERROR for a connection that gets no session, because there are too many.
+pub fn turned_away() -> Vec<u8> {
+    let mut out = Vec::new();
+    Cause::from(Violation::TooManyConnections).write(Escapes::None, None, None, &mut out);
+    out
+}
 
 /// Why a session ends with an ERROR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

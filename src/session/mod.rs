@@ -33,7 +33,7 @@ use crate::port::{Applied, Delivery, Refusal, Request, Requests};
 use crate::wire::{DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, unescape};
 
 use error::Cause;
-pub use error::{CODES, REFUSALS, Violation};
+pub use error::{CODES, REFUSALS, Violation, turned_away};
 use fields::{Fields, receipt_of};
 use heartbeat::{HeartBeat, Progress};
 use line::Line;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -22,6 +23,7 @@ impl Program {
             .env("STEADFAST_LIMITS_LINGER_MS_MAX", "60000")
             .env("STEADFAST_SHUTDOWN_MS_MAX", "60000")
             .env("STEADFAST_LIMITS_DISK_FREE_BYTES_MIN", "0")
+            .env("STEADFAST_HEART_BEAT_INTERVAL_MS_MIN", "50")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -72,4 +74,22 @@ fn a_second_signal_ends_at_once() {
     client.expect_end();
     program.signal(Signal::TERM);
     assert_eq!(program.exit_code(), Some(1));
+}
+
+#[test]
+fn a_broker_that_stood_still_does_not_blame_its_clients() {
+    let program = Program::start();
+    let mut client = Client::dial(program.address);
+    client.send("CONNECT\naccept-version:1.2\nhost:test\nheart-beat:100,50\n\n\0");
+    assert_eq!(client.frame().command, "CONNECTED");
+    program.signal(Signal::STOP);
+    let start = Instant::now();
+    // Twice the interval is its margin: beyond it a silent client is dead.
+    while start.elapsed() < Duration::from_millis(600) {
+        client.send("\n");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    client.publish("q", "alive", "r");
+    program.signal(Signal::CONT);
+    client.expect_receipt("r");
 }

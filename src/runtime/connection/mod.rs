@@ -62,6 +62,9 @@ const READ_BYTES: usize = 64 * 1024;
 /// Rounds of one turn.
 const ROUND_COUNT_MAX: usize = 8;
 
+/// A deadline of the session that is seen later than this is looked at again after as long.
+const LATE_MS: u64 = 5;
+
 /// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -121,6 +124,8 @@ pub(crate) struct Connection {
     written: Option<Tag>,
     /// Since when the socket takes no output.
     stalled_at: Option<u64>,
+    /// When a deadline of the session that was seen late is looked at again.
+    second_look_at: Option<u64>,
     stop_told: bool,
     faulty: bool,
 }
@@ -206,6 +211,7 @@ impl Connection {
             output: Output::default(),
             written: None,
             stalled_at: None,
+            second_look_at: None,
             stop_told: false,
             faulty: false,
         }
@@ -249,6 +255,7 @@ impl Connection {
             Life::Closing { .. } => false,
             Life::Lingering { .. } => return self.linger(cx, input),
         };
+        self.watch_session(now);
         moved |= self.exchange(now);
         self.fill(cx, now)?;
         moved |= self.write(cx, now)?;
@@ -547,7 +554,7 @@ impl Connection {
         }
     }
 
-    /// Does what time demands.
+    /// Ends the connection where its own time is up.
     fn watch_time(&mut self, now: Now) -> Result<(), CloseReason> {
         if self.life_deadline().is_some_and(|at| at <= now.mono_ms) {
             return Err(self.reason(CloseReason::Lost));
@@ -555,7 +562,23 @@ impl Connection {
         if self.stall_deadline().is_some_and(|at| at <= now.mono_ms) {
             return Err(CloseReason::Unread);
         }
-        if self.session_deadline().is_some_and(|at| at <= now.mono_ms) {
+        Ok(())
+    }
+
+    /// Does what time demands of the session. Only after a read: what was in the socket, or would have been but for
+    /// our not reading, is no silence of the peer's.
+    fn watch_session(&mut self, now: Now) {
+        if let Some(at) = self.session_deadline().filter(|at| *at <= now.mono_ms) {
+            // Looked at late, this program stood still, and may not have heard yet of what came meanwhile.
+            if now.mono_ms - at > LATE_MS
+                && now.mono_ms < *self.second_look_at.get_or_insert(now.mono_ms + LATE_MS)
+            {
+                return;
+            }
+            self.second_look_at = None;
+            if self.unread {
+                self.session.handle_unread(now);
+            }
             if self.deliveries.is_mid_frame() {
                 // A heart-beat has no place within a frame, and the frame's own bytes prove as much.
                 let mut nowhere = Vec::new();
@@ -563,8 +586,9 @@ impl Connection {
             } else {
                 self.session.handle_timeout(now, &mut self.output.bytes);
             }
+        } else {
+            self.second_look_at = None;
         }
-        Ok(())
     }
 
     fn life_deadline(&self) -> Option<u64> {
@@ -593,7 +617,7 @@ impl Connection {
         let deadlines = [
             self.life_deadline(),
             self.stall_deadline(),
-            self.session_deadline(),
+            self.session_deadline().max(self.second_look_at),
         ];
         let Some(deadline) = deadlines.into_iter().flatten().min() else {
             return;
