@@ -58,6 +58,8 @@ struct OpenBatch {
     settled: Vec<(QueueName, Vec<(u64, u64)>)>,
     chunks: Vec<ChunkWrite>,
     chunk_bytes: usize,
+    /// About what its facts take.
+    fact_bytes: usize,
     /// Where the bytes of the last entry stated end in their chunk.
     run_end: u32,
     filling: Option<Filling>,
@@ -110,7 +112,7 @@ pub(super) enum Oldest {
     /// Entries that may be live in it.
     Run(Seq, Run),
     /// A queue whose `Watched` fact may still matter.
-    Watched(QueueNo),
+    Watched(Seq, QueueNo),
 }
 
 /// Thresholds of compaction.
@@ -119,6 +121,9 @@ pub(super) struct Thresholds {
     pub(super) garbage_bytes_min: u64,
     pub(super) chunk_count_slack: u64,
 }
+
+/// About what a fact takes in memory.
+const FACT_BYTES: usize = 64;
 
 const PART_BYTES: u64 = CHUNK_BYTES_MAX as u64;
 
@@ -193,8 +198,8 @@ impl Ledger {
         for no in bytes.slots() {
             let slot = self.slot_mut(no);
             slot.live += 1;
-            slot.live_bytes = slot.live_bytes.saturating_add(len);
-            slot.filled = slot.filled.max(end);
+            slot.live_bytes = slot.live_bytes.saturating_add(in_chunk(len));
+            slot.filled = slot.filled.max(in_chunk(end));
         }
     }
 
@@ -349,7 +354,7 @@ impl Ledger {
         for no in bytes.slots() {
             let slot = self.slot_mut(no);
             slot.live += 1;
-            slot.live_bytes = slot.live_bytes.saturating_add(len);
+            slot.live_bytes = slot.live_bytes.saturating_add(in_chunk(len));
         }
     }
 
@@ -406,7 +411,9 @@ impl Ledger {
             && continues(last, self.open.run_end, name, new)
         {
             last.items.push(new.item);
+            self.open.fact_bytes += size_of::<Item>();
         } else {
+            self.open.fact_bytes += FACT_BYTES;
             self.open.facts.push(Fact::Enqueued(Enqueued {
                 queue: Arc::clone(name),
                 first_sequence: new.sequence,
@@ -431,18 +438,23 @@ impl Ledger {
             .expect("the index is of the open batch");
         match ranges.last_mut() {
             Some((_, last)) if *last + 1 == sequence => *last = sequence,
-            _ => ranges.push((sequence, sequence)),
+            _ => {
+                ranges.push((sequence, sequence));
+                self.open.fact_bytes += size_of::<(u64, u64)>();
+            }
         }
     }
 
     /// Makes room for a queue's settlements in the open batch; the index holds while `seq()` stays the same.
     pub(super) fn settled_index(&mut self, queue: &QueueName) -> usize {
         self.open.settled.push((Arc::clone(queue), Vec::new()));
+        self.open.fact_bytes += FACT_BYTES;
         self.open.settled.len() - 1
     }
 
     /// States anything else.
     pub(super) fn state(&mut self, fact: Fact) {
+        self.open.fact_bytes += FACT_BYTES;
         self.open.facts.push(fact);
     }
 
@@ -453,7 +465,7 @@ impl Ledger {
             .expect("the open batch has a record")
             .watched
             .push(queue);
-        self.open.facts.push(Fact::Watched {
+        self.state(Fact::Watched {
             queue: Arc::clone(name),
             epoch,
         });
@@ -476,7 +488,7 @@ impl Ledger {
         for no in bytes.slots() {
             let slot = self.slot_mut(no);
             slot.live -= 1;
-            slot.live_bytes = slot.live_bytes.saturating_sub(len);
+            slot.live_bytes = slot.live_bytes.saturating_sub(in_chunk(len));
             let filling = self
                 .open
                 .filling
@@ -546,7 +558,7 @@ impl Ledger {
             merge(&mut ranges);
             Fact::Settled { queue, ranges }
         }));
-        let bytes = open.chunk_bytes + facts.len() * 64;
+        let bytes = open.chunk_bytes + open.fact_bytes;
         self.unflushed_bytes += bytes;
         let meta = Meta {
             epoch: self.epoch,
@@ -567,7 +579,7 @@ impl Ledger {
 
     /// Bytes in batches that are not durable.
     pub(super) fn unflushed_bytes(&self) -> usize {
-        self.unflushed_bytes + self.open.chunk_bytes
+        self.unflushed_bytes + self.open.chunk_bytes + self.open.fact_bytes
     }
 
     /// The batch `seq` is durable; called for each, in order.
@@ -609,7 +621,7 @@ impl Ledger {
                 .front_mut()
                 .expect("a durable Seq from the first on has a record");
             if let Some(&queue) = record.watched.last() {
-                return Some(Oldest::Watched(queue));
+                return Some(Oldest::Watched(seq, queue));
             }
             if record.live > 0 {
                 let run = record.runs.last().copied().expect("a live entry is in a run");
@@ -772,6 +784,11 @@ pub(super) struct Statement<'a> {
     pub(super) deliveries: u32,
     pub(super) failures: u32,
     pub(super) fields: &'a [(u8, Bytes)],
+}
+
+/// How much of a message's bytes is in one of its chunks, at most.
+fn in_chunk(len: u32) -> u32 {
+    len.min(CHUNK_BYTES_MAX as u32)
 }
 
 /// Whether one more entry can be told by the same fact, whose bytes end at `end`.

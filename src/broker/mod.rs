@@ -57,6 +57,7 @@ pub struct Broker {
     activating: BTreeSet<(Seq, SessionNo, SubNo)>,
     /// Topic messages of transactions, and those behind them, waiting for a Seq.
     deferred: VecDeque<(Seq, Arc<str>, TopicMessage)>,
+    deferred_bytes: usize,
     /// Queues in which something changed, in the order in which it did.
     /// Batches that move bytes of a queue's entries, oldest first.
     moving: VecDeque<(Seq, QueueNo)>,
@@ -125,6 +126,7 @@ impl Broker {
             && *gate <= seq
         {
             let (_, topic, message) = self.deferred.pop_front().expect("it was just seen");
+            self.deferred_bytes -= message.bytes.len();
             self.fan_out(&topic, &message, now);
         }
         self.dispatch(now);
@@ -214,8 +216,10 @@ impl Broker {
     /// The next batch for the committer, oldest first; `None` when nothing waits. A full batch is closed at
     /// `commit_bytes_max`; the last one is closed by this call.
     pub fn poll_batch(&mut self) -> Option<Batch> {
-        if self.ledger.has_batch() && self.room {
-            self.tend(TEND_COMMIT);
+        if self.ledger.has_batch() {
+            let (drops, moves) = TEND_COMMIT;
+            // What is dead is dropped also without room, or what settlements leave behind would take the rest of it.
+            self.tend((drops, if self.room { moves } else { 0 }));
         }
         self.ledger.poll_batch()
     }
@@ -263,9 +267,9 @@ impl Broker {
         self.notices.pop_front()
     }
 
-    /// Bytes in batches that are not yet durable; beyond `unflushed_bytes_max` sockets are not read.
+    /// Bytes in batches that are not yet durable, and of what waits for them; beyond `unflushed_bytes_max` sockets are not read.
     pub fn unflushed_bytes(&self) -> usize {
-        self.ledger.unflushed_bytes()
+        self.ledger.unflushed_bytes() + self.deferred_bytes
     }
 
     // ---- shared by the parts ----
@@ -335,13 +339,15 @@ impl Broker {
         };
         while let Some(oldest) = self.ledger.drop_oldest(&mut drops) {
             match oldest {
-                Oldest::Watched(no) => {
+                Oldest::Watched(seq, no) => {
                     let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
-                    if let Some(queue) = queue.filter(|queue| queue.watched) {
+                    // The number may be another queue's by now, whose fact stands elsewhere.
+                    if let Some(queue) = queue.filter(|queue| queue.watched && queue.watched_at == seq) {
                         if moves == 0 || !self.ledger.wants_compaction(thresholds) {
                             return;
                         }
                         moves -= 1;
+                        queue.watched_at = self.ledger.seq();
                         let name = Arc::clone(&queue.name);
                         self.ledger.state_watched(no, &name);
                     }

@@ -66,6 +66,8 @@ pub(super) struct Sub {
     pub(super) in_ring: bool,
     /// In `client` mode, its deliveries in order, for cumulative answers; may name some that are gone.
     pub(super) order: VecDeque<Tag>,
+    /// All its deliveries have later tags.
+    pub(super) since: Tag,
     /// When something was settled last, or the limit was reached; for the notice of a stuck subscription.
     pub(super) moved_at_ms: u64,
     pub(super) stuck_told: bool,

@@ -50,7 +50,7 @@ pub(super) struct Queue {
     pub(super) stored_count: u64,
     /// Its `Watched` fact is in the journal since the last clean stop.
     pub(super) watched: bool,
-    /// The batch that states it, if that was in this term.
+    /// The last batch that states it.
     pub(super) watched_at: Seq,
     /// The last batch in which bytes of its entries move to another slot: until it is durable, they are in neither.
     pub(super) moved_at: Seq,

@@ -32,6 +32,7 @@ impl Recovery {
             touched: VecDeque::new(),
             activating: BTreeSet::new(),
             deferred: VecDeque::new(),
+            deferred_bytes: 0,
             moving: VecDeque::new(),
             dirty: VecDeque::new(),
             wakes: Vec::new(),
@@ -99,6 +100,7 @@ impl Recovery {
                 Fact::Watched { queue, epoch } => {
                     let queue = self.queue_no(&queue);
                     self.broker.ledger.recover_watched(seq, queue);
+                    self.broker.queue_mut(queue).expect("it was just made").watched_at = seq;
                     let latest = self.watched.entry(queue).or_insert(epoch);
                     *latest = epoch.max(*latest);
                 }

@@ -49,6 +49,15 @@ impl Broker {
             }
             done += 1;
             self.ledger.close_if_full();
+            // A message to a topic may have ended this very session: nothing more is done for it.
+            let published = match request {
+                Request::Send(send) => send.kind == DestinationKind::Topic,
+                request => matches!(request, Request::Commit { .. }),
+            };
+            if published && let Some(why) = self.peers.get(&session).and_then(|peer| peer.evicted) {
+                refusal = Some(why);
+                break;
+            }
         }
         let peer = self.peers.get_mut(&session).expect("it was just there");
         peer.gate = peer.gate.max(gate);
@@ -411,7 +420,7 @@ impl Broker {
             // Nobody sees a part of a transaction that may yet be lost.
             match gate {
                 Seq(0) => self.publish(&name, message, now),
-                gate => self.deferred.push_back((gate, name, message)),
+                gate => self.defer(gate, name, message),
             }
         }
         Ok(gate)
@@ -584,6 +593,7 @@ impl Broker {
             active: false,
             in_ring: false,
             order: Default::default(),
+            since: self.peer(session).last_tag,
             moved_at_ms: now.mono_ms,
             stuck_told: false,
         };
@@ -628,6 +638,15 @@ impl Broker {
     pub(super) fn unsubscribe(&mut self, session: SessionNo, no: SubNo) {
         let peer = self.peer(session);
         let Some(sub) = peer.subs.remove(&no) else { return };
+        if sub.held_count > 0 {
+            self.give_up(session, no, &sub);
+        }
+        self.leave(session, no, &sub);
+    }
+
+    /// Ends the deliveries that a subscription holds; it has some, and is no longer among those of its session.
+    fn give_up(&mut self, session: SessionNo, no: SubNo, sub: &Sub) {
+        let peer = self.peer(session);
         let handed = peer.handed;
         peer.events
             .retain(|event| !matches!(event, crate::port::Event::Delivery(delivery) if delivery.sub == no));
@@ -639,10 +658,17 @@ impl Broker {
             }
             !never
         });
+        // Those passed over for the sake of what was to go to this one have room now.
+        if std::mem::take(&mut peer.blocked) {
+            let others: Vec<SubNo> = peer.subs.keys().copied().collect();
+            others.into_iter().for_each(|other| self.refill(session, other));
+        }
+        let peer = self.peer(session);
         let held: Vec<(Tag, Option<(QueueNo, u64)>)> = peer
             .held
-            .iter()
+            .range_from(sub.since.0)
             .filter(|(_, held)| held.sub == no && held.state == HeldState::Held)
+            .take(sub.held_count as usize)
             .map(|(tag, held)| (Tag(tag), held.entry))
             .collect();
         for (tag, entry) in held {
@@ -657,7 +683,6 @@ impl Broker {
                 self.release(queue, sequence, never);
             }
         }
-        self.leave(session, no, &sub);
     }
 
     /// A subscription no longer stands at its source.

@@ -95,7 +95,8 @@ impl Broker {
         };
         entry.failures += 1;
         let (failures, deliveries, transient) = (entry.failures, entry.deliveries, entry.is_transient());
-        if failures >= failures_max && !dead_letter {
+        // One in memory would have to be stored: without room it stays, and its next failure moves it.
+        if failures >= failures_max && !dead_letter && (self.room || !transient) {
             self.move_to_dead_letters(no, sequence);
             return;
         }

@@ -415,6 +415,7 @@ fn a_drained_pool_shrinks_while_idle() {
 }
 
 #[test]
+<<<<<<< HEAD
 fn a_subscription_that_settles_nothing_is_told_of_once() {
     let mut world = World::new(Limits {
         stuck_subscription_ms: 500,
@@ -441,4 +442,129 @@ fn a_subscription_that_settles_nothing_is_told_of_once() {
     assert_eq!(world.bodies(), ["three"]);
     assert_eq!(told_at(&mut world, 499), 0);
     assert_eq!(told_at(&mut world, 500), 1);
+=======
+fn unsubscribe_makes_room_for_those_passed_over() {
+    let mut world = World::new(Limits {
+        prefetch_bytes_max: 1_000,
+        ..Limits::default()
+    });
+    for _ in 0..2 {
+        world.send("a", &"x".repeat(900), None);
+    }
+    world.commit();
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10);
+    world.subscribe(2, "b", AckMode::ClientIndividual, 10);
+    world.send("b", &"y".repeat(900), None);
+    world.commit();
+    // Nothing was taken by the driver yet, so nothing will be written.
+    let sub = SubNo(1);
+    world.ask(|requests| requests.list.push(Request::Unsubscribe { sub }));
+    assert_eq!(world.bodies(), ["y".repeat(900)]);
+}
+
+#[test]
+fn a_session_that_ends_itself_is_done_nothing_more_for() {
+    let mut world = World::new(Limits {
+        topic_backlog_count_max: 1,
+        ..Limits::default()
+    });
+    world.send("a", "kept", None);
+    world.commit();
+    let applied = world.ask(|requests| {
+        let (topic, queue) = (requests.push_bytes(b"t"), requests.push_bytes(b"a"));
+        let subscribe = |sub, kind, name| {
+            Request::Subscribe(Subscribe {
+                sub: SubNo(sub),
+                kind,
+                name,
+                ack_mode: AckMode::Client,
+                prefetch_count: 1,
+                by_message: false,
+            })
+        };
+        requests.list.push(subscribe(1, DestinationKind::Topic, topic));
+        for _ in 0..3 {
+            send(requests, "t", "news", true, None);
+            let Some(Request::Send(send)) = requests.list.last_mut() else {
+                unreachable!()
+            };
+            send.kind = DestinationKind::Topic;
+        }
+        requests.list.push(subscribe(2, DestinationKind::Queue, queue));
+    });
+    assert_eq!(applied.refusal, Some(Refusal::SlowSubscriber));
+    world.commit();
+    let mut events = Vec::new();
+    world.broker.poll_events(S, usize::MAX, &mut events);
+    assert_eq!(events, [Event::Evicted(Refusal::SlowSubscriber)]);
+}
+
+#[test]
+fn without_room_no_dead_letter_is_written() {
+    let mut world = World::new(Limits::default());
+    world.subscribe(1, "a", AckMode::ClientIndividual, 1);
+    world.broker.handle_room(false);
+    world.ask(|requests| send(requests, "a", "in memory", false, None));
+    for _ in 0..12 {
+        let tag = world.deliveries()[0].0.tag;
+        assert_eq!(world.settle(tag, false, None).refusal, None);
+        assert!(!world.broker.has_batch());
+    }
+    world.broker.handle_room(true);
+    let tag = world.deliveries()[0].0.tag;
+    world.settle(tag, false, None);
+    assert_eq!((world.depth("a"), world.depth("DLQ.a")), (0, 1));
+}
+
+#[test]
+fn without_room_the_log_does_not_grow_for_what_is_gone() {
+    let mut world = World::new(Limits::default());
+    world.broker.handle_room(false);
+    for sub in 1..1_000 {
+        world.subscribe(sub, &format!("q{sub}"), AckMode::Auto, 1);
+        let sub = SubNo(sub);
+        world.ask(|requests| requests.list.push(Request::Unsubscribe { sub }));
+    }
+    let view = world.broker.ledger();
+    assert!(view.index_part_count < 10, "{view:?}");
+}
+
+#[test]
+fn what_waits_for_a_flush_is_counted() {
+    let mut world = World::new(Limits::default());
+    world.send("DLQ.a", "one", None);
+    world.commit();
+    world.subscribe(1, "DLQ.a", AckMode::ClientIndividual, 1);
+    for _ in 0..10_000 {
+        let tag = world.deliveries()[0].0.tag;
+        world.settle(tag, false, None);
+    }
+    assert!(world.broker.unflushed_bytes() > 100_000);
+    world.commit();
+    assert_eq!(world.broker.unflushed_bytes(), 0);
+}
+
+#[test]
+fn one_long_message_does_not_hide_waste_from_a_restart() {
+    let mut world = World::new(Limits {
+        compaction_waste_bytes_min: 100_000,
+        ..Limits::default()
+    });
+    world.send("long", &"x".repeat(1_000_000), None);
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10_000);
+    for n in 0..10_000 {
+        world.send("a", &format!("{n:01000}"), None);
+    }
+    world.commit();
+    for (n, (delivery, _)) in world.deliveries().into_iter().enumerate() {
+        if n % 16 > 0 {
+            world.settle(delivery.tag, true, None);
+        }
+    }
+    world.commit();
+    world.restart();
+    world.broker.handle_tick(NOW);
+    world.broker.handle_tick(NOW);
+    assert!(world.broker.poll_relocation().is_some());
+>>>>>>> rev2
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{Now, SessionNo, SubNo};
+use crate::base::{Now, Seq, SessionNo, SubNo};
 use crate::port::{Body, Delivery, Event, Refusal};
 
 use super::peer::{Source, TopicMessage, Unsent};
@@ -12,9 +12,15 @@ impl Broker {
     /// A message for a topic. Behind one that waits for its transaction it waits too, so that order is kept.
     pub(super) fn publish(&mut self, topic: &Arc<str>, message: TopicMessage, now: Now) {
         match self.deferred.back() {
-            Some(&(gate, ..)) => self.deferred.push_back((gate, Arc::clone(topic), message)),
+            Some(&(gate, ..)) => self.defer(gate, Arc::clone(topic), message),
             None => self.fan_out(topic, &message, now),
         }
+    }
+
+    /// Keeps a message until its transaction is durable.
+    pub(super) fn defer(&mut self, gate: Seq, topic: Arc<str>, message: TopicMessage) {
+        self.deferred_bytes += message.bytes.len();
+        self.deferred.push_back((gate, topic, message));
     }
 
     /// Gives a message to every subscription present.

@@ -155,7 +155,7 @@ impl RoomKeeper {
                 }
             }
             Verdict::Refuse => self.room = false,
-            Verdict::AsBefore => {}
+            Verdict::AsBefore => self.room &= ballast.is_held(),
             Verdict::Accept => self.room = reserve == 0 || ballast.is_held(),
             Verdict::Hold => {
                 ballast.hold()?;

@@ -28,7 +28,7 @@ mod unsupported;
 
 use std::sync::Arc;
 
-use crate::base::{Epoch, Limits, Now, Seq, SessionNo};
+use crate::base::{Epoch, Limits, Now, Seq, SessionNo, SubNo};
 use crate::port::{Applied, Delivery, Refusal, Request, Requests};
 use crate::wire::{DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, unescape};
 
@@ -229,6 +229,11 @@ impl Session {
         if let Some(subscription) = self.subscriptions.get(delivery.sub) {
             deliver::write(subscription, &self.id, rules, delivery, pieces, out);
         }
+    }
+
+    /// Whether a subscription stands: what is delivered to one that is gone has been released.
+    pub fn has_subscription(&self, sub: SubNo) -> bool {
+        self.end.is_none() && self.subscriptions.get(sub).is_some()
     }
 
     /// The core ended this session: ERROR, in its place in line, then close.

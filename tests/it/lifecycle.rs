@@ -101,3 +101,32 @@ fn each_start_is_a_new_term() {
     server.restart();
     assert!(server.started().epoch > before);
 }
+
+#[test]
+fn what_an_ended_session_was_not_sent_is_not_settled() {
+    let server = Server::start(|_| {});
+    let mut client = server.client();
+    // Its queue is known to be watched, so that the next subscription is served within its own call.
+    client.send("SUBSCRIBE\nid:0\ndestination:/queue/q\nprefetch-count:1\nack:client\nreceipt:s\n\n\0");
+    client.expect_receipt("s");
+    for n in 0..20 {
+        client.publish("q", &n.to_string(), "p");
+        if n > 0 {
+            client.expect_receipt("p");
+        } else {
+            let mut seen = [client.frame().command, client.frame().command];
+            seen.sort_unstable();
+            assert_eq!(seen, ["MESSAGE", "RECEIPT"]);
+        }
+    }
+    let mut faulty = server.client();
+    faulty.send("SUBSCRIBE\nid:1\ndestination:/queue/q\nack:auto\n\n\0NONSENSE\n\n\0");
+    faulty.expect_error();
+    faulty.expect_end();
+    client.disconnect();
+    let mut heir = server.client();
+    heir.subscribe("q", "auto", "");
+    for n in 0..20 {
+        heir.expect_message(&n.to_string());
+    }
+}

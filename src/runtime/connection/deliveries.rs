@@ -199,7 +199,7 @@ impl Deliveries {
                     Ok(Some(tag))
                 }
                 Found::Coming => Ok(None),
-                Found::Gone => Ok(Some(tag)),
+                Found::Gone => gone(delivery, *chunk, session),
                 Found::Failed(error) => Err(fault(*chunk, error, false)),
             },
             Body::Extent(chunks) => self.append_extent(delivery, chunks, events, session, output, bodies, cx),
@@ -235,7 +235,7 @@ impl Deliveries {
                     pieces.push(payload.clone());
                 }
                 Found::Coming => return Ok(None),
-                Found::Gone => return Ok(Some(delivery.tag)),
+                Found::Gone => return gone(delivery, *place, session),
                 Found::Failed(error) => return Err(fault(*place, error, false)),
             }
         }
@@ -428,6 +428,14 @@ impl Deliveries {
                 self.fetched = VecDeque::new();
             }
         }
+    }
+}
+
+/// A slot may hold another chunk once the delivery has ended, and only then: to settle it as written would lose it.
+fn gone(delivery: &Delivery, place: ChunkRef, session: &Session) -> Result<Option<Tag>, Fault> {
+    match session.has_subscription(delivery.sub) {
+        false => Ok(Some(delivery.tag)),
+        true => Err(fault(place, StoreError::Gone(place), false)),
     }
 }
 

@@ -432,7 +432,8 @@ impl Connection {
         if let Some(refusal) = self.deliveries.poll_evicted() {
             self.session.handle_evicted(refusal, now);
         }
-        let held = self.life != Life::Open;
+        // What an ended session would skip must not count as written: it is released when the seat is closed.
+        let held = self.life != Life::Open || self.session.phase() != Phase::Open;
         let filled = self
             .deliveries
             .fill(held, &mut self.session, &mut self.output, &self.shared.bodies, cx);
