@@ -415,7 +415,6 @@ fn a_drained_pool_shrinks_while_idle() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn a_subscription_that_settles_nothing_is_told_of_once() {
     let mut world = World::new(Limits {
         stuck_subscription_ms: 500,
@@ -442,7 +441,9 @@ fn a_subscription_that_settles_nothing_is_told_of_once() {
     assert_eq!(world.bodies(), ["three"]);
     assert_eq!(told_at(&mut world, 499), 0);
     assert_eq!(told_at(&mut world, 500), 1);
-=======
+}
+
+#[test]
 fn unsubscribe_makes_room_for_those_passed_over() {
     let mut world = World::new(Limits {
         prefetch_bytes_max: 1_000,
@@ -566,5 +567,4 @@ fn one_long_message_does_not_hide_waste_from_a_restart() {
     world.broker.handle_tick(NOW);
     world.broker.handle_tick(NOW);
     assert!(world.broker.poll_relocation().is_some());
->>>>>>> rev2
 }
