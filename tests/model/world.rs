@@ -872,6 +872,7 @@ impl World {
     }
 
     fn conclude(&mut self, slot: u8, tag: Tag, accepted: bool, bound: Option<Seq>, unit: usize) {
+        let room = self.room;
         let failures_max = self.limits.deliveries_failed_max;
         let held = self.sessions.get_mut(&slot).unwrap().held.get_mut(&tag).unwrap();
         held.state = HeldState::Settled;
@@ -894,7 +895,8 @@ impl World {
         entry.lease = None;
         entry.nacked_by = Some((slot, sub));
         let (failures, transient) = (entry.failures, entry.transient);
-        if failures >= failures_max && !queue.starts_with("DLQ.") {
+        // On a full disk one in memory stays there.
+        if failures >= failures_max && !queue.starts_with("DLQ.") && (room || !transient) {
             self.remove(&queue, number);
             self.tally.dead_lettered += 1;
             self.enqueue(&format!("DLQ.{queue}"), number, false, bound, unit);
