@@ -106,7 +106,7 @@ impl Default for Limits {
             disk_free_bytes_min: 256 * MIB as u64,
             commit_bytes_max: 2 * MIB,
             unflushed_bytes_max: 8 * MIB,
-            compaction_garbage_bytes_min: 16 * MIB as u64,
+            compaction_garbage_bytes_min: 16 * KIB as u64,
             compaction_chunk_count_slack: 65_536,
             compaction_waste_bytes_min: 64 * MIB as u64,
             body_cache_bytes_max: 64 * MIB,

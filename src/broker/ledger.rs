@@ -94,8 +94,9 @@ struct IndexRecord {
     dead_bytes: u32,
     /// Which entries, so that the live ones can be stated again.
     runs: Vec<Run>,
-    /// Queues whose `Watched` fact stands here.
+    /// Queues whose `Watched` fact stands here, and how many did.
     watched: Vec<QueueNo>,
+    watched_stated: u32,
 }
 
 /// Entries of one queue with consecutive sequences.
@@ -177,8 +178,7 @@ impl Ledger {
     pub(super) fn recover_watched(&mut self, seq: Seq, queue: QueueNo) {
         self.record(seq)
             .expect("recover_chunk came first")
-            .watched
-            .push(queue);
+            .push_watched(queue);
     }
 
     /// Notes which chunk a fact names. The newest chunk of a slot is the one that live entries have: a slot is only
@@ -463,8 +463,7 @@ impl Ledger {
         let (seq, epoch) = (self.open.seq, self.epoch);
         self.record(seq)
             .expect("the open batch has a record")
-            .watched
-            .push(queue);
+            .push_watched(queue);
         self.state(Fact::Watched {
             queue: Arc::clone(name),
             epoch,
@@ -738,11 +737,18 @@ impl Slot {
 }
 
 impl IndexRecord {
+    fn push_watched(&mut self, queue: QueueNo) {
+        self.watched.push(queue);
+        self.watched_stated += 1;
+    }
+
+    /// Its share of bytes that still say something.
     fn live_bytes(&self) -> u32 {
-        if self.stated == 0 {
-            return 0;
-        }
-        let share = u64::from(self.size.bytes) * u64::from(self.live) / u64::from(self.stated);
+        let stated = u64::from(self.stated) + u64::from(self.watched_stated);
+        let live = u64::from(self.live) + self.watched.len() as u64;
+        let share = (u64::from(self.size.bytes) * live)
+            .checked_div(stated)
+            .unwrap_or(0);
         u32::try_from(share).expect("a share is no larger than the whole")
     }
 }

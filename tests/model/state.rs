@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use steadfast::base::{DestinationKind, MessageId, Seq, SubNo, Tag, TxNo};
-use steadfast::port::{AckMode, Body, Delivery};
+use steadfast::port::{AckMode, Delivery};
 
 /// A message's number in the model; its bytes begin with it.
 pub(crate) type Number = usize;
@@ -21,8 +21,6 @@ pub(crate) struct Message {
     pub(crate) exposed: Vec<String>,
     /// Its places, in queues where it was stored: (queue, sequence).
     pub(crate) places: BTreeMap<String, u64>,
-    /// Where its bytes are, as far as that is durable and known.
-    pub(crate) body: Option<Body>,
     /// Of a topic's message: the Seq of the transaction it was sent in.
     pub(crate) gate: Seq,
     /// What is, or may become, durable of it.

@@ -9,7 +9,7 @@ use steadfast::base::{
 use steadfast::broker::{Broker, EntryView, Notice};
 use steadfast::journal::Fact;
 use steadfast::port::{
-    AckMode, Body, Delivery, DeliveryKey, Event, Payload, Refusal, Request, Requests, Send, Settle, Subscribe,
+    AckMode, Delivery, DeliveryKey, Event, Payload, Refusal, Request, Requests, Send, Settle, Subscribe,
 };
 
 use crate::state::{At, ChainStep, Entry, Held, HeldState, Message, Number, Session, Step, Sub, Suspect};
@@ -268,9 +268,6 @@ impl World {
                     }
                 }
             }
-            for write in &batch.chunks {
-                self.check_slot_is_free(write.place);
-            }
             self.disk.append(batch);
         }
         // Whatever was done so far is stated in some batch up to here.
@@ -325,23 +322,6 @@ impl World {
         !self.broker.has_batch() && self.disk.pending_count() == 0
     }
 
-    /// A slot is used again only once it is durable that nothing in it is needed.
-    fn check_slot_is_free(&self, place: ChunkRef) {
-        let uses = |body: &Body| match body {
-            Body::Stored { chunk, .. } => chunk.slot == place.slot,
-            Body::Extent(chunks) => chunks.iter().any(|chunk| chunk.slot == place.slot),
-            Body::Memory(_) => false,
-        };
-        for (number, message) in self.messages.iter().enumerate() {
-            let needed = message.chain.base.is_some() && message.body.as_ref().is_some_and(uses);
-            assert!(
-                !needed,
-                "slot {} was used again while message {number} in it is not durably gone",
-                place.slot
-            );
-        }
-    }
-
     // ---- relocation ----
 
     /// Reads the chunks that the broker wants to see; it gets them later.
@@ -355,10 +335,6 @@ impl World {
     }
 
     fn relocate(&mut self) {
-        if !self.reading.is_empty() {
-            // Some bodies move; where to is known when it is durable.
-            self.messages.iter_mut().for_each(|message| message.body = None);
-        }
         for (chunk, payload) in std::mem::take(&mut self.reading) {
             self.broker.handle_relocated(chunk, &payload);
         }
@@ -1400,7 +1376,6 @@ impl World {
             let numbers: Vec<Number> = model.iter().map(|entry| entry.number).collect();
             // What stands in the batch being filled is not on the disk yet.
             let waits = self.broker.has_batch();
-            let quiet = !waits && self.disk.pending_count() == 0;
             let on_disk = |view: &EntryView| !waits || self.disk.holds(&view.body);
             assert_eq!(entries.len(), numbers.len(), "the depth of {queue}");
             let told: Vec<Number> = entries
@@ -1433,7 +1408,6 @@ impl World {
                         "the bytes of message {number} are damaged"
                     );
                 }
-                message.body = quiet.then(|| told.body.clone()).or(message.body.take());
                 assert_eq!(
                     told.len as usize,
                     message.bytes.len(),

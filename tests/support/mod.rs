@@ -3,12 +3,14 @@
 #![allow(dead_code, reason = "each of the suites uses its part")]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use steadfast::base::{ChunkNo, ChunkRef, Limits, Now, Seq};
 use steadfast::broker::{Broker, Recovery};
 use steadfast::journal::{
-    Batch, CHUNK_BYTES_MAX, IndexChunk, IndexSize, Meta, Recovered, decode_facts, encode_facts,
+    Batch, CHUNK_BYTES_MAX, Enqueued, Fact, IndexChunk, IndexSize, Meta, Place, Recovered, decode_facts,
+    encode_facts,
 };
 use steadfast::port::Body;
 
@@ -39,7 +41,58 @@ impl Disk {
                 batch.slot_count
             );
         }
+        self.check_slots_are_free(&batch);
         self.pending.push_back(batch);
+    }
+
+    /// A slot is used again only once it is durable that nothing in it is needed: no entry that was live in the durable
+    /// state, or became so since, may name it.
+    fn check_slots_are_free(&self, batch: &Batch) {
+        if batch.chunks.is_empty() {
+            return;
+        }
+        let mut live: BTreeMap<(Arc<str>, u64), Vec<ChunkRef>> = BTreeMap::new();
+        let mut gone: Vec<(Arc<str>, (u64, u64))> = Vec::new();
+        for fact in self.index.values().flat_map(|bytes| decoded(bytes)) {
+            match fact {
+                Fact::Enqueued(run) => live.extend(
+                    (run.first_sequence..)
+                        .zip(&run.items)
+                        .map(|(sequence, _)| ((Arc::clone(&run.queue), sequence), chunks_of(&run))),
+                ),
+                Fact::Settled { queue, ranges } => {
+                    gone.extend(ranges.into_iter().map(|range| (Arc::clone(&queue), range)));
+                }
+                Fact::Counted { .. } | Fact::Watched { .. } => {}
+            }
+        }
+        for (queue, (first, last)) in gone {
+            for sequence in first..=last {
+                live.remove(&(Arc::clone(&queue), sequence));
+            }
+        }
+        let since = self
+            .pending
+            .iter()
+            .flat_map(|batch| &batch.facts)
+            .filter_map(|fact| match fact {
+                Fact::Enqueued(run) => Some(chunks_of(run)),
+                _ => None,
+            });
+        let needed: BTreeMap<u32, ChunkNo> = live
+            .into_values()
+            .chain(since)
+            .flatten()
+            .map(|chunk| (chunk.slot.0, chunk.chunk))
+            .collect();
+        for write in &batch.chunks {
+            let other = needed.get(&write.place.slot.0);
+            assert!(
+                other.is_none(),
+                "slot {} was used again while chunk {other:?} in it is not durably gone",
+                write.place.slot
+            );
+        }
     }
 
     /// The last batch appended.
@@ -173,7 +226,7 @@ impl Disk {
         for (seq, bytes) in &self.index {
             recovery.visit(IndexChunk {
                 seq: *seq,
-                facts: decode_facts(bytes).expect("what was encoded decodes"),
+                facts: decoded(bytes),
                 size: size_of(bytes),
             });
         }
@@ -189,6 +242,17 @@ impl Disk {
     /// The term of the owner that wrote last.
     pub(crate) fn epoch(&self) -> steadfast::base::Epoch {
         self.meta.epoch
+    }
+}
+
+fn decoded(bytes: &[u8]) -> Vec<Fact> {
+    decode_facts(bytes).expect("what was encoded decodes")
+}
+
+fn chunks_of(run: &Enqueued) -> Vec<ChunkRef> {
+    match &run.place {
+        Place::Chunk { chunk, .. } => vec![*chunk],
+        Place::Extent(chunks) => chunks.to_vec(),
     }
 }
 
