@@ -370,6 +370,163 @@ fn a_cut_at_every_sync_of_the_first_start_leaves_a_store_that_opens() {
     assert!(cuts >= 6, "a first start syncs at least once");
 }
 
+/// A commit of many segments: the store uses segments again that it emptied in the same commit. Their messages, long
+/// confirmed, must not be lost with what had not been synced.
+#[test]
+fn cuts_in_large_commits_lose_nothing_older() {
+    let _alone = alone();
+    let seed = seed();
+    let mut rng = Rng::new(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let mut power = Power::new(Naming::Ext4);
+    let mut settings = Settings::in_dir(dir.path());
+    settings.data_dir = power.disk().dir().join("data");
+    settings.config = "[limits]\ndisk_free_bytes_min = 4_194_304\ncommit_bytes_max = 33_554_432\nunflushed_bytes_max = 67_108_864\n".into();
+    let keep = ("destination", "/queue/keep");
+    let body = |no: u32| [&no.to_be_bytes()[..], &[7; 15_000]].concat();
+
+    // What stays shares its leaves with what passes.
+    let broker = settings.start();
+    let mut client = broker.connect();
+    for no in 0..1_500 {
+        for destination in ["/queue/keep", "/queue/pass"] {
+            client
+                .send("SEND", &[("destination", destination)], &body(no))
+                .unwrap();
+        }
+    }
+    client.request("SEND", &[keep], &body(1_500)).unwrap();
+    take_all(&broker, "/queue/pass", 1_500, true);
+    broker.kill();
+    for cut in 0..env_number("STEADFAST_TEST_LARGE_CUTS", 6) {
+        let mut broker = settings.start();
+        let mut client = broker.connect();
+        for round in 0..3 {
+            client.request("BEGIN", &[("transaction", "t")], b"").unwrap();
+            for no in 0..1_500 {
+                let headers = [("destination", "/queue/pass"), ("transaction", "t")];
+                client.send("SEND", &headers, &body(no)).unwrap();
+            }
+            if round < 2 {
+                client.request("COMMIT", &[("transaction", "t")], b"").unwrap();
+                take_all(&broker, "/queue/pass", 1_500, true);
+            }
+        }
+        client
+            .request("BEGIN", &[("transaction", "all sent")], b"")
+            .unwrap();
+        power
+            .disk()
+            .stop_at_sync(power.disk().syncs() + 1 + rng.next() % 2);
+        client.send("COMMIT", &[("transaction", "t")], b"").unwrap();
+        // Idle again, it may have had one sync only.
+        let stopped = power
+            .disk()
+            .wait_stopped(Duration::from_secs(2), || !broker.runs());
+        println!("cut {cut}, at a sync: {stopped}");
+        broker.kill_begin();
+        power.disk().release();
+        assert!(
+            broker.wait(Duration::from_secs(30)).is_some(),
+            "a killed program ends"
+        );
+        power.cut(Policy::Subset, rng.next());
+
+        let broker = settings.start();
+        let numbers = take_all(&broker, "/queue/keep", 1_501, false);
+        assert!(
+            numbers.into_iter().eq(0..=1_500),
+            "STEADFAST_TEST_SEED={seed}: cut {cut}"
+        );
+        broker.kill();
+    }
+}
+
+/// An idle broker moves what is left of a drained store together and cuts its file off behind it, sync by sync.
+#[test]
+fn cuts_while_the_file_shrinks_lose_nothing() {
+    let _alone = alone();
+    let seed = seed();
+    let mut rng = Rng::new(seed);
+    let body = |no: u32| [&no.to_be_bytes()[..], &[7; 15_000]].concat();
+    let mut shrunk = 0;
+    for cut in 0..env_number("STEADFAST_TEST_SHRINK_CUTS", 3) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut power = Power::new(Naming::Ext4);
+        let mut settings = Settings::in_dir(dir.path());
+        settings.data_dir = power.disk().dir().join("data");
+        settings.config = "[limits]\ndisk_free_bytes_min = 4_194_304\n".into();
+        let mut broker = settings.start();
+        let mut client = broker.connect();
+        for (destination, count) in [("/queue/keep", 100), ("/queue/pass", 3_000)] {
+            for no in 0..count {
+                client
+                    .send("SEND", &[("destination", destination)], &body(no))
+                    .unwrap();
+            }
+        }
+        client
+            .request("BEGIN", &[("transaction", "all sent")], b"")
+            .unwrap();
+        drop(client);
+        take_all(&broker, "/queue/pass", 3_000, true);
+        let file = settings.data_dir.join("db");
+        let full = std::fs::metadata(&file).unwrap().len();
+        // Beyond the end it is stopped where it is.
+        power
+            .disk()
+            .stop_at_sync(power.disk().syncs() + 1 + rng.next() % 2_200);
+        power
+            .disk()
+            .wait_stopped(Duration::from_secs(15), || !broker.runs());
+        let size = std::fs::metadata(&file).unwrap().len();
+        println!("cut {cut}: {} of {} MiB", size >> 20, full >> 20);
+        shrunk += u64::from(size < full);
+        broker.kill_begin();
+        power.disk().release();
+        assert!(
+            broker.wait(Duration::from_secs(30)).is_some(),
+            "a killed program ends"
+        );
+        power.cut(POLICIES[cut as usize % 3], rng.next());
+
+        let broker = settings.start();
+        let numbers = take_all(&broker, "/queue/keep", 100, false);
+        assert!(
+            numbers.into_iter().eq(0..100),
+            "STEADFAST_TEST_SEED={seed}: cut {cut}"
+        );
+        broker.kill();
+    }
+    println!("{shrunk} files had begun to shrink, seed {seed}");
+}
+
+/// Takes so many messages, settles them or gives them back, and returns the numbers that their bodies begin with.
+fn take_all(broker: &Broker, queue: &str, count: usize, settle: bool) -> Vec<u32> {
+    let mut client = broker.connect();
+    let headers = [
+        ("destination", queue),
+        ("id", "0"),
+        ("ack", "client"),
+        ("prefetch-count", "10000"),
+    ];
+    client.send("SUBSCRIBE", &headers, b"").unwrap();
+    let mut last = None;
+    let numbers = (0..count)
+        .map(|_| {
+            let message = client.expect().unwrap();
+            assert_eq!(message.command, "MESSAGE", "{message:?}");
+            last = message.header("ack").map(str::to_owned);
+            u32::from_be_bytes(message.body[..4].try_into().unwrap())
+        })
+        .collect();
+    if settle {
+        client.send("ACK", &[("id", &last.unwrap())], b"").unwrap();
+    }
+    client.request("DISCONNECT", &[], b"").unwrap();
+    numbers
+}
+
 #[test]
 fn a_failed_sync_ends_the_broker_and_loses_nothing() {
     let _alone = alone();

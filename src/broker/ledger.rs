@@ -666,11 +666,11 @@ impl Ledger {
             || self.log_part_count > thresholds.chunk_count_slack + 2 * (live / PART_BYTES)
     }
 
-    /// Gives free slots at the end of the pool back, up to a number of them, but for a reserve.
+    /// Gives free slots at the end of the pool back, up to a number of them, but for a reserve. A store may keep a few
+    /// more, so that an empty pool is no slower.
     pub(super) fn shrink_pool(&mut self, budget: u32) -> u32 {
-        const RESERVE: usize = 64;
         let live = self.slots.len() - self.free.len().min(self.slots.len());
-        let reserve = RESERVE.max(live / 4);
+        let reserve = live / 4;
         let mut given = 0;
         while given < budget
             && self.free.len() > reserve

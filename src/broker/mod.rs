@@ -77,7 +77,7 @@ pub struct Broker {
 const TEND_COMMIT: (usize, usize) = (16, 512);
 const TEND_TICK: (usize, usize) = (256, 4096);
 /// Slots given back by an idle tick: 4 MiB a second.
-const SHRINK_TICK: u32 = 256;
+const SHRINK_TICK: u32 = 512;
 
 impl Broker {
     /// The term of this broker.

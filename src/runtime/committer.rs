@@ -1,6 +1,7 @@
 //! The committer: the one thread that appends and flushes, and the only door for what waits for durability.
 //!
-//! It takes whatever batch gathered while the last flush ran, and commits at once: no delay, no spinning. A failed
+//! It takes whatever batch gathered while the last flush ran, and commits at once: no delay, no spinning. With
+//! nothing to commit it lets the store tidy up. A failed
 //! append or flush ends the process before anything that waited for it can leave.
 //!
 //! # Invariants
@@ -17,12 +18,16 @@ use crate::store::{Store, StoreError};
 
 use super::bodies::Bodies;
 use super::clock::Clock;
-use super::core::Core;
+use super::core::{Core, Wait};
 use super::exit;
 use super::stats::Stats;
 
 /// A commit that takes longer is worth a line in the log.
 const COMMIT_MS_MAX: u64 = 10_000;
+
+/// Without a batch for so long, there is time to tidy up; and between two steps of that.
+const IDLE: Duration = Duration::from_secs(1);
+const TIDY_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the committer works with.
 #[derive(Clone)]
@@ -45,28 +50,37 @@ impl Committer {
 
     fn commit_all(self) {
         let mut wakers = Vec::new();
-        while let Some(batch) = self.core.wait_batch() {
-            let seq = batch.seq;
-            self.bodies.put(&batch.chunks);
-            self.watchdog.begin(self.clock.now().mono_ms);
-            let committed = commit(&*self.store, batch);
-            self.watchdog.end();
-            match committed {
-                Ok(size) => {
+        let mut patience = IDLE;
+        loop {
+            match self.core.wait_batch(patience) {
+                Wait::Batch(batch) => {
+                    let seq = batch.seq;
+                    self.bodies.put(&batch.chunks);
+                    let size = self.watched(|store| commit(store, *batch));
                     self.stats.commit_count.add(1);
                     wakers = self.core.handle_durable(seq, size, self.clock.now(), wakers);
+                    patience = IDLE;
                 }
-                Err(error) => {
-                    tracing::error!(
-                        code = error.code(),
-                        seq = seq.0,
-                        "the store failed, nothing more can be confirmed; the process ends: {}",
-                        exit::chain(&error)
-                    );
-                    exit::now(exit::STORE_FAILED);
-                }
+                Wait::Idle if self.watched(|store| store.tidy()) => patience = TIDY_PAUSE,
+                Wait::Idle => patience = Duration::MAX,
+                Wait::Over => return,
             }
         }
+    }
+
+    /// Lets the store write, under the eyes of the watchdog; ends the process if that fails.
+    fn watched<T>(&self, write: impl FnOnce(&dyn Store) -> Result<T, StoreError>) -> T {
+        self.watchdog.begin(self.clock.now().mono_ms);
+        let written = write(&*self.store);
+        self.watchdog.end();
+        written.unwrap_or_else(|error| {
+            tracing::error!(
+                code = error.code(),
+                "the store failed, nothing more can be confirmed; the process ends: {}",
+                exit::chain(&error)
+            );
+            exit::now(exit::STORE_FAILED)
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
+use std::time::Duration;
 
 use crate::base::{ChunkRef, Now, Seq, SessionNo, Tag};
 use crate::broker::{Broker, Counters, Notice};
@@ -36,6 +37,17 @@ pub(crate) struct Core {
     /// More than `unflushed_bytes_max` wait for a flush: sockets are not read.
     backlogged: AtomicBool,
     unflushed_bytes_max: usize,
+}
+
+/// What the committer is to do next.
+#[derive(Debug)]
+pub(crate) enum Wait {
+    /// Make this durable.
+    Batch(Box<Batch>),
+    /// Nothing came for as long as it wanted to wait.
+    Idle,
+    /// End: the broker was stopped and nothing is left.
+    Over,
 }
 
 #[derive(Debug)]
@@ -194,22 +206,25 @@ impl Core {
         self.lock().broker.counters()
     }
 
-    /// Waits for the next batch; `None` once the broker was stopped and nothing is left. For the committer.
-    pub(crate) fn wait_batch(&self) -> Option<Batch> {
+    /// Waits for the next batch. For the committer.
+    pub(crate) fn wait_batch(&self, patience: Duration) -> Wait {
         let mut state = self.lock();
         loop {
             if let Some(batch) = state.broker.poll_batch() {
-                return Some(batch);
+                return Wait::Batch(Box::new(batch));
             }
             if state.closing {
-                return None;
+                return Wait::Over;
             }
             state.committer_idle = true;
-            let Ok(again) = self.batch_waits.wait(state) else {
+            let Ok((again, waited)) = self.batch_waits.wait_timeout(state, patience) else {
                 exit::after_bug();
             };
             state = again;
             state.committer_idle = false;
+            if waited.timed_out() && !state.broker.has_batch() {
+                return Wait::Idle;
+            }
         }
     }
 

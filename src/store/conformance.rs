@@ -466,7 +466,7 @@ pub(super) fn without_a_flush_a_prefix_is_there<B: Bed>(bed: &mut B) {
 pub(super) fn every_failed_call_leaves_whole_batches<B: Bed>(bed: &mut B) {
     let mut script = Script::default();
     let mut appended = 0;
-    for call in [Call::Append, Call::Flush, Call::Body] {
+    for call in [Call::Append, Call::Flush, Call::Body, Call::Tidy] {
         for effect in [Effect::None, Effect::Whole] {
             for at in 1.. {
                 let store = FaultyStore::new(bed.open(), Fault { call, at, effect });
@@ -517,6 +517,9 @@ fn run_until_fault<S: Store>(store: &FaultyStore<S>, script: &mut Script, append
             return flushed;
         }
         flushed += 1;
+        if store.tidy().is_err() {
+            return flushed;
+        }
         match store.body(place) {
             Ok(found) => assert_eq!(found, payload(seq, 5_000)),
             Err(_) => assert!(store.has_failed()),

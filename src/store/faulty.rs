@@ -23,6 +23,8 @@ pub enum Call {
     Flush,
     /// [`Store::body`].
     Body,
+    /// [`Store::tidy`].
+    Tidy,
 }
 
 /// What the failing call has done all the same.
@@ -133,6 +135,14 @@ impl<S: Store> Store for FaultyStore<S> {
                 path: PathBuf::from("body"),
                 source,
             },
+        )
+    }
+
+    fn tidy(&self) -> Result<bool, StoreError> {
+        self.call(
+            Call::Tidy,
+            || self.inner.tidy(),
+            |source| StoreError::Flush { source },
         )
     }
 

@@ -4,8 +4,8 @@
 //! # Invariants
 //! - After `append(b)` and a successful `flush()`, `b` and every batch before it survive power loss, whole.
 //! - Without that flush, after a crash, a prefix of the appended batches is there, each whole or absent.
-//! - One writer: `append` and `flush` are called by the committer only; `body` from any thread.
-//! - After any failed `append` or `flush` the store is poisoned: every later call of the two fails.
+//! - One writer: `append`, `flush` and `tidy` are called by the committer only; `body` from any thread.
+//! - After any failed `append`, `flush` or `tidy` the store is poisoned: every later call of the three fails.
 //!
 //! # Not here
 //! What facts mean. The store moves them; only `broker` understands them.
@@ -46,6 +46,10 @@ pub trait Store: std::marker::Send + Sync {
     /// The payload of a body chunk, its checksum verified. [`StoreError::Gone`] where the slot holds another chunk by now.
     fn body(&self, place: ChunkRef) -> Result<Bytes, StoreError>;
 
+    /// Does a small part of what gives room back to the file system and can wait; `true` while more is left. Called by
+    /// the committer when it has nothing to commit. A failure poisons the store.
+    fn tidy(&self) -> Result<bool, StoreError>;
+
     /// Figures for people.
     fn stats(&self) -> StoreStats;
 }
@@ -74,6 +78,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn body(&self, place: ChunkRef) -> Result<Bytes, StoreError> {
         (**self).body(place)
+    }
+
+    fn tidy(&self) -> Result<bool, StoreError> {
+        (**self).tidy()
     }
 
     fn stats(&self) -> StoreStats {

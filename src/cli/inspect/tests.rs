@@ -29,6 +29,10 @@ impl<F: Fn(Bytes) -> Result<Bytes, StoreError> + std::marker::Send + Sync> Store
         (self.1)(self.0.body(place)?)
     }
 
+    fn tidy(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     fn stats(&self) -> StoreStats {
         self.0.stats()
     }

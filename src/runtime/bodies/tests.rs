@@ -47,6 +47,10 @@ impl Store for Even {
         }
     }
 
+    fn tidy(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     fn stats(&self) -> StoreStats {
         StoreStats::default()
     }

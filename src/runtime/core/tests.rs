@@ -44,9 +44,16 @@ fn seat(core: &Arc<Core>) -> (Seat, Arc<Bell>) {
     (seat, bell)
 }
 
+fn batch(core: &Core) -> Batch {
+    match core.wait_batch(Duration::ZERO) {
+        Wait::Batch(batch) => *batch,
+        other => panic!("a batch waits: {other:?}"),
+    }
+}
+
 /// What the committer does, once.
 fn commit(core: &Arc<Core>) -> Seq {
-    let seq = core.wait_batch().expect("a batch waits").seq;
+    let seq = batch(core).seq;
     core.handle_durable(seq, IndexSize { parts: 1, bytes: 100 }, NOW, Vec::new());
     seq
 }
@@ -115,7 +122,7 @@ fn one_who_waits_for_two_batches_is_woken_for_each() {
     let core = core(usize::MAX);
     let (seat, bell) = seat(&core);
     let first = step(&seat, &send("q", b"a")).gate;
-    let batch = core.wait_batch().expect("a batch waits");
+    let batch = batch(&core);
     let second = step(&seat, &send("q", b"b")).gate;
     assert!(second > first, "the first batch is under way");
     core.handle_durable(batch.seq, IndexSize::default(), NOW, Vec::new());
@@ -202,7 +209,7 @@ fn the_committer_is_told_of_a_batch_and_of_the_end() {
         let core = Arc::clone(&core);
         move || {
             let mut count = 0;
-            while let Some(batch) = core.wait_batch() {
+            while let Wait::Batch(batch) = core.wait_batch(Duration::MAX) {
                 count += 1;
                 core.handle_durable(batch.seq, IndexSize::default(), NOW, Vec::new());
             }

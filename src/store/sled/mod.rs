@@ -24,6 +24,7 @@ mod live;
 mod meta;
 #[cfg(target_os = "linux")]
 mod sync_file_range;
+mod tidy;
 
 use std::fs::File;
 use std::path::Path;
@@ -38,6 +39,7 @@ pub use self::folder::make_folder;
 use self::folder::{Folder, State};
 use self::live::LiveIndex;
 use self::meta::MetaRecord;
+use self::tidy::{Step, Tidy};
 use super::frame::{self, Fields, FrameError, HEAD_BYTES, Kind};
 use super::{PART_BYTES_MAX, Store, StoreError, StoreStats, check_batch, index_size};
 use crate::base::{ChunkRef, Epoch, Seq, SlotNo};
@@ -70,7 +72,10 @@ const _: () = assert!(LEAF_ITEM_COUNT_MAX * (VALUE_BYTES_MAX + ITEM_OVERHEAD_BYT
 const SLOTS_AHEAD_COUNT: u32 = 64;
 
 /// Slots removed in one batch at most.
-const SLOTS_REMOVED_COUNT_MAX: u32 = 256;
+const SLOTS_REMOVED_COUNT_MAX: u32 = 512;
+
+/// How often a step of [`SledStore::tidy`] writes at most; a few milliseconds.
+const STIR_COUNT: usize = 8;
 
 /// sled's background threads may hold its file for a moment after the last handle to it went in this process.
 const ENGINE_LOCK_TRIES: u32 = 400;
@@ -84,7 +89,7 @@ const INDEX_FENCE: u8 = 0x28;
 const BODY_RANGE: u8 = 0x30;
 const INDEX_KEY_LEN: usize = 11;
 
-/// More empty keys between two ranges than a leaf holds, so that no leaf holds keys of both: the end of the index is
+/// More keys without meaning between two ranges than a leaf holds, so that no leaf holds keys of both: the end of the index is
 /// rewritten every few commits, and would take bodies with it.
 const FENCE_COUNT: u8 = 18;
 
@@ -122,6 +127,7 @@ struct Writer {
     meta: MetaRecord,
     /// `None` before recovery.
     live: Option<LiveIndex>,
+    tidy: Tidy,
     scratch: Vec<u8>,
 }
 
@@ -195,6 +201,7 @@ impl SledStore {
         let writer = Writer {
             meta,
             live: None,
+            tidy: Tidy::default(),
             scratch: Vec::with_capacity(VALUE_BYTES_MAX),
         };
         Self {
@@ -225,8 +232,17 @@ impl SledStore {
         }
     }
 
+    fn file_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |found| found.len())
+    }
+
     fn write(&self, writer: &mut Writer, batch: &Batch) -> Result<IndexSize, ::sled::Error> {
-        let Writer { meta, live, scratch } = writer;
+        let Writer {
+            meta,
+            live,
+            tidy,
+            scratch,
+        } = writer;
         let live = live.as_mut().expect("a store is recovered before it is written");
         self.make_slots(meta, batch)?;
         let mut unit = ::sled::Batch::default();
@@ -254,6 +270,9 @@ impl SledStore {
             self.db.insert(body_key(SlotNo(slot)), &[])?;
             unit.remove(&body_key(SlotNo(slot)));
         }
+        if removed > 0 {
+            tidy.wake();
+        }
         *meta = MetaRecord {
             last_seq: batch.seq,
             counters: batch.meta,
@@ -266,6 +285,27 @@ impl SledStore {
         unit.insert(&META_KEY, scratch.as_slice());
         self.db.apply_batch(unit)?;
         Ok(size)
+    }
+
+    /// Writes what means nothing, so that sled writes something else anew; see `tidy`.
+    fn stir(&self, writer: &mut Writer, step: Step) -> Result<(), ::sled::Error> {
+        let mut unit = ::sled::Batch::default();
+        match step {
+            Step::Fence(turn) => {
+                for number in 0..FENCE_COUNT {
+                    unit.insert(&[META_FENCE, number], &[turn]);
+                }
+            }
+            Step::Fill(turn) => {
+                let unused = tidy::unused_slots(writer.meta.slot_count, writer.meta.slots_made);
+                for slot in unused {
+                    // No chunk has the number 0.
+                    frame::seal(&mut writer.scratch, Kind::Body, 0, 0, &[turn; CHUNK_BYTES_MAX]);
+                    unit.insert(&body_key(slot), writer.scratch.as_slice());
+                }
+            }
+        }
+        self.db.apply_batch(unit)
     }
 
     /// A `Batch` of sled is applied in no order, and ascending inserts leave emptier leaves: half the rewriting later.
@@ -333,6 +373,7 @@ impl Store for SledStore {
             )));
         }
         writer.live = Some(live);
+        writer.tidy.wake();
         Ok(Recovered {
             last_seq: meta.last_seq,
             meta: meta.counters,
@@ -386,9 +427,28 @@ impl Store for SledStore {
         Ok(Bytes::copy_from_slice(frame.payload))
     }
 
+    fn tidy(&self) -> Result<bool, StoreError> {
+        self.check_poison()?;
+        let writer = &mut *self.lock();
+        for _ in 0..STIR_COUNT {
+            let Some(step) = writer.tidy.next(self.file_bytes(), writer.meta.slots_made) else {
+                return Ok(false);
+            };
+            self.stir(writer, step).map_err(|error| {
+                self.poison();
+                StoreError::Flush { source: error.into() }
+            })?;
+            self.flush()?;
+            if matches!(step, Step::Fill(_)) {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
     fn stats(&self) -> StoreStats {
         StoreStats {
-            file_bytes: self.file.metadata().map_or(0, |found| found.len()),
+            file_bytes: self.file_bytes(),
             epoch: Epoch(self.epoch.load(Ordering::Relaxed)),
         }
     }

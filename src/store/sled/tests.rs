@@ -356,10 +356,23 @@ fn damage_is_told() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn sled_comes_to_our_sync_file_range() {
-    let before = sync_file_range::call_count();
-    drop(filled(2));
-    assert!(sync_file_range::call_count() > before);
+fn sled_comes_to_our_sync_file_range_and_each_full_segment_is_synced() {
+    let (calls, syncs) = sync_file_range::counts();
+    let (dir, mut script) = filled(2);
+    let (store, _) = recovered(dir.path()).unwrap();
+    for _ in 0..10 {
+        let chunks = (0..100)
+            .map(|slot| (slot, payload(slot, CHUNK_BYTES_MAX)))
+            .collect();
+        store.append(script.batch(vec![], chunks)).unwrap();
+        store.flush().unwrap();
+    }
+    let (calls, syncs) = (
+        sync_file_range::counts().0 - calls,
+        sync_file_range::counts().1 - syncs,
+    );
+    // 16 MB fill seven segments; tests that run beside this one add theirs.
+    assert!(syncs >= 7 && calls > syncs, "{calls} calls, {syncs} syncs");
 }
 
 #[test]
