@@ -31,6 +31,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("config", 40),
     ("wire", 30),
     ("port", 25),
+    ("api", 25),
     ("journal", 20),
     ("selector", 15),
     ("base", 10),
@@ -45,6 +46,7 @@ const ONLY: &[(&str, &[&str])] = &[
     // The protocol machine meets the core in `port` alone: what is stored is not its affair.
     ("session", &["port", "wire", "base"]),
     ("port", &["base"]),
+    ("api", &["base"]),
     ("wire", &["base"]),
     ("journal", &["base"]),
 ];
