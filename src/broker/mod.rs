@@ -38,7 +38,7 @@ use queue::{Queue, QueueNo, SubRef};
 pub use ledger::LedgerView;
 pub use recovery::Recovery;
 use relocation::Relocation;
-pub use view::{Counters, EntryView, Notice, QueueView};
+pub use view::{Counters, Notice};
 
 /// See the module's text.
 #[derive(Debug)]

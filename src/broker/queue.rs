@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::base::{ChunkRef, MessageId, Seq, SessionNo, SlotNo, SubNo, Window};
-use crate::journal::{Item, Place};
+use crate::journal::{Item, Place, field};
 use crate::port::Body;
 
 /// A queue's place in memory. Used again after the queue is gone: sequences, which are not, tell entries apart.
@@ -145,6 +145,15 @@ impl Entry {
 
     pub(super) fn is_transient(&self) -> bool {
         matches!(self.bytes, EntryBytes::Memory(_))
+    }
+
+    /// The queue that a dead letter came from.
+    pub(super) fn origin(&self) -> Option<&str> {
+        let origin = self
+            .fields()
+            .iter()
+            .find(|(tag, _)| *tag == field::DEAD_LETTER_ORIGIN);
+        origin.and_then(|(_, name)| std::str::from_utf8(name).ok())
     }
 
     pub(super) fn fields(&self) -> &[(u8, Bytes)] {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::{DestinationKind, MessageId, SessionNo, SubNo};
-use crate::port::Body;
+use crate::port::{EntryView, QueueCounters, QueueView};
 
 use super::Broker;
 use super::ledger::LedgerView;
@@ -76,50 +76,6 @@ pub struct Counters {
     pub compacted_count: u64,
 }
 
-/// One queue, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueueView {
-    /// Its name without prefix.
-    pub name: Arc<str>,
-    /// Entries in all.
-    pub depth: u64,
-    /// Their message bytes.
-    pub bytes: u64,
-    /// Waiting.
-    pub ready_count: u64,
-    /// Out for delivery.
-    pub leased_count: u64,
-    /// Subscriptions.
-    pub subscription_count: u64,
-    /// When the oldest entry was accepted, milliseconds since the Unix epoch.
-    pub oldest_at_ms: Option<u64>,
-}
-
-/// One entry, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EntryView {
-    /// Its place in the queue.
-    pub sequence: u64,
-    /// The message's identity.
-    pub message: MessageId,
-    /// When it was accepted, milliseconds since the Unix epoch.
-    pub accepted_at_ms: u64,
-    /// Where its bytes are.
-    pub body: Body,
-    /// Bytes of the header block.
-    pub header_len: u32,
-    /// Bytes in all.
-    pub len: u32,
-    /// Earlier deliveries known.
-    pub deliveries: u32,
-    /// NACKs and run-out leases.
-    pub failures: u32,
-    /// Out for delivery now.
-    pub leased: bool,
-    /// In memory only (`persistent:false`).
-    pub transient: bool,
-}
-
 impl Broker {
     /// Counters since start.
     pub fn counters(&self) -> Counters {
@@ -156,6 +112,8 @@ impl Broker {
                 failures: entry.failures,
                 leased: entry.leased,
                 transient: entry.is_transient(),
+                gate: entry.home,
+                origin: entry.origin().map(str::to_owned),
             })
     }
 
@@ -183,6 +141,9 @@ impl Queue {
             leased_count: self.leased_count,
             subscription_count: self.sub_count as u64,
             oldest_at_ms: self.entries.first().map(|(_, entry)| entry.accepted_at_ms),
+            paused: false,
+            stuck_count: 0,
+            counters: QueueCounters::default(),
         }
     }
 }
