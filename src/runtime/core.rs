@@ -24,6 +24,7 @@ use crate::broker::{Broker, Counters, Notice};
 use crate::journal::{Batch, IndexSize};
 use crate::port::{Applied, Event, Requests};
 
+use super::clock::Clock;
 use super::exit;
 
 /// See the module's text.
@@ -37,13 +38,14 @@ pub(crate) struct Core {
     /// More than `unflushed_bytes_max` wait for a flush: sockets are not read.
     backlogged: AtomicBool,
     unflushed_bytes_max: usize,
+    clock: Clock,
 }
 
 /// What the committer is to do next.
 #[derive(Debug)]
 pub(crate) enum Wait {
-    /// Make this durable.
-    Batch(Box<Batch>),
+    /// Make this durable; when it was opened, if that is known.
+    Batch(Box<Batch>, Option<Duration>),
     /// Nothing came for as long as it wanted to wait.
     Idle,
     /// End: the broker was stopped and nothing is left.
@@ -63,6 +65,8 @@ struct State {
     wakes: Vec<SessionNo>,
     committer_idle: bool,
     closing: bool,
+    /// When the batch being filled was opened; for measuring.
+    opened: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -104,12 +108,12 @@ pub(crate) struct Seat {
     core: Arc<Core>,
     session: SessionNo,
     link: Arc<Link>,
-    clock: super::clock::Clock,
+    clock: Clock,
 }
 
 impl Core {
     /// The core of a broker whose batches up to `durable` are stored.
-    pub(crate) fn new(broker: Broker, durable: Seq, unflushed_bytes_max: usize) -> Self {
+    pub(crate) fn new(broker: Broker, durable: Seq, unflushed_bytes_max: usize, clock: Clock) -> Self {
         Self {
             state: Mutex::new(State {
                 broker,
@@ -120,11 +124,13 @@ impl Core {
                 wakes: Vec::new(),
                 committer_idle: false,
                 closing: false,
+                opened: None,
             }),
             batch_waits: Condvar::new(),
             durable: AtomicU64::new(durable.0),
             backlogged: AtomicBool::new(false),
             unflushed_bytes_max,
+            clock,
         }
     }
 
@@ -134,7 +140,7 @@ impl Core {
     }
 
     /// Opens a session.
-    pub(crate) fn open(self: &Arc<Self>, clock: super::clock::Clock) -> Seat {
+    pub(crate) fn open(self: &Arc<Self>, clock: Clock) -> Seat {
         let link = Arc::new(Link::default());
         let mut state = self.lock();
         let session = SessionNo(state.next_session);
@@ -211,7 +217,10 @@ impl Core {
         let mut state = self.lock();
         loop {
             if let Some(batch) = state.broker.poll_batch() {
-                return Wait::Batch(Box::new(batch));
+                let opened = state.opened;
+                // What the batch had no room for was opened hardly later.
+                state.opened = opened.filter(|_| state.broker.has_batch());
+                return Wait::Batch(Box::new(batch), opened);
             }
             if state.closing {
                 return Wait::Over;
@@ -307,6 +316,9 @@ impl Core {
         let unflushed_bytes = broker.unflushed_bytes();
         if unflushed_bytes > self.unflushed_bytes_max {
             self.backlogged.store(true, Ordering::Release);
+        }
+        if state.opened.is_none() && state.broker.has_batch() {
+            state.opened = Some(self.clock.elapsed());
         }
         if state.committer_idle && state.broker.has_batch() {
             state.committer_idle = false;
