@@ -13,6 +13,9 @@
 //! # Not here
 //! What is due to a peer: the session keeps receipts in line; `connection` drives it.
 
+#[allow(dead_code, reason = "the API that uses it is built on top")]
+mod admin;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -57,12 +60,20 @@ struct State {
     next_session: u64,
     /// Sessions to be woken when a Seq is durable, ascending by Seq.
     gates: VecDeque<(Seq, SessionNo)>,
+    /// Whoever else waits for a Seq to be durable: a few.
+    durable_waits: Vec<DurableWait>,
     /// Sessions to be woken when the backlog is flushed.
     paused: Vec<SessionNo>,
     /// Kept for its memory.
     wakes: Vec<SessionNo>,
     committer_idle: bool,
     closing: bool,
+}
+
+#[derive(Debug)]
+struct DurableWait {
+    seq: Seq,
+    waker: Waker,
 }
 
 #[derive(Debug)]
@@ -116,6 +127,7 @@ impl Core {
                 peers: HashMap::default(),
                 next_session: 1,
                 gates: VecDeque::new(),
+                durable_waits: Vec::new(),
                 paused: Vec::new(),
                 wakes: Vec::new(),
                 committer_idle: false,
@@ -244,9 +256,15 @@ impl Core {
             gates,
             peers,
             paused,
+            durable_waits,
             ..
         } = &mut *state;
         let mut wakers = wakers;
+        wakers.extend(
+            durable_waits
+                .extract_if(.., |wait| wait.seq <= seq)
+                .map(|wait| wait.waker),
+        );
         while let Some(&(gate, session)) = gates.front()
             && gate <= seq
         {
