@@ -30,7 +30,7 @@ pub const PAGE_COUNT_MAX: usize = 1_000;
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
-    /// Drops entries, ready or held. All of a queue at once, however many; listed ones up to `admin_act_count_max`.
+    /// Drops entries, ready or held. A whole queue at once, however many are in it.
     Purge {
         /// Of this queue.
         queue: String,
@@ -61,7 +61,7 @@ pub enum Act {
         from: String,
         /// Into this one, made if there is none.
         to: String,
-        /// Which; at most `admin_act_count_max`, the oldest first.
+        /// Which.
         selection: Selection,
     },
     /// The same, but the entries stay; the copies have message ids of their own and share the bytes.
@@ -70,14 +70,14 @@ pub enum Act {
         from: String,
         /// Into this one, made if there is none.
         to: String,
-        /// Which; at most `admin_act_count_max`, the oldest first.
+        /// Which.
         selection: Selection,
     },
     /// Moves ready dead letters back to the queue that each came from. Those that say no origin stay.
     Requeue {
         /// Out of this queue.
         queue: String,
-        /// Which; at most `admin_act_count_max`, the oldest first.
+        /// Which.
         selection: Selection,
     },
     /// Ends a session: ERROR with `disconnected-by-operator`.
@@ -87,11 +87,12 @@ pub enum Act {
     },
 }
 
-/// Entries of one queue.
+/// Entries of one queue. One act looks at no more than `admin_act_count_max` of them, oldest first, and says where the
+/// next one goes on; only a purge from 0 takes all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// Everything that is in the queue now.
-    All,
+    /// What is in the queue now, from this queue sequence on; from 0, all of it.
+    From(u64),
     /// Those with these queue sequences, in any order; what is gone is passed over and counted nowhere.
     Sequences(Vec<u64>),
 }
@@ -107,8 +108,9 @@ pub struct Acted {
     pub held_count: u64,
     /// Entries passed over by requeue because they do not say where they came from.
     pub skipped_count: u64,
-    /// `admin_act_count_max` was reached: the same act would find more.
-    pub more: bool,
+    /// `admin_act_count_max` was reached: the first sequence of the selection that was not looked at. Go on with
+    /// `Selection::From` of it, or with what is listed from there on.
+    pub next: Option<u64>,
     /// The Seq that must be durable before anybody may be told; `Seq(0)` where nothing is to be waited for.
     pub gate: Seq,
 }

@@ -13,6 +13,9 @@
 //! # Not here
 //! What is due to a peer: the session keeps receipts in line; `connection` drives it.
 
+#[allow(dead_code, reason = "the API that uses it is built on top")]
+mod admin;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -59,6 +62,8 @@ struct State {
     next_session: u64,
     /// Sessions to be woken when a Seq is durable, ascending by Seq.
     gates: VecDeque<(Seq, SessionNo)>,
+    /// Whoever else waits for a Seq to be durable: a few.
+    durable_waits: Vec<DurableWait>,
     /// Sessions to be woken when the backlog is flushed.
     paused: Vec<SessionNo>,
     /// Kept for its memory.
@@ -67,6 +72,12 @@ struct State {
     closing: bool,
     /// When the batch being filled was opened; for measuring.
     opened: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct DurableWait {
+    seq: Seq,
+    waker: Waker,
 }
 
 #[derive(Debug)]
@@ -120,6 +131,7 @@ impl Core {
                 peers: HashMap::default(),
                 next_session: 1,
                 gates: VecDeque::new(),
+                durable_waits: Vec::new(),
                 paused: Vec::new(),
                 wakes: Vec::new(),
                 committer_idle: false,
@@ -253,9 +265,15 @@ impl Core {
             gates,
             peers,
             paused,
+            durable_waits,
             ..
         } = &mut *state;
         let mut wakers = wakers;
+        wakers.extend(
+            durable_waits
+                .extract_if(.., |wait| wait.seq <= seq)
+                .map(|wait| wait.waker),
+        );
         while let Some(&(gate, session)) = gates.front()
             && gate <= seq
         {
