@@ -854,8 +854,9 @@ impl World {
         bound: Option<Seq>,
         unit: usize,
     ) {
-        // It may have stood here before.
+        // It may have stood here before; it begins anew.
         self.messages[number].places.remove(queue);
+        self.messages[number].exposed.retain(|of| of != queue);
         self.queues.entry(queue.to_owned()).or_default().push(Entry {
             number,
             transient,
@@ -1102,6 +1103,10 @@ impl World {
             message
                 .places
                 .retain(|queue, _| got.is_some_and(|(of, ..)| of == queue));
+            // Or it moved away and back, and that was undone.
+            if !message.chain.steps.is_empty() {
+                message.places.clear();
+            }
             message.chain.base = got.cloned();
             message.chain.steps.clear();
         }
