@@ -359,6 +359,43 @@ fn bodies_move_out_of_sparse_slots() {
 }
 
 #[test]
+fn a_chunk_that_was_asked_for_may_have_no_slot_when_it_was_read() {
+    let mut world = World::new(Limits {
+        compaction_waste_bytes_min: 100_000,
+        ..Limits::default()
+    });
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10_000);
+    for n in 0..1_000 {
+        world.send("a", &format!("{n:01000}"), None);
+    }
+    world.commit();
+    let (kept, passing): (Vec<_>, Vec<_>) = world
+        .deliveries()
+        .into_iter()
+        .enumerate()
+        .partition(|(n, _)| n % 20 == 0);
+    let settle = |world: &mut World, deliveries: Vec<(usize, (Delivery, String))>| {
+        for (_, (delivery, _)) in deliveries {
+            assert_eq!(world.settle(delivery.tag, true, None).refusal, None);
+        }
+        world.commit();
+    };
+    settle(&mut world, passing);
+    world.broker.handle_tick(NOW);
+    world.broker.handle_tick(NOW);
+    let asked: Vec<ChunkRef> = std::iter::from_fn(|| world.broker.poll_relocation()).collect();
+    assert!(!asked.is_empty());
+    settle(&mut world, kept);
+    world.broker.handle_tick(NOW);
+    world.commit();
+    assert_eq!(world.broker.ledger().slot_count, 0, "the pool has shrunk");
+    for chunk in asked {
+        world.broker.handle_relocated(chunk, &[]);
+    }
+    assert!(!world.broker.has_batch());
+}
+
+#[test]
 fn an_answer_that_records_nothing_waits_for_nothing() {
     let mut world = World::new(Limits::default());
     world.subscribe(1, "a", AckMode::ClientIndividual, 10);
