@@ -607,3 +607,38 @@ fn one_long_message_does_not_hide_waste_from_a_restart() {
     world.broker.handle_tick(NOW);
     assert!(world.broker.poll_relocation().is_some());
 }
+
+/// `staged_bytes_max` and `memory_bytes_max` hold to the byte, and what is refused leaves nothing behind.
+#[test]
+fn staged_and_transient_bytes_are_bounded_to_the_byte() {
+    let limits = Limits {
+        staged_bytes_max: 100,
+        memory_bytes_max: 150,
+        ..Limits::default()
+    };
+    let mut world = World::new(limits);
+    let tx = TxNo(1);
+    world.ask(|requests| requests.list.push(Request::Begin { tx }));
+    assert_eq!(world.send("a", &"x".repeat(60), Some(tx)).refusal, None);
+    assert_eq!(
+        world.send("a", &"x".repeat(41), Some(tx)).refusal,
+        Some(Refusal::StagedTooMuch)
+    );
+    assert_eq!(
+        world.send("a", &"x".repeat(40), Some(tx)).refusal,
+        None,
+        "at the bound"
+    );
+    let mut transient = |len: usize| {
+        let applied = world.ask(|requests| send(requests, "t", &"x".repeat(len), false, None));
+        applied.refusal
+    };
+    assert_eq!(transient(51), Some(Refusal::MemoryFull), "100 bytes are staged");
+    assert_eq!(transient(50), None, "at the bound");
+    assert_eq!(transient(1), Some(Refusal::MemoryFull));
+    world.ask(|requests| requests.list.push(Request::Commit { tx }));
+    let applied = world.ask(|requests| send(requests, "t", &"x".repeat(100), false, None));
+    assert_eq!(applied.refusal, None, "what was committed is on disk");
+    world.commit();
+    assert_eq!((world.depth("a"), world.depth("t")), (2, 2));
+}
