@@ -49,8 +49,8 @@ Examples:
   steadfast bench ping-pong --rate 100 --duration-ms 10000";
 
 pub(super) const TRANSACTIONS: &str = "\
-Latency counts from BEGIN, or with --rate from when the transaction was due, to the RECEIPT of COMMIT. --window counts
-transactions.
+Latency counts from BEGIN, or with --rate from when the transaction was due, to the RECEIPT of COMMIT. --window \
+counts transactions.
 
 Examples:
   steadfast bench transactions --per-transaction 100
@@ -93,7 +93,7 @@ Examples:
   steadfast bench disk --size 100 --duration-ms 500 --json";
 
 pub(super) const STORE: &str = "\
-Each line is one commit after another: `publish` only adds, `e2e` also settles what an earlier commit added. The new
+Each line is one commit after another: `publish` only adds, `e2e` also settles what an earlier commit added. The new \
 folder that is measured in is opened again and read through, then removed.
 
 Examples:

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::args::{LoadArgs, PacedArgs, PlottedArgs, SENDING, STORED};
 use super::engine::{self, Await, Measured, Plan, Stop};
-use super::report::{DiskRatio, Report};
+use super::report::{DiskRatio, Report, is_steady};
 use super::verify::Faults;
 use super::{BenchError, disk};
 
@@ -154,14 +154,17 @@ pub(super) fn ping_pong(load: &LoadArgs, dir: Option<&PathBuf>) -> Result<Report
     };
     let before = append_us_p50()?;
     let mut report = Published::run(load, &plan)?.report(&plan);
-    let raw = before
+    report.disk = before
         .zip(append_us_p50()?)
-        .map(|(before, after)| (before + after) / 2.0);
-    report.disk = raw
         .zip(report.receipt_us)
-        .map(|(append_us_p50, receipt_us)| DiskRatio {
-            append_us_p50,
-            ratio: receipt_us.p50 / append_us_p50,
+        .map(|((before, after), receipt_us)| {
+            let append_us_p50 = (before + after) / 2.0;
+            let ratio = receipt_us.p50 / append_us_p50;
+            DiskRatio {
+                append_us_p50,
+                ratio,
+                steady: is_steady(before, after, 1.0 / ratio.max(1e-9)),
+            }
         });
     Ok(report)
 }

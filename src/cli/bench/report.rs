@@ -74,14 +74,29 @@ pub(super) struct BrokerUsage {
     pub(super) written_per_byte: f64,
 }
 
-/// The raw disk beside the broker.
+/// The raw disk beside the broker, measured before and after it.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct DiskRatio {
     /// Half of the appends of one body with fdatasync took no longer, in microseconds.
     pub(super) append_us_p50: f64,
     /// The receipt's p50 divided by that.
     pub(super) ratio: f64,
+    /// Whether the ratio means something; see [`is_steady`].
+    pub(super) steady: bool,
 }
+
+/// Two measurements of the same thing may differ by this factor, and something durable may be this much faster than the
+/// raw disk (an append costs more than an overwrite).
+const STEADY_FACTOR: f64 = 1.5;
+
+/// Whether the raw disk was the same before and after, and what was made durable on it not faster than it: else something
+/// else had the machine, and the ratio of the two says nothing.
+pub(super) fn is_steady(before: f64, after: f64, faster_than_disk: f64) -> bool {
+    before.max(after) <= before.min(after) * STEADY_FACTOR && faster_than_disk <= STEADY_FACTOR
+}
+
+/// What is shown beside a ratio that is not steady.
+pub(super) const UNSTEADY: &str = " (UNSTEADY: the machine is not quiet, this ratio says nothing)";
 
 /// The load generator alone, with the same load against a sink of its own, as fast as it goes.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -311,8 +326,9 @@ impl Report {
             let raw = duration_text(disk.append_us_p50);
             let _ = writeln!(
                 text,
-                "  raw disk   append + fdatasync p50 {raw}; receipt p50 is {:.2} x",
-                disk.ratio
+                "  raw disk   append + fdatasync p50 {raw}; receipt p50 is {:.2} x{}",
+                disk.ratio,
+                if disk.steady { "" } else { UNSTEADY }
             );
         }
         match &self.broker {
@@ -414,4 +430,25 @@ pub(super) fn duration_text(us: f64) -> String {
 /// Microseconds of a duration.
 pub(super) fn us(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_counts_only_beside_a_steady_disk() {
+        assert!(is_steady(200.0, 260.0, 0.7));
+        // Waiting for a processor, not for the disk: before, after, or all the time but for the broker.
+        assert!(!is_steady(200.0, 4000.0, 0.7));
+        assert!(!is_steady(4000.0, 200.0, 0.7));
+        assert!(!is_steady(4000.0, 4000.0, 10.0));
+    }
+
+    #[test]
+    fn a_ratio_of_turns_has_a_median_and_a_spread() {
+        let ratio = Ratio::of(&[2.0, 9.0, 4.0], &[1.0, 3.0, 4.0]);
+        assert_eq!((ratio.median, ratio.least, ratio.most), (2.0, 1.0, 3.0));
+        assert_eq!((median(&[]), median(&[4.0, 1.0, 2.0, 3.0])), (0.0, 2.5));
+    }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::args::{count_parser, ms_parser};
 use super::clock::{Clock, unix_ns};
 use super::disk::{self, Times};
-use super::report::{duration_text, grouped};
+use super::report::{UNSTEADY, duration_text, grouped, is_steady};
 use super::{BenchError, probe};
 use crate::base::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SlotNo};
 use crate::journal::{Batch, CHUNK_BYTES_MAX, ChunkWrite, Enqueued, Fact, Item, Meta, Place};
@@ -69,8 +69,10 @@ struct Line {
     messages_per_s: f64,
     /// Bytes written to storage per byte of message, header block included.
     written_per_byte: f64,
-    /// The rate divided by that of a plain log: one write and one fdatasync of the same messages.
+    /// The rate divided by that of a plain log: one write and one fdatasync of the same messages, before and after.
     of_plain_log: f64,
+    /// Whether that ratio means something.
+    steady: bool,
 }
 
 /// What the mode tells.
@@ -136,15 +138,23 @@ pub(super) fn run(args: &StoreArgs) -> Result<StoreReport, BenchError> {
     let mut load = Load::new(store, args.size);
     let mut lines = Vec::new();
     for per_commit in &args.per_commit {
-        let log = disk::append(&args.dir, per_commit * load.message_bytes(), args.duration_ms / 4);
-        let log = log.map_err(|source| BenchError::Disk {
-            dir: args.dir.clone(),
-            source,
-        })?;
-        let log_per_s = *per_commit as f64 * 1e6 / log.mean;
+        let commit_bytes = per_commit * load.message_bytes();
+        let log_per_s = || {
+            disk::append(&args.dir, commit_bytes, args.duration_ms / 4)
+                .map(|log| *per_commit as f64 * 1e6 / log.mean)
+                .map_err(|source| BenchError::Disk {
+                    dir: args.dir.clone(),
+                    source,
+                })
+        };
         load.settle_all()?;
         for (name, settle) in [("e2e", true), ("publish", false)] {
-            lines.push(load.line(name, *per_commit, settle, args.duration_ms, log_per_s)?);
+            let before = log_per_s()?;
+            let mut line = load.line(name, *per_commit, settle, args.duration_ms)?;
+            let after = log_per_s()?;
+            line.of_plain_log = line.messages_per_s / ((before + after) / 2.0);
+            line.steady = is_steady(before, after, line.of_plain_log);
+            lines.push(line);
         }
     }
     // What the last line stored is there still, to be read back.
@@ -221,7 +231,6 @@ impl Load {
         per_commit: usize,
         settle: bool,
         time: Duration,
-        log_per_s: f64,
     ) -> Result<Line, BenchError> {
         if settle {
             for _ in 0..SETTLED_AFTER {
@@ -250,7 +259,8 @@ impl Load {
             messages_per_s,
             written_per_byte: (written_bytes() - before_bytes) as f64
                 / (commits as u64 * commit_bytes).max(1) as f64,
-            of_plain_log: messages_per_s / log_per_s.max(1e-9),
+            of_plain_log: 0.0,
+            steady: false,
         })
     }
 
@@ -370,7 +380,7 @@ impl StoreReport {
         );
         for line in &self.lines {
             text.push_str(&format!(
-                "  {:<7} {:>4} a commit  {:>11} msg/s  {:.2} of a plain log  append p50 {}  flush p50 {} p99 {}  {:.2} bytes per byte\n",
+                "  {:<7} {:>4} a commit  {:>11} msg/s  {:.2} of a plain log  append p50 {}  flush p50 {} p99 {}  {:.2} bytes per byte{}\n",
                 line.load,
                 line.per_commit,
                 grouped(line.messages_per_s as u64),
@@ -379,6 +389,7 @@ impl StoreReport {
                 duration_text(line.flush_us.p50),
                 duration_text(line.flush_us.p99),
                 line.written_per_byte,
+                if line.steady { "" } else { UNSTEADY }
             ));
         }
         text.push_str(&format!(
