@@ -11,6 +11,8 @@
     reason = "a test of the real program: clocks, files and processes are real here"
 )]
 
+#[path = "cli/bench.rs"]
+mod bench;
 #[path = "cli/check.rs"]
 mod check;
 mod rig;

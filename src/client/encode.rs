@@ -39,15 +39,25 @@ pub fn encode_ack(out: &mut Vec<u8>, raw_ack: &[u8]) {
     out.extend_from_slice(b"\n\n\0");
 }
 
-/// The head of a SEND made ahead: only the receipt's number and the body are left to fill in.
+/// Appends an ACK that is part of a transaction.
+pub fn encode_ack_staged(out: &mut Vec<u8>, raw_ack: &[u8], transaction: &str) {
+    out.extend_from_slice(b"ACK\nid:");
+    out.extend_from_slice(raw_ack);
+    out.extend_from_slice(b"\ntransaction:");
+    escape(out, transaction.as_bytes());
+    out.extend_from_slice(b"\n\n\0");
+}
+
+/// The head of a SEND made ahead: only the number in its last header and the body are left to fill in.
 #[derive(Debug, Clone)]
 pub struct SendTemplate {
     head: Vec<u8>,
 }
 
 impl SendTemplate {
-    /// A SEND to `destination` with bodies of exactly `body_bytes` and these further headers.
-    pub fn new(destination: &str, body_bytes: usize, headers: &[(String, String)]) -> Self {
+    /// A SEND to `destination` with bodies of exactly `body_bytes`, these further headers, and at last the header
+    /// `numbered` (`receipt` or `transaction`), whose value is a number that differs from frame to frame.
+    pub fn new(destination: &str, body_bytes: usize, headers: &[(String, String)], numbered: &str) -> Self {
         let length = body_bytes.to_string();
         let mut all = vec![("destination", destination), ("content-length", length.as_str())];
         all.extend(
@@ -57,16 +67,17 @@ impl SendTemplate {
         );
         let mut head = Vec::new();
         encode_frame(&mut head, "SEND", &all, None);
-        // Without the empty line and the NUL: the receipt follows.
+        // Without the empty line and the NUL: the numbered header follows.
         head.truncate(head.len() - 2);
-        head.extend_from_slice(b"receipt:");
+        head.extend_from_slice(numbered.as_bytes());
+        head.push(b':');
         Self { head }
     }
 
     /// Appends the frame up to its body; `body` appends that, of the announced length.
-    pub fn encode(&self, out: &mut Vec<u8>, receipt: u64, body: impl FnOnce(&mut Vec<u8>)) {
+    pub fn encode(&self, out: &mut Vec<u8>, number: u64, body: impl FnOnce(&mut Vec<u8>)) {
         out.extend_from_slice(&self.head);
-        out.extend_from_slice(itoa::Buffer::new().format(receipt).as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
         out.extend_from_slice(b"\n\n");
         body(out);
         out.push(0);

@@ -13,5 +13,5 @@ mod error;
 
 pub use connection::{Connection, Target, expect_command, refuse_error};
 pub use decode::{DecodeError, Decoder, Frame, parse_number, unescape};
-pub use encode::{SendTemplate, encode_ack, encode_frame};
+pub use encode::{SendTemplate, encode_ack, encode_ack_staged, encode_frame};
 pub use error::ClientError;

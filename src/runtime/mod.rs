@@ -63,6 +63,7 @@ use crate::store::{self, SledOptions, SledStore, StoreError};
 use self::clock::Clock;
 use self::room::RoomKeeper;
 
+pub(crate) use self::allocator::set_up as set_up_allocator;
 pub use self::api::{ApiCode, METRICS, Metric, refusal_status};
 pub use self::error::RunError;
 pub use self::server::Running;

@@ -6,8 +6,11 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use serde::Serialize;
 
+use super::BenchError;
+use super::args::{count_parser, ms_parser};
 use super::clock::Clock;
 use super::report::{duration_text, grouped, us};
 
@@ -16,12 +19,47 @@ const GROUPS: [usize; 6] = [1, 8, 64, 256, 512, 1024];
 /// The file of one measurement is begun anew above this.
 const FILE_BYTES_MAX: u64 = 512 << 20;
 
+#[derive(Debug, Args)]
+pub(super) struct DiskArgs {
+    /// Folder to write in
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Bytes of each message
+    #[arg(long, default_value_t = 1024, value_parser = count_parser)]
+    size: usize,
+    /// How long for each line
+    #[arg(long, value_name = "MS", default_value = "1000", value_parser = ms_parser)]
+    duration_ms: Duration,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 /// Times of one kind of write, in microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Times {
     pub(super) p50: f64,
     pub(super) p99: f64,
     pub(super) mean: f64,
+}
+
+impl Times {
+    /// Of at least one; sorts them.
+    pub(super) fn of(taken: &mut [Duration]) -> Self {
+        taken.sort_unstable();
+        let at = |percent: usize| {
+            taken
+                .get(taken.len() * percent / 100)
+                .copied()
+                .map(us)
+                .unwrap_or_default()
+        };
+        Self {
+            p50: at(50),
+            p99: at(99),
+            mean: taken.iter().copied().map(us).sum::<f64>() / taken.len().max(1) as f64,
+        }
+    }
 }
 
 /// A commit of `group` messages, again and again.
@@ -69,7 +107,14 @@ pub(super) fn append(dir: &Path, bytes: usize, time: Duration) -> io::Result<Tim
 }
 
 /// The whole table.
-pub(super) fn report(dir: &Path, body_bytes: usize, time: Duration) -> io::Result<DiskReport> {
+pub(super) fn run(args: &DiskArgs) -> Result<DiskReport, BenchError> {
+    report(&args.dir, args.size, args.duration_ms).map_err(|source| BenchError::Disk {
+        dir: args.dir.clone(),
+        source,
+    })
+}
+
+fn report(dir: &Path, body_bytes: usize, time: Duration) -> io::Result<DiskReport> {
     let append_us = append(dir, body_bytes, time)?;
     let overwrite_us = measure(dir, body_bytes, time, 16 << 20)?;
     let mut ceilings = Vec::new();
@@ -126,20 +171,7 @@ fn measure(dir: &Path, bytes: usize, time: Duration, made_bytes: u64) -> io::Res
         taken.push(clock.elapsed());
         at_bytes += bytes as u64;
     }
-    taken.sort_unstable();
-    let at = |percent: usize| {
-        taken
-            .get(taken.len() * percent / 100)
-            .copied()
-            .map(us)
-            .unwrap_or_default()
-    };
-    let mean = taken.iter().copied().map(us).sum::<f64>() / taken.len() as f64;
-    Ok(Times {
-        p50: at(50),
-        p99: at(99),
-        mean,
-    })
+    Ok(Times::of(&mut taken))
 }
 
 impl DiskReport {

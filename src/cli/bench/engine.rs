@@ -5,33 +5,43 @@
 //! # Invariants
 //! - A producer never has more frames without RECEIPT than its window, nor (where asked) more messages undelivered than
 //!   its bound.
-//! - The time of a message begins when its frame is made, so waiting in our own output counts.
+//! - In a closed loop the time of a message begins when its frame is made, so waiting in our own output counts. In an
+//!   open loop it begins when the message was due, so waiting for a broker that does not keep up counts too, and every
+//!   message that was due is sent: no omission is coordinated with a slow broker.
 //! - The measured time of consumers ends with the RECEIPT of their DISCONNECT: then every settlement is processed.
+
+mod consumer;
+mod producer;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod window;
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::consumer::Consumer;
+use self::producer::Producer;
+use self::tally::Tally;
+use self::window::Window;
 use super::BenchError;
 use super::clock::Clock;
 use super::probe::{self, Usage};
-use super::progress::Progress;
-use super::verify::{Bodies, Faults, Stamp, Verifier};
+use super::progress::{Goal, Progress};
+use super::timeline::Point;
+use super::verify::{Faults, Verifier};
 use crate::client::{
-    ClientError, Connection, SendTemplate, Target, encode_ack, encode_frame, expect_command, parse_number,
-    refuse_error,
+    ClientError, Connection, Target, encode_frame, expect_command, parse_number, refuse_error,
 };
 
-#[cfg(test)]
-mod tests;
-
-/// A producer makes no further frame while so many bytes wait for the socket.
+/// A connection makes no further frame while so many bytes wait for the socket.
 const OUT_BYTES_MAX: usize = 128 << 10;
 /// How often memory is read and progress shown.
 const TICK_NS: u64 = 200_000_000;
-/// Up to 60 s in nanoseconds; longer ones count as that.
-const LATENCY_NS_MAX: u64 = 60_000_000_000;
+/// The loop looks around at least this often.
+const POLL_NS_MAX: u64 = 20_000_000;
 
 /// When producers stop.
 #[derive(Debug, Clone, Copy)]
@@ -81,11 +91,20 @@ pub(super) struct Plan {
     pub(super) producers: usize,
     pub(super) consumers: usize,
     pub(super) stop: Stop,
+    /// Messages in a second, of all producers together; `None` for a closed loop. With [`Stop::Count`] only.
+    pub(super) rate: Option<f64>,
     /// Counts only without producers.
     pub(super) awaited: Await,
     pub(super) run: Option<u32>,
     pub(super) body_bytes: usize,
+    /// Frames, or transactions, without RECEIPT for each connection at most.
     pub(super) window: usize,
+    /// Messages in a transaction; `None` for none.
+    pub(super) transaction: Option<usize>,
+    /// Where consumers forward messages to, by destination, in one transaction with their ACKs; empty where they do not.
+    pub(super) forward: Vec<String>,
+    /// Whether every consumer is due every message (a topic).
+    pub(super) each_gets_all: bool,
     pub(super) undelivered_max: Option<u64>,
     pub(super) ack: AckMode,
     pub(super) prefetch: Option<u32>,
@@ -94,6 +113,39 @@ pub(super) struct Plan {
     /// Nothing for so long although something is due: the rest counts as lost.
     pub(super) patience: Duration,
     pub(super) pid: Option<u32>,
+    /// Whether to keep rate and latency over time.
+    pub(super) timeline: bool,
+    /// Whether to show no progress.
+    pub(super) silent: bool,
+}
+
+impl Plan {
+    /// How often a message is due.
+    fn copies(&self) -> u64 {
+        if self.each_gets_all {
+            self.consumers as u64
+        } else {
+            1
+        }
+    }
+
+    fn goal(&self) -> Goal {
+        match (self.producers, self.stop, self.awaited) {
+            (0, _, Await::Count(count)) => Goal::Count(count),
+            (0, _, Await::Quiet(_)) => Goal::Unknown,
+            (_, Stop::Count(count), _) => Goal::Count(count * self.copies()),
+            (_, Stop::After(time), _) => Goal::Time(time),
+        }
+    }
+
+    /// How long it takes, where that is known.
+    fn length(&self) -> Option<Duration> {
+        match (self.producers, self.stop, self.rate) {
+            (1.., Stop::After(time), _) => Some(time),
+            (1.., Stop::Count(count), Some(rate)) => Duration::try_from_secs_f64(count as f64 / rate).ok(),
+            _ => None,
+        }
+    }
 }
 
 /// What one run of the loop gave.
@@ -102,6 +154,8 @@ pub(super) struct Measured {
     /// Messages sent, by stream.
     pub(super) sent: Vec<u64>,
     pub(super) received_count: u64,
+    /// By consumer.
+    pub(super) received: Vec<u64>,
     pub(super) elapsed: Duration,
     pub(super) receipt_ns: Histogram<u64>,
     pub(super) delivery_ns: Histogram<u64>,
@@ -110,75 +164,46 @@ pub(super) struct Measured {
     pub(super) rss_bytes_peak: u64,
     /// CPU of the load in the same time.
     pub(super) own_cpu_s: f64,
-    /// What the verifier has seen; not finished, since another run may deliver the rest.
-    pub(super) verifier: Verifier,
+    /// What the verifiers have seen, one for each set of deliveries that must be whole; not finished, since another run
+    /// may deliver the rest.
+    pub(super) verifiers: Vec<Verifier>,
     /// Faults of receipts.
     pub(super) faults: Faults,
+    /// Where the plan asked for it.
+    pub(super) points: Vec<Point>,
 }
 
 impl Measured {
     pub(super) fn sent_count(&self) -> u64 {
         self.sent.iter().sum()
     }
-}
 
-#[derive(Debug)]
-struct Stream {
-    number: usize,
-    template: SendTemplate,
-}
-
-/// One connection's sending side.
-#[derive(Debug)]
-struct Producer {
-    streams: Vec<Stream>,
-    turn: usize,
-    left_count: u64,
-    next_receipt: u64,
-    /// For each receipt awaited its number and when its frame was made; 0 where none is. The place is the number modulo
-    /// the window.
-    awaited: Vec<(u64, u64)>,
-    unconfirmed_count: usize,
-}
-
-/// One connection's receiving side.
-#[derive(Debug)]
-struct Consumer {
-    number: usize,
-    /// Raw ack id of the last message of each subscription since the last cumulative ACK.
-    unacked: Vec<(u64, Vec<u8>)>,
+    /// Everything wrong with the deliveries of this run, if this is what was sent, by stream.
+    pub(super) fn delivery_faults(&mut self, sent: &[u64]) -> Faults {
+        let mut faults = Faults::default();
+        for verifier in self.verifiers.drain(..) {
+            faults += verifier.finish(sent);
+        }
+        faults
+    }
 }
 
 #[derive(Debug)]
 struct Link {
     connection: Connection,
+    window: Window,
     producer: Option<Producer>,
     consumer: Option<Consumer>,
     subscribed: bool,
     left: bool,
 }
 
-/// What all connections share.
-#[derive(Debug)]
-struct Tally {
-    run: u32,
-    bodies: Bodies,
-    verifier: Verifier,
-    sent: Vec<u64>,
-    /// The producer of each stream.
-    owners: Vec<usize>,
-    /// Sent and not yet delivered, by producer; kept only where producers and consumers run together.
-    undelivered: Vec<u64>,
-    received_count: u64,
-    receipt_ns: Histogram<u64>,
-    delivery_ns: Histogram<u64>,
-    faults: Faults,
-}
-
 /// Runs the plan to its end.
 pub(super) fn run(plan: &Plan) -> Result<Measured, BenchError> {
     let mut engine = Engine::connect(plan)?;
-    engine.drive()?;
+    let done = engine.drive();
+    engine.progress.clear();
+    done?;
     Ok(engine.finish())
 }
 
@@ -202,85 +227,34 @@ enum Phase {
     Leaving,
 }
 
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing more is due.
+    Done,
+    /// The broker owes something.
+    Waiting,
+    /// We owe something, at a later time.
+    Pausing,
+}
+
 impl<'a> Engine<'a> {
     fn connect(plan: &'a Plan) -> Result<Self, BenchError> {
-        let histogram = || Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).map_err(BenchError::Histogram);
-        let mut tally = Tally {
-            run: plan.run.unwrap_or_default(),
-            bodies: Bodies::new(plan.body_bytes),
-            verifier: Verifier::new(plan.run),
-            sent: Vec::new(),
-            owners: Vec::new(),
-            undelivered: vec![0; plan.producers],
-            received_count: 0,
-            receipt_ns: histogram()?,
-            delivery_ns: histogram()?,
-            faults: Faults::default(),
-        };
+        let mut tally = Tally::new(plan)?;
         let mut links = Vec::new();
-        for number in 0..plan.producers {
-            let mut streams = Vec::new();
-            for (_, destination) in served(&plan.destinations, number, plan.producers) {
-                let template = SendTemplate::new(destination, plan.body_bytes, &plan.send_headers);
-                streams.push(Stream {
-                    number: tally.sent.len(),
-                    template,
-                });
-                tally.sent.push(0);
-                tally.owners.push(number);
-            }
-            let left_count = match plan.stop {
-                Stop::Count(count) => {
-                    let (each, rest) = (count / plan.producers as u64, count % plan.producers as u64);
-                    each + u64::from((number as u64) < rest)
-                }
-                Stop::After(_) => u64::MAX,
-            };
-            let producer = Producer {
-                streams,
-                turn: 0,
-                left_count,
-                next_receipt: 0,
-                awaited: vec![(0, 0); plan.window],
-                unconfirmed_count: 0,
-            };
-            let connection = Connection::open(&plan.target)?;
-            links.push(Link {
-                connection,
-                producer: Some(producer),
-                consumer: None,
-                subscribed: true,
-                left: false,
-            });
-        }
-        for number in 0..plan.consumers {
+        for number in 0..plan.producers + plan.consumers {
             let mut connection = Connection::open(&plan.target)?;
-            let mut subscriptions = served(&plan.destinations, number, plan.consumers).peekable();
-            while let Some((id, destination)) = subscriptions.next() {
-                let id = id.to_string();
-                let prefetch = plan.prefetch.map(|prefetch| prefetch.to_string());
-                let mut headers = vec![
-                    ("destination", destination),
-                    ("id", &id),
-                    ("ack", plan.ack.text()),
-                ];
-                headers.extend(prefetch.as_deref().map(|prefetch| ("prefetch-count", prefetch)));
-                let further = plan.subscribe_headers.iter();
-                headers.extend(further.map(|(name, value)| (name.as_str(), value.as_str())));
-                if subscriptions.peek().is_none() {
-                    headers.push(("receipt", "subscribed"));
-                }
-                encode_frame(connection.out(), "SUBSCRIBE", &headers, None);
+            let (mut producer, mut consumer) = (None, None);
+            match number.checked_sub(plan.producers) {
+                None => producer = Some(Producer::new(plan, number, &mut tally)),
+                Some(number) => consumer = Some(Consumer::new(plan, number, &mut connection)),
             }
-            let consumer = Some(Consumer {
-                number,
-                unacked: Vec::new(),
-            });
             links.push(Link {
                 connection,
-                producer: None,
+                window: Window::new(plan.window),
+                subscribed: consumer.is_none(),
+                producer,
                 consumer,
-                subscribed: false,
                 left: false,
             });
         }
@@ -288,6 +262,7 @@ impl<'a> Engine<'a> {
             link.connection.set_nonblocking()?;
         }
         let clock = Clock::start();
+        tally.start(clock.ns());
         Ok(Self {
             plan,
             links,
@@ -298,7 +273,7 @@ impl<'a> Engine<'a> {
             usage: (plan.pid.and_then(probe::usage), None),
             own_cpu_s: (probe::own_cpu_s(), 0.0),
             rss_bytes_peak: 0,
-            progress: Progress::new(plan.name),
+            progress: Progress::new(plan.name, plan.goal(), plan.silent),
         })
     }
 
@@ -314,12 +289,17 @@ impl<'a> Engine<'a> {
                 // Where somebody produces, subscribing is set-up; in a drain it starts the deliveries.
                 if self.plan.producers > 0 {
                     self.start_ns = now_ns;
+                    self.tally.start(now_ns);
                 }
             }
             if phase == Phase::Running {
-                self.produce(now_ns);
+                self.make_frames(now_ns, now_ns - arrived_ns);
+                let state = self.state(now_ns - arrived_ns);
+                if state == State::Pausing {
+                    arrived_ns = now_ns;
+                }
                 let quiet_ns = now_ns - arrived_ns;
-                if self.done(quiet_ns) || quiet_ns > self.plan.patience.as_nanos() as u64 {
+                if state == State::Done || quiet_ns > self.plan.patience.as_nanos() as u64 {
                     phase = Phase::Leaving;
                     if self.plan.consumers == 0 {
                         self.mark_end(now_ns);
@@ -345,7 +325,7 @@ impl<'a> Engine<'a> {
             for link in self.links.iter_mut().filter(|link| !link.left) {
                 link.connection.write_some()?;
             }
-            self.wait(&mut ready)?;
+            self.wait(&mut ready, now_ns)?;
             let now_ns = self.clock.ns();
             for (link, _) in self
                 .links
@@ -356,6 +336,7 @@ impl<'a> Engine<'a> {
                 read(link, &mut self.tally, self.plan, now_ns)?;
                 arrived_ns = now_ns;
             }
+            self.tally.roll(now_ns);
             if phase != Phase::Running && now_ns - arrived_ns > self.plan.target.timeout.as_nanos() as u64 {
                 return Err(ClientError::TimedOut.into());
             }
@@ -363,54 +344,67 @@ impl<'a> Engine<'a> {
                 tick_ns = now_ns;
                 let usage = self.plan.pid.and_then(probe::usage).unwrap_or_default();
                 self.rss_bytes_peak = self.rss_bytes_peak.max(usage.rss_bytes);
-                self.progress.show(
-                    now_ns - self.start_ns,
-                    self.tally.sent.iter().sum(),
-                    self.tally.received_count,
-                );
+                let done_count = if self.plan.consumers > 0 {
+                    self.tally.received_count()
+                } else {
+                    self.tally.confirmed_count
+                };
+                self.progress.show(now_ns - self.start_ns, done_count);
             }
         }
     }
 
-    /// Lets every producer make frames as far as its bounds allow.
-    fn produce(&mut self, now_ns: u64) {
+    /// Lets every connection make frames as far as its bounds allow.
+    fn make_frames(&mut self, now_ns: u64, quiet_ns: u64) {
         let over =
             matches!(self.plan.stop, Stop::After(time) if now_ns - self.start_ns > time.as_nanos() as u64);
-        for (number, link) in self.links.iter_mut().enumerate() {
+        let all_came = self.all_came(quiet_ns);
+        for link in &mut self.links {
             let pending_bytes = link.connection.pending_bytes();
-            let Some(producer) = link.producer.as_mut() else {
-                continue;
-            };
-            if over {
-                producer.left_count = 0;
+            let out = link.connection.out();
+            if let Some(producer) = &mut link.producer {
+                if over {
+                    producer.stop();
+                }
+                let times = (self.start_ns, now_ns);
+                producer.produce(
+                    out,
+                    pending_bytes,
+                    &mut link.window,
+                    &mut self.tally,
+                    self.plan,
+                    times,
+                );
             }
-            producer.produce(
-                number,
-                link.connection.out(),
-                pending_bytes,
-                &mut self.tally,
-                self.plan,
-                now_ns,
-            );
+            if let Some(consumer) = &mut link.consumer {
+                let times = (quiet_ns, now_ns);
+                consumer.forward(out, pending_bytes, &mut link.window, self.plan, all_came, times);
+            }
         }
     }
 
-    /// Whether nothing more is due.
-    fn done(&self, quiet_ns: u64) -> bool {
+    /// Whether every message that consumers wait for is accounted for.
+    fn all_came(&self, quiet_ns: u64) -> bool {
+        let due_count = match self.plan.awaited {
+            _ if self.plan.consumers == 0 => return true,
+            _ if self.plan.producers > 0 => self.tally.sent_count() * self.plan.copies(),
+            Await::Count(count) => count,
+            Await::Quiet(time) => return quiet_ns > time.as_nanos() as u64,
+        };
+        self.tally.accounted_count() >= due_count
+    }
+
+    fn state(&self, quiet_ns: u64) -> State {
+        let confirmed = self.links.iter().all(|link| link.window.is_empty());
+        let forwarded = self.links.iter().filter_map(|link| link.consumer.as_ref());
+        if !confirmed || !self.all_came(quiet_ns) || !forwarded.into_iter().all(Consumer::is_done) {
+            return State::Waiting;
+        }
         let mut producers = self.links.iter().filter_map(|link| link.producer.as_ref());
-        if !producers.all(|producer| producer.left_count == 0 && producer.unconfirmed_count == 0) {
-            return false;
-        }
-        if self.plan.consumers == 0 {
-            return true;
-        }
-        let accounted_count = self.tally.verifier.accounted_count();
-        if self.plan.producers > 0 {
-            return accounted_count >= self.tally.sent.iter().sum();
-        }
-        match self.plan.awaited {
-            Await::Count(count) => accounted_count >= count,
-            Await::Quiet(time) => quiet_ns > time.as_nanos() as u64,
+        if producers.all(Producer::is_done) {
+            State::Done
+        } else {
+            State::Pausing
         }
     }
 
@@ -420,9 +414,11 @@ impl<'a> Engine<'a> {
         self.own_cpu_s.1 = probe::own_cpu_s();
     }
 
-    /// Waits until something can be read or written; `ready` says for each connection whether it can be read.
-    fn wait(&self, ready: &mut Vec<bool>) -> Result<(), BenchError> {
+    /// Waits until something can be read, written or is due; `ready` says for each connection whether it can be read.
+    /// Frames were last made at `made_ns`.
+    fn wait(&self, ready: &mut Vec<bool>, made_ns: u64) -> Result<(), BenchError> {
         let mut descriptors = Vec::with_capacity(self.links.len());
+        let mut due_ns = u64::MAX;
         for link in &self.links {
             let flags = match (link.left, link.connection.pending_bytes()) {
                 (true, _) => PollFlags::empty(),
@@ -430,10 +426,21 @@ impl<'a> Engine<'a> {
                 (false, _) => PollFlags::IN | PollFlags::OUT,
             };
             descriptors.push(PollFd::new(&link.connection, flags));
+            let due = link
+                .producer
+                .as_ref()
+                .and_then(|producer| producer.due_ns(self.start_ns, &link.window));
+            due_ns = due_ns.min(due.unwrap_or(u64::MAX));
         }
+        // What was due then and was not made waits for the socket or for deliveries, not for a time.
+        let pause_ns = if due_ns > made_ns {
+            due_ns.saturating_sub(self.clock.ns())
+        } else {
+            POLL_NS_MAX
+        };
         let patience = Timespec {
             tv_sec: 0,
-            tv_nsec: 20_000_000,
+            tv_nsec: pause_ns.min(POLL_NS_MAX) as _,
         };
         match poll(&mut descriptors, Some(&patience)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -449,87 +456,30 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Measured {
-        self.progress.clear();
-        for producer in self.links.iter().filter_map(|link| link.producer.as_ref()) {
-            self.tally.faults.unconfirmed += producer.unconfirmed_count as u64;
+    fn finish(self) -> Measured {
+        let tally = self.tally;
+        let mut faults = tally.faults;
+        for link in &self.links {
+            faults.unconfirmed += link.window.message_count();
         }
         let usage = self.usage.0.zip(self.usage.1);
         let rss_bytes_peak = usage.map_or(0, |(before, after)| before.rss_bytes.max(after.rss_bytes));
         Measured {
-            sent: self.tally.sent,
-            received_count: self.tally.received_count,
+            received_count: tally.received_count(),
+            sent: tally.sent,
+            received: tally.received,
             elapsed: Duration::from_nanos(self.end_ns.saturating_sub(self.start_ns)),
-            receipt_ns: self.tally.receipt_ns,
-            delivery_ns: self.tally.delivery_ns,
+            receipt_ns: tally.receipt_ns,
+            delivery_ns: tally.delivery_ns,
             usage,
             rss_bytes_peak: self.rss_bytes_peak.max(rss_bytes_peak),
             own_cpu_s: self.own_cpu_s.1 - self.own_cpu_s.0,
-            verifier: self.tally.verifier,
-            faults: self.tally.faults,
+            verifiers: tally.verifiers,
+            faults,
+            points: tally
+                .timeline
+                .map_or_else(Vec::new, |timeline| timeline.finish(self.end_ns)),
         }
-    }
-}
-
-impl Producer {
-    fn produce(
-        &mut self,
-        number: usize,
-        out: &mut Vec<u8>,
-        pending_bytes: usize,
-        tally: &mut Tally,
-        plan: &Plan,
-        now_ns: u64,
-    ) {
-        let Some(undelivered) = tally.undelivered.get_mut(number) else {
-            return;
-        };
-        let room = OUT_BYTES_MAX.saturating_sub(pending_bytes);
-        let full_bytes = out.len() + room;
-        while self.left_count > 0 && self.unconfirmed_count < self.awaited.len() && out.len() < full_bytes {
-            if plan.undelivered_max.is_some_and(|max| *undelivered >= max) {
-                return;
-            }
-            let place = (self.next_receipt % self.awaited.len() as u64) as usize;
-            let (Some(awaited), Some(stream)) = (self.awaited.get_mut(place), self.streams.get(self.turn))
-            else {
-                return;
-            };
-            // A broker that answers out of order may leave an old one waiting here.
-            if awaited.1 != 0 {
-                return;
-            }
-            let Some(sequence) = tally.sent.get_mut(stream.number) else {
-                return;
-            };
-            let stamp = Stamp {
-                run: tally.run,
-                stream: stream.number as u32,
-                sequence: *sequence,
-                sent_ns: now_ns,
-            };
-            stream
-                .template
-                .encode(out, self.next_receipt, |out| tally.bodies.encode(out, stamp));
-            *awaited = (self.next_receipt, now_ns);
-            *sequence += 1;
-            *undelivered += 1;
-            self.unconfirmed_count += 1;
-            self.next_receipt += 1;
-            self.left_count -= 1;
-            self.turn = (self.turn + 1) % self.streams.len();
-        }
-    }
-
-    /// Takes a RECEIPT; gives when its frame was made, or nothing if it was not due.
-    fn confirm(&mut self, receipt: u64) -> Option<u64> {
-        let place = (receipt % self.awaited.len() as u64) as usize;
-        let awaited = self.awaited.get_mut(place)?;
-        if awaited.1 == 0 || awaited.0 != receipt {
-            return None;
-        }
-        self.unconfirmed_count -= 1;
-        Some(std::mem::take(&mut awaited.1))
     }
 }
 
@@ -541,75 +491,30 @@ fn read(link: &mut Link, tally: &mut Tally, plan: &Plan, now_ns: u64) -> Result<
         match frame.command {
             b"RECEIPT" => {
                 let id = frame.header("receipt-id").unwrap_or_default();
-                match (parse_number(id), link.producer.as_mut()) {
-                    (Some(receipt), Some(producer)) => match producer.confirm(receipt) {
-                        Some(made_ns) => tally.receipt_ns.saturating_record(now_ns - made_ns),
-                        None => tally.faults.stray_receipts += 1,
-                    },
+                match parse_number(id) {
+                    Some(number) => tally.note_confirmed(link.window.close(number), now_ns),
                     _ if id == b"subscribed" => link.subscribed = true,
                     _ if id == b"left" => {
                         link.left = true;
                         return Ok(());
                     }
-                    _ => tally.faults.stray_receipts += 1,
+                    _ => tally.note_confirmed(None, now_ns),
                 }
             }
-            b"MESSAGE" => {
-                let Some(consumer) = link.consumer.as_mut() else {
-                    return expect_command(&frame, "RECEIPT");
-                };
-                tally.received_count += 1;
-                if let Some(stamp) = tally.verifier.check(consumer.number, frame.body)
-                    && let Some(owner) = tally.owners.get(stamp.stream as usize)
-                    && let Some(undelivered) = tally.undelivered.get_mut(*owner)
-                {
-                    *undelivered = undelivered.saturating_sub(1);
-                    tally
-                        .delivery_ns
-                        .saturating_record(now_ns.saturating_sub(stamp.sent_ns));
-                }
-                if plan.ack == AckMode::Auto {
-                    continue;
-                }
-                let missing = ClientError::Unexpected {
-                    command: "MESSAGE without ack".to_owned(),
-                    expected: "MESSAGE with ack (STOMP 1.2)",
-                };
-                let ack = frame.header("ack").ok_or(missing)?;
-                if plan.ack == AckMode::ClientIndividual {
-                    encode_ack(out, ack);
-                } else {
-                    let subscription = frame
-                        .header("subscription")
-                        .and_then(parse_number)
-                        .unwrap_or_default();
-                    consumer.note_unacked(subscription, ack);
-                }
-            }
+            b"MESSAGE" => match &mut link.consumer {
+                Some(consumer) => consumer.take(&frame, out, tally, plan, now_ns)?,
+                None => return expect_command(&frame, "RECEIPT"),
+            },
             _ => {
                 refuse_error(&frame)?;
                 expect_command(&frame, "MESSAGE or RECEIPT")?;
             }
         }
     }
-    if let Some(consumer) = link.consumer.as_mut() {
-        for (_, ack) in consumer.unacked.drain(..) {
-            encode_ack(out, &ack);
-        }
+    if let Some(consumer) = &mut link.consumer {
+        consumer.acknowledge(out);
     }
     Ok(())
-}
-
-impl Consumer {
-    fn note_unacked(&mut self, subscription: u64, ack: &[u8]) {
-        match self.unacked.iter_mut().find(|(id, _)| *id == subscription) {
-            Some((_, last)) => {
-                last.clear();
-                last.extend_from_slice(ack);
-            }
-            None => self.unacked.push((subscription, ack.to_vec())),
-        }
-    }
 }
 
 /// The destinations that connection `number` of `count` serves, with their numbers: each connection has at least one,

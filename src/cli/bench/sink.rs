@@ -1,7 +1,8 @@
 //! A broker that keeps no promise: it answers receipts at once and hands messages on from memory. It shows how fast the
 //! load generator is alone, and, told to, breaks deliveries so that the verifier can be seen to find it.
 //!
-//! One thread. ACK frames count for nothing, prefetch is not kept, a subscription ends with its connection.
+//! One thread. ACK frames count for nothing, a transaction is no more than its frames, prefetch is not kept, a
+//! subscription ends with its connection. `/topic/` goes to each subscription present.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -25,13 +26,13 @@ pub(super) enum Fault {
     Lose,
     /// Deliver it twice.
     Double,
-    /// Deliver it after the next one.
+    /// Deliver it after the next one of its sender to the same subscription.
     Swap,
     /// Change one bit of its body.
     Alter,
-    /// Send no RECEIPT for it.
+    /// Send no RECEIPT for it, or for its transaction.
     Forget,
-    /// Send its RECEIPT twice.
+    /// Send that RECEIPT twice.
     Repeat,
 }
 
@@ -50,13 +51,33 @@ struct Link {
     written: usize,
 }
 
+/// Whom a delivery is for: a connection and a raw subscription id.
+type Subscription = (usize, Vec<u8>);
+
+#[derive(Debug, Clone)]
+struct Stored {
+    /// The connection it came from.
+    sender: usize,
+    /// Head lines and body, ready to follow the broker's own headers.
+    bytes: Box<[u8]>,
+}
+
+/// What waits to be delivered to one subscription or another. A topic has one for each subscription present.
 #[derive(Debug, Default)]
 struct Queue {
-    /// Head lines and body of each message, ready to follow the broker's own headers.
-    messages: VecDeque<Box<[u8]>>,
-    /// Connection and raw subscription id.
-    subscriptions: Vec<(usize, Vec<u8>)>,
+    messages: VecDeque<Stored>,
+    subscriptions: Vec<Subscription>,
     turn: usize,
+}
+
+/// Why a wait ended.
+struct Woken {
+    /// Nothing happened.
+    idle: bool,
+    /// Somebody wants to connect.
+    accept: bool,
+    /// Connections that can be read.
+    readable: Vec<usize>,
 }
 
 /// See the module's text.
@@ -65,11 +86,13 @@ pub(super) struct Sink {
     listener: TcpListener,
     /// A closed connection keeps its place, since subscriptions name places.
     links: Vec<Option<Link>>,
-    queue_by_name: HashMap<Vec<u8>, usize>,
+    queues_by_name: HashMap<Vec<u8>, Vec<usize>>,
     queues: Vec<Queue>,
     plan: Option<FaultPlan>,
-    received_count: u64,
+    confirmed_count: u64,
     delivered_count: u64,
+    /// A delivery held back, to follow the next one of its sender.
+    held: Option<(Subscription, Stored)>,
 }
 
 impl Sink {
@@ -79,11 +102,12 @@ impl Sink {
         Ok(Self {
             listener,
             links: Vec::new(),
-            queue_by_name: HashMap::new(),
+            queues_by_name: HashMap::new(),
             queues: Vec::new(),
             plan,
-            received_count: 0,
+            confirmed_count: 0,
             delivered_count: 0,
+            held: None,
         })
     }
 
@@ -94,7 +118,17 @@ impl Sink {
     /// Serves until told to stop.
     pub(super) fn run(mut self, stop: &AtomicBool) -> io::Result<()> {
         while !stop.load(Ordering::Relaxed) {
-            let (accept, readable) = self.wait()?;
+            let Woken {
+                idle,
+                accept,
+                readable,
+            } = self.wait()?;
+            if let Some(((connection, id), message)) = self.held.take_if(|_| idle) {
+                // Nothing came that it could follow.
+                if let Some(link) = self.links.get_mut(connection).and_then(Option::as_mut) {
+                    deliver(&mut link.out, &id, self.delivered_count, &message.bytes);
+                }
+            }
             for at in readable {
                 if self.read(at).is_none() {
                     self.close(at);
@@ -134,10 +168,18 @@ impl Sink {
         for queue in &mut self.queues {
             queue.subscriptions.retain(|(connection, _)| *connection != at);
         }
+        for (name, places) in &mut self.queues_by_name {
+            if is_topic(name) {
+                places.retain(|place| {
+                    let queue = self.queues.get(*place);
+                    queue.is_some_and(|queue| !queue.subscriptions.is_empty())
+                });
+            }
+        }
     }
 
-    /// Waits for something to do: whether to accept, and what can be read.
-    fn wait(&self) -> io::Result<(bool, Vec<usize>)> {
+    /// Waits for something to do.
+    fn wait(&self) -> io::Result<Woken> {
         let mut places = Vec::new();
         let mut descriptors = vec![PollFd::new(&self.listener, PollFlags::IN)];
         for (at, link) in self.links.iter().enumerate() {
@@ -154,24 +196,26 @@ impl Sink {
             tv_sec: 0,
             tv_nsec: 20_000_000,
         };
-        match poll(&mut descriptors, Some(&patience)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        let idle = match poll(&mut descriptors, Some(&patience)) {
+            Ok(count) => count == 0,
+            Err(rustix::io::Errno::INTR) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
         let mut ready = descriptors.iter().map(|descriptor| {
             descriptor
                 .revents()
                 .intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
         });
         let accept = ready.next().unwrap_or(false);
-        Ok((
+        Ok(Woken {
+            idle,
             accept,
-            places
+            readable: places
                 .into_iter()
                 .zip(ready)
                 .filter_map(|(at, ready)| ready.then_some(at))
                 .collect(),
-        ))
+        })
     }
 
     /// Reads once and does what the frames ask; `None` if the connection is at its end.
@@ -183,33 +227,45 @@ impl Sink {
             _ => return None,
         }
         while let Some(frame) = link.decoder.next_frame().ok()? {
-            let mut receipts = 1;
             match frame.command {
                 b"CONNECT" | b"STOMP" => {
                     encode_frame(&mut link.out, "CONNECTED", &[("version", "1.2")], None)
                 }
                 b"SEND" => {
-                    self.received_count += 1;
-                    let fault = self
-                        .plan
-                        .filter(|plan| self.received_count.is_multiple_of(plan.every));
-                    receipts = match fault.map(|plan| plan.fault) {
-                        Some(Fault::Forget) => 0,
-                        Some(Fault::Repeat) => 2,
-                        _ => 1,
+                    let name = frame.header("destination")?;
+                    let message = Stored {
+                        sender: at,
+                        bytes: store(&frame),
                     };
-                    let queue = queue_of(&mut self.queue_by_name, &mut self.queues, &frame)?;
-                    queue.messages.push_back(store(&frame));
+                    if is_topic(name) {
+                        for place in self.queues_by_name.get(name).into_iter().flatten() {
+                            self.queues.get_mut(*place)?.messages.push_back(message.clone());
+                        }
+                    } else {
+                        let place = queue_of(&mut self.queues_by_name, &mut self.queues, name);
+                        self.queues.get_mut(place)?.messages.push_back(message);
+                    }
                 }
                 b"SUBSCRIBE" => {
-                    let id = frame.header("id")?.to_vec();
-                    let queue = queue_of(&mut self.queue_by_name, &mut self.queues, &frame)?;
-                    queue.subscriptions.push((at, id));
+                    let name = frame.header("destination")?;
+                    let place = queue_of(&mut self.queues_by_name, &mut self.queues, name);
+                    let subscription = (at, frame.header("id")?.to_vec());
+                    self.queues.get_mut(place)?.subscriptions.push(subscription);
                 }
                 _ => {}
             }
             if let Some(receipt) = frame.header("receipt") {
-                for _ in 0..receipts {
+                let confirms = matches!(frame.command, b"SEND" | b"COMMIT");
+                self.confirmed_count += u64::from(confirms);
+                let fault = self
+                    .plan
+                    .filter(|plan| confirms && self.confirmed_count.is_multiple_of(plan.every));
+                let count = match fault.map(|plan| plan.fault) {
+                    Some(Fault::Forget) => 0,
+                    Some(Fault::Repeat) => 2,
+                    _ => 1,
+                };
+                for _ in 0..count {
                     link.out.extend_from_slice(b"RECEIPT\nreceipt-id:");
                     link.out.extend_from_slice(receipt);
                     link.out.extend_from_slice(b"\n\n\0");
@@ -242,23 +298,30 @@ impl Sink {
                     .plan
                     .filter(|plan| count.is_multiple_of(plan.every))
                     .map(|plan| plan.fault);
-                if fault == Some(Fault::Swap) && queue.messages.len() > 1 {
-                    queue.messages.swap(0, 1);
-                }
                 let Some(mut message) = queue.messages.pop_front() else {
                     break;
                 };
                 match fault {
                     Some(Fault::Lose) => continue,
-                    Some(Fault::Double) => deliver(&mut link.out, id, count, &message),
+                    Some(Fault::Swap) if self.held.is_none() => {
+                        self.held = Some(((*connection, id.clone()), message));
+                        continue;
+                    }
+                    Some(Fault::Double) => deliver(&mut link.out, id, count, &message.bytes),
                     Some(Fault::Alter) => {
-                        if let Some(byte) = message.last_mut() {
+                        if let Some(byte) = message.bytes.last_mut() {
                             *byte ^= 1;
                         }
                     }
                     _ => {}
                 }
-                deliver(&mut link.out, id, count, &message);
+                deliver(&mut link.out, id, count, &message.bytes);
+                let follows = |(subscription, held): &mut (Subscription, Stored)| {
+                    *subscription == (*connection, id.clone()) && held.sender == message.sender
+                };
+                if let Some((_, held)) = self.held.take_if(follows) {
+                    deliver(&mut link.out, id, count, &held.bytes);
+                }
             }
         }
     }
@@ -280,22 +343,24 @@ impl Link {
     }
 }
 
-/// The queue that a frame names, made at need.
-fn queue_of<'a>(
-    queue_by_name: &mut HashMap<Vec<u8>, usize>,
-    queues: &'a mut Vec<Queue>,
-    frame: &Frame<'_>,
-) -> Option<&'a mut Queue> {
-    let name = frame.header("destination")?;
-    let at = match queue_by_name.get(name) {
-        Some(at) => *at,
-        None => {
-            queues.push(Queue::default());
-            queue_by_name.insert(name.to_vec(), queues.len() - 1);
-            queues.len() - 1
-        }
-    };
-    queues.get_mut(at)
+fn is_topic(name: &[u8]) -> bool {
+    name.starts_with(b"/topic/")
+}
+
+/// The queue of that name, made at need; of a topic always a new one.
+fn queue_of(
+    queues_by_name: &mut HashMap<Vec<u8>, Vec<usize>>,
+    queues: &mut Vec<Queue>,
+    name: &[u8],
+) -> usize {
+    let made = queues_by_name.get(name).and_then(|places| places.first());
+    if let Some(place) = made.filter(|_| !is_topic(name)) {
+        return *place;
+    }
+    queues.push(Queue::default());
+    let place = queues.len() - 1;
+    queues_by_name.entry(name.to_vec()).or_default().push(place);
+    place
 }
 
 fn store(frame: &Frame<'_>) -> Box<[u8]> {

@@ -115,6 +115,19 @@ impl Faults {
     pub(super) fn none(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Of two looks at the same messages: a fault seen by both counts once, one that the second could not see counts too.
+    pub(super) fn seen_by_either(self, other: Self) -> Self {
+        Self {
+            lost: self.lost.max(other.lost),
+            doubled: self.doubled.max(other.doubled),
+            reordered: self.reordered.max(other.reordered),
+            altered: self.altered.max(other.altered),
+            foreign: self.foreign.max(other.foreign),
+            unconfirmed: self.unconfirmed.max(other.unconfirmed),
+            stray_receipts: self.stray_receipts.max(other.stray_receipts),
+        }
+    }
 }
 
 impl AddAssign for Faults {

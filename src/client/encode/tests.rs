@@ -29,7 +29,7 @@ fn connect_is_not_escaped() {
 
 #[test]
 fn a_template_makes_whole_frames() {
-    let template = SendTemplate::new("/queue/a", 3, &[("k".into(), "v".into())]);
+    let template = SendTemplate::new("/queue/a", 3, &[("k".into(), "v".into())], "receipt");
     let mut out = Vec::new();
     template.encode(&mut out, 17, |out| out.extend_from_slice(b"abc"));
     assert_eq!(
