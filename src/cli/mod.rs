@@ -7,10 +7,16 @@
 //! - A failure is one line on standard error that says what to do, unless `clap` shows the usage.
 
 pub mod bench;
+mod clock;
 mod failure;
 mod inspect;
+mod receive;
+mod reference;
+mod send;
 mod serve;
 mod show;
+mod stop;
+mod target;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -22,6 +28,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, LogFormat, LogLevel, Overrides};
 use failure::Failure;
+pub use reference::reference;
 
 /// A durable message-queue broker that speaks STOMP 1.0, 1.1 and 1.2.
 #[derive(Debug, Parser)]
@@ -35,6 +42,8 @@ const EXAMPLES: &str = "\
 Examples:
   steadfast serve                                STOMP on 127.0.0.1:61613, data in ./data
   steadfast serve --data-dir /var/lib/steadfast --listen 127.0.0.1:61613 --listen [::1]:61613
+  steadfast send /queue/orders 'one pair of shoes'
+  steadfast receive /queue/orders
   steadfast inspect --data-dir /var/lib/steadfast
   steadfast config default > steadfast.toml
 
@@ -50,6 +59,10 @@ enum Command {
     Serve(ServeArgs),
     /// Look into the data folder of a stopped broker
     Inspect(inspect::InspectArgs),
+    /// Send messages to a broker, any that speaks STOMP 1.2
+    Send(send::SendArgs),
+    /// Receive messages from a broker, any that speaks STOMP 1.2
+    Receive(receive::ReceiveArgs),
     /// Measure a broker, any that speaks STOMP 1.2
     Bench(Box<bench::BenchArgs>),
     /// The configuration file
@@ -57,6 +70,10 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Print a script that completes commands and options in a shell
+    Completions(reference::CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(reference::ManArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,10 +138,14 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Send(args) => send::run(&args),
+        Command::Receive(args) => receive::run(&args),
         Command::Bench(args) => return bench::run(&args),
         Command::Config {
             command: ConfigCommand::Default,
         } => print(config::SAMPLE),
+        Command::Completions(args) => reference::completions(&args),
+        Command::Man(args) => reference::man(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -136,9 +157,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    written(out.write_all(text.as_ref()).and_then(|()| out.flush()))
 }
 
 /// A reader that has gone (`steadfast inspect | head`) has seen what it wanted.

@@ -5,7 +5,6 @@
 //! that is not measured and looks at every message. The load is a closed loop: a producer sends as fast as its window
 //! lets it, so latency is that of the load, and not of a rate; `ping-pong` is the latency of one message alone. The broker's CPU, memory and bytes written come from `/proc`.
 
-mod clock;
 mod disk;
 mod engine;
 mod probe;
@@ -26,8 +25,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::clock::{self, unix_ns};
 use crate::client::{ClientError, Connection, Target, encode_frame, expect_command};
-use clock::unix_ns;
 use engine::{AckMode, Await, Plan, Stop};
 use report::{DiskRatio, Report};
 use verify::Faults;
