@@ -50,6 +50,8 @@ pub struct Limits {
     pub deliveries_failed_max: u32,
     /// After this long at its limit with nothing settled, a subscription is logged once and shown.
     pub stuck_subscription_ms: u64,
+    /// Entries that one admin act moves, copies, requeues or is given by number; a purge of a whole queue has no bound.
+    pub admin_act_count_max: usize,
     /// Connections at a time (also bounded by descriptors minus 64).
     pub connection_count_max: usize,
     /// Bodies being received by all connections together.
@@ -100,6 +102,7 @@ impl Default for Limits {
             topic_drop_oldest: false,
             deliveries_failed_max: 10,
             stuck_subscription_ms: 30_000,
+            admin_act_count_max: 100_000,
             connection_count_max: 20_000,
             receiving_bytes_max: 128 * MIB,
             memory_bytes_max: 256 * MIB,

@@ -97,6 +97,13 @@ impl<T> Window<T> {
         Some(old)
     }
 
+    /// Takes the values of the first page out: a few, never none while there are any.
+    pub fn pop_page(&mut self) -> Option<impl Iterator<Item = T> + use<T>> {
+        let (_, page) = self.pages.pop_first()?;
+        self.len -= page.live as usize;
+        Some(page.slots.into_iter().flatten())
+    }
+
     /// All numbers with their values from `from` on, ascending.
     pub fn range_from(&self, from: u64) -> impl Iterator<Item = (u64, &T)> {
         let (first, _) = split(from);

@@ -13,7 +13,9 @@ impl Broker {
         while let Some(no) = self.dirty.pop_front() {
             if let Some(queue) = self.queue_mut(no) {
                 queue.dirty = false;
-                self.dispatch_queue(no, now);
+                if !queue.paused {
+                    self.dispatch_queue(no, now);
+                }
                 self.close_queue_if_idle(no);
             }
         }
@@ -81,6 +83,7 @@ impl Broker {
         if !queue.nacked_by.is_empty() {
             queue.nacked_by.remove(&sequence);
         }
+        queue.counters.out_count += 1;
         let entry = queue.lease(sequence);
         let redelivered = entry.deliveries > 0 || entry.suspect;
         entry.deliveries += 1;
@@ -89,7 +92,7 @@ impl Broker {
         let (header_len, delivery_count) = (entry.header_len, entry.deliveries);
         let peer = self.peers.get_mut(&session).expect("pick found it");
         let by_message = peer.subs.get(&sub_no).is_some_and(|sub| sub.by_message);
-        let tag = peer.hold(sub_no, message, Some((no, sequence)), by_message);
+        let tag = peer.hold(sub_no, message, Some((no, sequence)), by_message, now.mono_ms);
         peer.unsent.push_back(Unsent {
             tag,
             sub: sub_no,

@@ -20,7 +20,7 @@ use crate::journal::{
     Batch, CHUNK_BYTES_MAX, ChunkWrite, Enqueued, Fact, IndexSize, Item, Meta, Place, QueueName,
 };
 
-use super::queue::{EntryBytes, QueueNo};
+use super::queue::{EntryBytes, Queue, QueueNo};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -429,27 +429,32 @@ impl Ledger {
         self.open.run_end = end;
     }
 
-    /// States that an entry is gone. `index` is where this queue's ranges are in the open batch; see [`Ledger::settled_index`].
-    pub(super) fn state_settled(&mut self, index: usize, sequence: u64) {
+    /// States that entries are gone: all there were from `first` to `last`. `index` is where this queue's ranges are in the
+    /// open batch; see [`Ledger::settled_index`].
+    pub(super) fn state_settled(&mut self, index: usize, first: u64, last: u64) {
         let (_, ranges) = self
             .open
             .settled
             .get_mut(index)
             .expect("the index is of the open batch");
         match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == sequence => *last = sequence,
+            Some((_, end)) if *end + 1 == first => *end = last,
             _ => {
-                ranges.push((sequence, sequence));
+                ranges.push((first, last));
                 self.open.fact_bytes += size_of::<(u64, u64)>();
             }
         }
     }
 
-    /// Makes room for a queue's settlements in the open batch; the index holds while `seq()` stays the same.
-    pub(super) fn settled_index(&mut self, queue: &QueueName) -> usize {
-        self.open.settled.push((Arc::clone(queue), Vec::new()));
-        self.open.fact_bytes += FACT_BYTES;
-        self.open.settled.len() - 1
+    /// Where a queue's settlements are in the open batch, room being made at the first; it holds while `seq()` stays the
+    /// same.
+    pub(super) fn settled_index(&mut self, queue: &mut Queue) -> usize {
+        if queue.settled.0 != self.open.seq {
+            queue.settled = (self.open.seq, self.open.settled.len());
+            self.open.settled.push((Arc::clone(&queue.name), Vec::new()));
+            self.open.fact_bytes += FACT_BYTES;
+        }
+        queue.settled.1
     }
 
     /// States anything else.

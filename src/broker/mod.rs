@@ -13,6 +13,7 @@
 //! # Not here
 //! Receipts (the session keeps them, gated by [`Applied::gate`]); bytes of bodies once they are in a batch.
 
+mod admin;
 mod dispatch;
 mod ledger;
 mod peer;
@@ -27,18 +28,18 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag};
+use crate::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag, Window};
 use crate::journal::{Batch, Fact, IndexSize};
 use crate::port::{AckMode, Event, Refusal};
 
 use ledger::{Ledger, Oldest, Statement, Thresholds};
 use peer::{Peer, TopicMessage};
-use queue::{Queue, QueueNo, SubRef};
+use queue::{Entry, EntryBytes, Queue, QueueNo, SubRef};
 
 pub use ledger::LedgerView;
 pub use recovery::Recovery;
 use relocation::Relocation;
-pub use view::{Counters, EntryView, Notice, QueueView};
+pub use view::{Counters, Notice};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -71,6 +72,12 @@ pub struct Broker {
     staged_bytes: usize,
     room: bool,
     relocation: Relocation,
+    /// Entries of purged queues whose room is not given back yet.
+    purged: VecDeque<Window<Entry>>,
+    /// Bytes of purged entries whose deliveries have not ended, and their length.
+    lingering: BTreeMap<(QueueNo, u64), (EntryBytes, u32)>,
+    /// The time of the latest input.
+    mono_ms: u64,
 }
 
 /// Index chunks dropped and entries stated again with an ordinary commit, and by an idle tick.
@@ -92,6 +99,7 @@ impl Broker {
 
     /// A session ended, however: what it holds is released, what it staged is aborted. Safe to call twice.
     pub fn handle_close(&mut self, session: SessionNo, now: Now) {
+        self.mono_ms = now.mono_ms;
         self.end_session(session, now);
         self.peers.remove(&session);
         self.dispatch(now);
@@ -99,6 +107,7 @@ impl Broker {
 
     /// Every batch up to this Seq is durable. `sizes` are those of the batches since the last call, oldest first.
     pub fn handle_durable(&mut self, seq: Seq, sizes: &[IndexSize], now: Now) {
+        self.mono_ms = now.mono_ms;
         let first = self.ledger.durable().0 + 1;
         assert_eq!((first..=seq.0).count(), sizes.len(), "one size for each batch");
         for (of, size) in (first..=seq.0).zip(sizes) {
@@ -141,7 +150,8 @@ impl Broker {
     pub fn handle_tick(&mut self, now: Now) {
         self.notice_stuck(now);
         self.relocate();
-        if self.ledger.unflushed_bytes() == 0 && self.ledger.is_open_empty() && self.room {
+        let rests = self.ledger.unflushed_bytes() == 0 && self.ledger.is_open_empty();
+        if rests && self.room && self.purged.is_empty() {
             self.tend(TEND_TICK);
             if self.ledger.is_open_empty() && self.ledger.shrink_pool(SHRINK_TICK) > 0 {
                 self.ledger.want_batch();
@@ -157,6 +167,7 @@ impl Broker {
             self.end_session(session, now);
             self.peers.remove(&session);
         }
+        while self.release_purged() {}
         // What cannot be excluded counts as one delivery from here on. The entry itself says so too, since compaction may
         // still state it again behind its counters.
         for queue in self.queues.iter_mut().flatten() {
@@ -210,13 +221,17 @@ impl Broker {
 
     /// Whether `poll_batch` would give a batch.
     pub fn has_batch(&self) -> bool {
-        self.ledger.has_batch()
+        self.ledger.has_batch() || !self.purged.is_empty()
     }
 
     /// The next batch for the committer, oldest first; `None` when nothing waits. A full batch is closed at
     /// `commit_bytes_max`; the last one is closed by this call.
     pub fn poll_batch(&mut self) -> Option<Batch> {
-        if self.ledger.has_batch() {
+        if !self.purged.is_empty() {
+            // The slots are free once this batch is durable, whatever else is in it.
+            self.release_purged();
+            self.ledger.want_batch();
+        } else if self.ledger.has_batch() {
             let (drops, moves) = TEND_COMMIT;
             // What is dead is dropped also without room, or what settlements leave behind would take the rest of it.
             self.tend((drops, if self.room { moves } else { 0 }));
@@ -429,16 +444,22 @@ impl Broker {
                 let stuck = sub.ack_mode != AckMode::Auto
                     && sub.held_count >= sub.prefetch_count
                     && now.mono_ms.saturating_sub(sub.moved_at_ms) >= after_ms;
-                if stuck && !sub.stuck_told {
-                    let queue = self
-                        .queues
-                        .get(queue.0 as usize)
-                        .and_then(Option::as_ref)
-                        .expect("it has a subscription");
-                    let (session, sub, queue) = (*session, *no, Arc::clone(&queue.name));
-                    self.notices.push_back(Notice::Stuck { session, sub, queue });
+                if stuck == sub.stuck_told {
+                    continue;
                 }
                 sub.stuck_told = stuck;
+                let queue = self
+                    .queues
+                    .get_mut(queue.0 as usize)
+                    .and_then(Option::as_mut)
+                    .expect("it has a subscription");
+                if stuck {
+                    queue.stuck_count += 1;
+                    let (session, sub, queue) = (*session, *no, Arc::clone(&queue.name));
+                    self.notices.push_back(Notice::Stuck { session, sub, queue });
+                } else {
+                    queue.stuck_count -= 1;
+                }
             }
         }
     }
@@ -467,6 +488,7 @@ impl Broker {
     /// The bytes of all deliveries of this session up to and including this tag are in its socket (or were skipped
     /// because their subscription is gone): frees the unsent bytes, settles `auto` deliveries.
     pub fn handle_written(&mut self, session: SessionNo, up_to: Tag, now: Now) {
+        self.mono_ms = now.mono_ms;
         self.written(session, up_to, now);
         self.dispatch(now);
     }

@@ -99,6 +99,8 @@ pub(super) struct Held {
     pub(super) message: MessageId,
     pub(super) entry: Option<(QueueNo, u64)>,
     pub(super) state: HeldState,
+    /// When it was dispatched.
+    pub(super) since_ms: u64,
 }
 
 /// What became of a delivery.
@@ -125,6 +127,8 @@ pub(super) struct Unsent {
 pub(super) struct Transaction {
     pub(super) steps: Vec<Step>,
     pub(super) bytes: usize,
+    /// When it was begun.
+    pub(super) since_ms: u64,
 }
 
 /// One staged frame.
@@ -143,6 +147,11 @@ pub(super) enum Step {
 }
 
 impl Peer {
+    /// Deliveries neither settled nor staged, of all its subscriptions.
+    pub(super) fn held_count(&self) -> u64 {
+        self.subs.values().map(|sub| u64::from(sub.held_count)).sum()
+    }
+
     /// The delivery that a client names. A message id may also name a delivery of an earlier subscription of the same
     /// client id, which its UNSUBSCRIBE ended.
     pub(super) fn find(&self, key: DeliveryKey) -> Option<Tag> {
@@ -175,6 +184,7 @@ impl Peer {
         message: MessageId,
         entry: Option<(QueueNo, u64)>,
         by_message: bool,
+        since_ms: u64,
     ) -> Tag {
         self.last_tag = Tag(self.last_tag.0 + 1);
         let tag = self.last_tag;
@@ -185,6 +195,7 @@ impl Peer {
                 message,
                 entry,
                 state: HeldState::Held,
+                since_ms,
             },
         );
         if by_message {
@@ -221,6 +232,14 @@ impl Peer {
 }
 
 impl Sub {
+    /// The queue that it is on, if it is.
+    pub(super) fn queue(&self) -> Option<QueueNo> {
+        match self.source {
+            Source::Queue(no) => Some(no),
+            Source::Topic { .. } => None,
+        }
+    }
+
     /// Whether it may be given one more delivery, but for bytes.
     pub(super) fn has_credit(&self) -> bool {
         self.active && self.held_count < self.prefetch_count

@@ -21,8 +21,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::base::{ChunkRef, MessageId, Seq, SessionNo, SlotNo, SubNo, Window};
-use crate::journal::{Item, Place};
-use crate::port::Body;
+use crate::journal::{Item, Place, field};
+use crate::port::{Body, QueueCounters};
 
 /// A queue's place in memory. Used again after the queue is gone: sequences, which are not, tell entries apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +54,11 @@ pub(super) struct Queue {
     pub(super) watched_at: Seq,
     /// The last batch in which bytes of its entries move to another slot: until it is durable, they are in neither.
     pub(super) moved_at: Seq,
+    /// Deliveries are stopped.
+    pub(super) paused: bool,
+    /// Subscriptions that are stuck.
+    pub(super) stuck_count: usize,
+    pub(super) counters: QueueCounters,
     /// It is on the list of queues to dispatch.
     pub(super) dirty: bool,
     /// The open batch in which it has a place on the list of touched queues, and that place.
@@ -147,6 +152,15 @@ impl Entry {
         matches!(self.bytes, EntryBytes::Memory(_))
     }
 
+    /// The queue that a dead letter came from.
+    pub(super) fn origin(&self) -> Option<&str> {
+        let origin = self
+            .fields()
+            .iter()
+            .find(|(tag, _)| *tag == field::DEAD_LETTER_ORIGIN);
+        origin.and_then(|(_, name)| std::str::from_utf8(name).ok())
+    }
+
     pub(super) fn fields(&self) -> &[(u8, Bytes)] {
         self.fields.as_deref().unwrap_or_default()
     }
@@ -171,6 +185,9 @@ impl Queue {
             watched: false,
             watched_at: Seq(0),
             moved_at: Seq(0),
+            paused: false,
+            stuck_count: 0,
+            counters: QueueCounters::default(),
             dirty: false,
             touched: (Seq(0), 0),
             settled: (Seq(0), 0),
@@ -184,6 +201,7 @@ impl Queue {
 
     /// Adds an entry at the end and gives its sequence.
     pub(super) fn push(&mut self, entry: Entry) -> u64 {
+        self.counters.in_count += 1;
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.bytes += u64::from(entry.len);
@@ -206,6 +224,15 @@ impl Queue {
             self.nacked_by.remove(&sequence);
         }
         Some(entry)
+    }
+
+    /// Takes all entries out.
+    pub(super) fn clear(&mut self) -> Window<Entry> {
+        self.head = self.next_sequence;
+        self.returned.clear();
+        self.nacked_by.clear();
+        (self.bytes, self.leased_count, self.stored_count) = (0, 0, 0);
+        std::mem::take(&mut self.entries)
     }
 
     /// The next ready entry that is durable.
@@ -249,7 +276,7 @@ impl Queue {
 
     /// Nothing refers to it any more.
     pub(super) fn is_idle(&self) -> bool {
-        self.entries.is_empty() && self.sub_count == 0
+        self.entries.is_empty() && self.sub_count == 0 && !self.paused
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::base::{Epoch, Limits, MessageId, Now, Seq};
 use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered};
+use crate::port::QueueCounters;
 
 use super::ledger::{Ledger, Run};
 use super::queue::{Entry, EntryBytes, QueueNo};
@@ -43,6 +44,9 @@ impl Recovery {
             staged_bytes: 0,
             room: true,
             relocation: Relocation::default(),
+            purged: VecDeque::new(),
+            lingering: BTreeMap::new(),
+            mono_ms: 0,
         };
         Self {
             broker,
@@ -79,7 +83,12 @@ impl Recovery {
                     let queue = self.queue_no(&queue);
                     let queue = self.broker.queue_mut(queue).expect("it was just made");
                     for (first, last) in ranges {
-                        (first..=last).for_each(|sequence| drop(queue.take(sequence)));
+                        // A range may span numbers that never were: one of a purge spans terms.
+                        while let Some(sequence) = queue.entries.next_from(first)
+                            && sequence <= last
+                        {
+                            queue.take(sequence);
+                        }
                     }
                 }
                 Fact::Counted {
@@ -163,6 +172,7 @@ impl Recovery {
             queue.head = queue.entries.first().map_or(next, |(sequence, _)| sequence);
             queue.next_sequence = next;
             queue.durable_end = next;
+            queue.counters = QueueCounters::default();
         }
         for (no, epoch) in self.watched {
             let Some(queue) = broker.queue_mut(no) else {

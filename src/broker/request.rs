@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::{DestinationKind, Now, Seq, SessionNo, SubNo, Tag, TxNo};
+use crate::base::{DestinationKind, MessageId, Now, Seq, SessionNo, SubNo, Tag, TxNo};
 use crate::journal::{Item, Place};
 use crate::port::{Applied, DeliveryKey, Payload, Refusal, Request, Requests, Send, Settle, Subscribe};
 
@@ -31,6 +31,7 @@ impl Broker {
                 refusal: Some(refusal),
             };
         }
+        self.mono_ms = now.mono_ms;
         let mut refusal = None;
         let mut done = 0;
         let mut gate = Seq(0);
@@ -90,9 +91,11 @@ impl Broker {
                 Ok(Seq(0))
             }
             Request::Begin { tx } => {
-                self.peer(session)
-                    .transactions
-                    .insert(*tx, Transaction::default());
+                let transaction = Transaction {
+                    since_ms: now.mono_ms,
+                    ..Transaction::default()
+                };
+                self.peer(session).transactions.insert(*tx, transaction);
                 Ok(Seq(0))
             }
             Request::Commit { tx } => self.commit(session, *tx, now),
@@ -153,7 +156,9 @@ impl Broker {
             }
             let bytes = shared(&send.payload, requests);
             let no = self.sending_queue(session, name);
-            self.enqueue_transient(no, bytes, item, now);
+            let message = self.message_id();
+            self.counters.enqueued_count += 1;
+            self.enqueue_transient(no, message, now.wall_ms, bytes, item);
             return Ok(Seq(0));
         }
         let no = self.sending_queue(session, name);
@@ -256,15 +261,21 @@ impl Broker {
         }
     }
 
-    fn enqueue_transient(&mut self, no: QueueNo, bytes: Bytes, item: Item, now: Now) {
+    /// Adds an entry in memory at a queue's end.
+    pub(super) fn enqueue_transient(
+        &mut self,
+        no: QueueNo,
+        message: MessageId,
+        accepted_at_ms: u64,
+        bytes: Bytes,
+        item: Item,
+    ) {
         self.transient_bytes += bytes.len();
         self.transient_count += 1;
-        self.counters.enqueued_count += 1;
-        let message = self.message_id();
         let queue = self.queue_mut(no).expect("the queue was just opened");
         queue.push(Entry {
             message,
-            accepted_at_ms: now.wall_ms,
+            accepted_at_ms,
             home: Seq(0),
             bytes: EntryBytes::Memory(Box::new(bytes)),
             header_len: item.header_len,
@@ -691,6 +702,7 @@ impl Broker {
             Source::Queue(queue_no) => {
                 if let Some(queue) = self.queue_mut(*queue_no) {
                     queue.sub_count -= 1;
+                    queue.stuck_count -= usize::from(sub.stuck_told);
                     queue.ring.retain(|of| *of != (session, no));
                 }
                 // Also so that it is forgotten if nothing is left of it.

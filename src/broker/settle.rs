@@ -29,21 +29,31 @@ impl Broker {
             .get_mut(&session)
             .expect("requests come from an open session");
         let Some(held) = peer.unhold(tag) else { return };
-        let mut by = None;
+        let (mut by, mut freed) = (None, None);
         if let Some(sub) = peer.subs.get_mut(&held.sub) {
             by = Some((session, held.sub));
             if held.state == HeldState::Held {
                 sub.held_count -= 1;
             }
             sub.moved_at_ms = now.mono_ms;
-            sub.stuck_told = false;
+            if std::mem::take(&mut sub.stuck_told) {
+                freed = sub.queue();
+            }
+        }
+        if let Some(queue) = freed.and_then(|no| self.queue_mut(no)) {
+            queue.stuck_count -= 1;
         }
         match (accepted, held.entry) {
             (true, entry) => {
                 self.counters.accepted_count += 1;
-                if let Some((queue, sequence)) = entry {
-                    self.remove(queue, sequence);
-                    self.mark_if_idle(queue);
+                if let Some((no, sequence)) = entry
+                    && self.remove(no, sequence).is_some()
+                    && let Some(queue) = self.queue_mut(no)
+                {
+                    queue.counters.accepted_count += 1;
+                    if queue.is_idle() {
+                        self.mark_dirty(no);
+                    }
                 }
             }
             (false, entry) => {
@@ -59,40 +69,36 @@ impl Broker {
     }
 
     /// Takes an entry out for good and states so.
-    fn remove(&mut self, no: QueueNo, sequence: u64) -> Option<Entry> {
-        let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut)?;
-        let entry = queue.take(sequence)?;
+    pub(super) fn remove(&mut self, no: QueueNo, sequence: u64) -> Option<Entry> {
+        let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
+        let taken = queue.and_then(|queue| queue.take(sequence).map(|entry| (queue, entry)));
+        let Some((queue, entry)) = taken else {
+            self.end_lingering(no, sequence);
+            return None;
+        };
         if let EntryBytes::Memory(bytes) = &entry.bytes {
             self.transient_bytes -= bytes.len();
             self.transient_count -= 1;
             return Some(entry);
         }
-        let seq = self.ledger.seq();
-        if queue.settled.0 != seq {
-            queue.settled = (seq, self.ledger.settled_index(&queue.name));
-        }
-        self.ledger.state_settled(queue.settled.1, sequence);
+        let index = self.ledger.settled_index(queue);
+        self.ledger.state_settled(index, sequence, sequence);
         self.ledger.forget(entry.home);
         self.ledger.release(&entry.bytes, entry.len);
         Some(entry)
     }
 
-    fn mark_if_idle(&mut self, no: QueueNo) {
-        if self.queue(no).is_some_and(super::Queue::is_idle) {
-            self.mark_dirty(no);
-        }
-    }
-
     /// Counts a failure: back to its old place, or to the dead-letter queue.
     fn fail(&mut self, no: QueueNo, sequence: u64, by: Option<super::SubRef>) {
         let failures_max = self.limits.deliveries_failed_max;
-        let Some(queue) = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut) else {
+        let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
+        let Some(queue) = queue.filter(|queue| queue.entries.get(sequence).is_some()) else {
+            self.end_lingering(no, sequence);
             return;
         };
+        queue.counters.failed_count += 1;
         let dead_letter = queue.is_dead_letter();
-        let Some(entry) = queue.entries.get_mut(sequence) else {
-            return;
-        };
+        let entry = queue.entries.get_mut(sequence).expect("it was just seen");
         entry.failures += 1;
         let (failures, deliveries, transient) = (entry.failures, entry.deliveries, entry.is_transient());
         // One in memory would have to be stored: without room it stays, and its next failure moves it.
@@ -172,16 +178,22 @@ impl Broker {
             message,
             failures: entry.failures,
         });
-        self.mark_if_idle(no);
+        let queue = self.queue_mut(no).expect("it was just there");
+        queue.counters.dead_lettered_count += 1;
+        if queue.is_idle() {
+            self.mark_dirty(no);
+        }
     }
 
     /// Gives an entry back without blame. `never`: its delivery was not taken by the driver, so it never was.
     pub(super) fn release(&mut self, no: QueueNo, sequence: u64, never: bool) {
-        let Some(queue) = self.queue_mut(no) else { return };
-        if let Some(entry) = queue.give_back(sequence) {
-            entry.deliveries -= u32::from(never);
-            self.counters.released_count += 1;
-            self.mark_dirty(no);
-        }
+        let entry = self.queue_mut(no).and_then(|queue| queue.give_back(sequence));
+        let Some(entry) = entry else {
+            self.end_lingering(no, sequence);
+            return;
+        };
+        entry.deliveries -= u32::from(never);
+        self.counters.released_count += 1;
+        self.mark_dirty(no);
     }
 }

@@ -75,7 +75,7 @@ impl Broker {
             }
             let next = backlog.pop_front().expect("it was just seen");
             *backlog_bytes -= len;
-            let tag = peer.hold(no, next.message, None, by_message);
+            let tag = peer.hold(no, next.message, None, by_message, self.mono_ms);
             peer.unsent.push_back(Unsent { tag, sub: no, len });
             peer.unsent_bytes += len;
             let sub = peer.subs.get_mut(&no).expect("it was just there");

@@ -1,13 +1,22 @@
 //! What people see of the core.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::base::{DestinationKind, MessageId, SessionNo, SubNo};
-use crate::port::Body;
+use crate::base::{DestinationKind, MessageId, Now, SessionNo, SubNo};
+use crate::port::{
+    EntryView, HoldingsView, PAGE_COUNT_MAX, Page, QueueView, SessionDetail, SessionView, SubscriptionView,
+    TopicView, TransactionView,
+};
 
 use super::Broker;
 use super::ledger::LedgerView;
+use super::peer::{HeldState, Peer, Source, Sub};
 use super::queue::Queue;
+
+/// Sessions, subscriptions and deliveries looked at for one page of subscriptions.
+const LOOK_COUNT_MAX: usize = 100_000;
 
 /// A line for the log: something that must not pass silently.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,52 +81,14 @@ pub struct Counters {
     pub aborted_count: u64,
     /// Requests refused.
     pub refused_count: u64,
+    /// Entries purged by an operator.
+    pub purged_count: u64,
+    /// Entries moved or requeued by an operator.
+    pub moved_count: u64,
+    /// Entries copied by an operator.
+    pub copied_count: u64,
     /// Index chunks compacted (their live facts moved forward).
     pub compacted_count: u64,
-}
-
-/// One queue, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueueView {
-    /// Its name without prefix.
-    pub name: Arc<str>,
-    /// Entries in all.
-    pub depth: u64,
-    /// Their message bytes.
-    pub bytes: u64,
-    /// Waiting.
-    pub ready_count: u64,
-    /// Out for delivery.
-    pub leased_count: u64,
-    /// Subscriptions.
-    pub subscription_count: u64,
-    /// When the oldest entry was accepted, milliseconds since the Unix epoch.
-    pub oldest_at_ms: Option<u64>,
-}
-
-/// One entry, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EntryView {
-    /// Its place in the queue.
-    pub sequence: u64,
-    /// The message's identity.
-    pub message: MessageId,
-    /// When it was accepted, milliseconds since the Unix epoch.
-    pub accepted_at_ms: u64,
-    /// Where its bytes are.
-    pub body: Body,
-    /// Bytes of the header block.
-    pub header_len: u32,
-    /// Bytes in all.
-    pub len: u32,
-    /// Earlier deliveries known.
-    pub deliveries: u32,
-    /// NACKs and run-out leases.
-    pub failures: u32,
-    /// Out for delivery now.
-    pub leased: bool,
-    /// In memory only (`persistent:false`).
-    pub transient: bool,
 }
 
 impl Broker {
@@ -156,7 +127,162 @@ impl Broker {
                 failures: entry.failures,
                 leased: entry.leased,
                 transient: entry.is_transient(),
+                gate: entry.home,
+                origin: entry.origin().map(str::to_owned),
             })
+    }
+
+    /// A page of them. Costs a bounded time, as do all pages; what is held is looked at for each session as a whole.
+    pub fn entries_page(&self, queue: &str, from: u64, count_max: usize) -> Page<EntryView, u64> {
+        page(self.entries(queue, from), count_max, |entry| entry.sequence)
+    }
+
+    /// Queues by name, from a name on.
+    pub fn queues_page(&self, from: &str, count_max: usize) -> Page<QueueView, Arc<str>> {
+        let queues = self
+            .names
+            .range::<str, _>((Bound::Included(from), Bound::Unbounded))
+            .filter_map(|(_, no)| self.queue(*no))
+            .map(Queue::view);
+        page(queues, count_max, |queue| Arc::clone(&queue.name))
+    }
+
+    /// One queue.
+    pub fn queue_view(&self, name: &str) -> Option<QueueView> {
+        self.names
+            .get(name)
+            .and_then(|no| self.queue(*no))
+            .map(Queue::view)
+    }
+
+    /// The subscriptions on a queue, from a session on. A page ends with the session that fills it, and may end early:
+    /// only so many sessions, and so many of their deliveries, are looked at.
+    pub fn subscriptions_page(
+        &self,
+        queue: &str,
+        from: SessionNo,
+        count_max: usize,
+        now: Now,
+    ) -> Page<SubscriptionView, SessionNo> {
+        let count_max = count_max.min(PAGE_COUNT_MAX);
+        let mut items = Vec::new();
+        let mut budget = LOOK_COUNT_MAX;
+        let Some(&of) = self.names.get(queue) else {
+            return Page { items, next: None };
+        };
+        for (session, peer) in self.peers.range(from..) {
+            if budget == 0 || items.len() >= count_max {
+                let next = Some(*session);
+                return Page { items, next };
+            }
+            budget = budget.saturating_sub(1 + peer.subs.len());
+            if peer.subs.values().any(|sub| sub.queue() == Some(of)) {
+                budget = budget.saturating_sub(peer.held.len());
+                let all = self.subscriptions_of(*session, peer, now);
+                items.extend(all.filter_map(|(sub, view)| (sub.queue() == Some(of)).then_some(view)));
+            }
+        }
+        Page { items, next: None }
+    }
+
+    /// Sessions by number, from a number on.
+    pub fn sessions_page(&self, from: SessionNo, count_max: usize, now: Now) -> Page<SessionView, SessionNo> {
+        let sessions = self
+            .peers
+            .range(from..)
+            .map(|(session, peer)| peer.view(*session, now));
+        page(sessions, count_max, |view| view.session)
+    }
+
+    /// One session with its subscriptions and transactions.
+    pub fn session_detail(&self, session: SessionNo, now: Now) -> Option<SessionDetail> {
+        let peer = self.peers.get(&session)?;
+        let subscriptions = self
+            .subscriptions_of(session, peer, now)
+            .map(|(_, view)| view)
+            .take(PAGE_COUNT_MAX)
+            .collect();
+        let transactions = peer
+            .transactions
+            .iter()
+            .take(PAGE_COUNT_MAX)
+            .map(|(tx, transaction)| TransactionView {
+                tx: *tx,
+                staged_frame_count: transaction.steps.len() as u64,
+                staged_bytes: transaction.bytes as u64,
+                open_ms: now.mono_ms.saturating_sub(transaction.since_ms),
+            })
+            .collect();
+        Some(SessionDetail {
+            session: peer.view(session, now),
+            subscriptions,
+            transactions,
+        })
+    }
+
+    /// Topics by name, from a name on.
+    pub fn topics_page(&self, from: &str, count_max: usize) -> Page<TopicView, Arc<str>> {
+        let topics = self
+            .topics
+            .range::<str, _>((Bound::Included(from), Bound::Unbounded))
+            .map(|(name, subs)| TopicView {
+                name: Arc::clone(name),
+                subscription_count: subs.len() as u64,
+            });
+        page(topics, count_max, |topic| Arc::clone(&topic.name))
+    }
+
+    /// What the core holds in all.
+    pub fn holdings(&self) -> HoldingsView {
+        HoldingsView {
+            queue_count: self.names.len() as u64,
+            topic_count: self.topics.len() as u64,
+            session_count: self.peers.len() as u64,
+            transient_count: self.transient_count,
+            transient_bytes: self.transient_bytes as u64,
+            staged_bytes: self.staged_bytes as u64,
+            unflushed_bytes: self.unflushed_bytes() as u64,
+            purging_count: self.purged.iter().map(|entries| entries.len() as u64).sum(),
+            room: self.room,
+        }
+    }
+
+    /// The subscriptions of a session, with what each holds.
+    fn subscriptions_of<'a>(
+        &'a self,
+        session: SessionNo,
+        peer: &'a Peer,
+        now: Now,
+    ) -> impl Iterator<Item = (&'a Sub, SubscriptionView)> {
+        let mut oldest: BTreeMap<SubNo, u64> = BTreeMap::new();
+        for (_, held) in peer.held.iter().filter(|(_, held)| held.state == HeldState::Held) {
+            oldest.entry(held.sub).or_insert(held.since_ms);
+        }
+        peer.subs.iter().map(move |(no, sub)| {
+            let (kind, name, backlog_count) = match &sub.source {
+                Source::Queue(no) => {
+                    let queue = self.queue(*no).expect("it has a subscription");
+                    (DestinationKind::Queue, &queue.name, 0)
+                }
+                Source::Topic { name, backlog, .. } => (DestinationKind::Topic, name, backlog.len()),
+            };
+            let view = SubscriptionView {
+                session,
+                sub: *no,
+                kind,
+                name: Arc::clone(name),
+                ack_mode: sub.ack_mode,
+                prefetch_count: sub.prefetch_count,
+                held_count: sub.held_count,
+                oldest_held_ms: oldest
+                    .get(no)
+                    .map(|since_ms| now.mono_ms.saturating_sub(*since_ms)),
+                unsent_bytes: sub.unsent_bytes as u64,
+                backlog_count: backlog_count as u64,
+                stuck: sub.stuck_told,
+            };
+            (sub, view)
+        })
     }
 
     /// Subscriptions on a destination.
@@ -183,6 +309,39 @@ impl Queue {
             leased_count: self.leased_count,
             subscription_count: self.sub_count as u64,
             oldest_at_ms: self.entries.first().map(|(_, entry)| entry.accepted_at_ms),
+            paused: self.paused,
+            stuck_count: self.stuck_count as u64,
+            counters: self.counters,
         }
     }
+}
+
+impl Peer {
+    fn view(&self, session: SessionNo, now: Now) -> SessionView {
+        let oldest = self
+            .transactions
+            .values()
+            .map(|transaction| transaction.since_ms)
+            .min();
+        SessionView {
+            session,
+            subscription_count: self.subs.len() as u64,
+            held_count: self.held_count(),
+            transaction_count: self.transactions.len() as u64,
+            staged_frame_count: self.staged_frame_count as u64,
+            staged_bytes: self.staged_bytes as u64,
+            oldest_transaction_ms: oldest.map(|since_ms| now.mono_ms.saturating_sub(since_ms)),
+        }
+    }
+}
+
+/// The first of a listing, up to a number of them, and where it goes on.
+fn page<T, C>(
+    mut listing: impl Iterator<Item = T>,
+    count_max: usize,
+    cursor: impl Fn(&T) -> C,
+) -> Page<T, C> {
+    let items = listing.by_ref().take(count_max.min(PAGE_COUNT_MAX)).collect();
+    let next = listing.next().map(|first| cursor(&first));
+    Page { items, next }
 }

@@ -13,10 +13,10 @@ use serde::Serialize;
 use super::show::{escaped, hex, table, utc};
 use super::{Failure, StoreArgs, load, written};
 use crate::base::{ChunkRef, Destination, DestinationKind, Now};
-use crate::broker::{Broker, EntryView, QueueView, Recovery};
+use crate::broker::{Broker, Recovery};
 use crate::config::Overrides;
 use crate::journal::Recovered;
-use crate::port::Body;
+use crate::port::{Body, EntryView, QueueView};
 use crate::store::{SledStore, Store, StoreError, StoreStats};
 use crate::wire::{self, Escapes};
 

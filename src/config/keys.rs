@@ -245,6 +245,7 @@ limits! {
     topic_drop_oldest[flag],
     deliveries_failed_max[1, COUNT_MAX],
     stuck_subscription_ms[1, DAY_MS],
+    admin_act_count_max[1, 10_000_000],
     connection_count_max[1, COUNT_MAX],
     receiving_bytes_max[1, TIB],
     memory_bytes_max[1, TIB],

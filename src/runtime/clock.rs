@@ -31,6 +31,11 @@ impl Clock {
         }
     }
 
+    /// Monotonic time, as fine as the system has it; for measuring.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     /// The moment of a monotonic time, for timers.
     pub(crate) fn instant(&self, mono_ms: u64) -> Instant {
         // A deadline beyond what the clock can name is as good as a year away.

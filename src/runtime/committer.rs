@@ -21,6 +21,7 @@ use super::clock::Clock;
 use super::core::{Core, Wait};
 use super::exit;
 use super::stats::Stats;
+use super::timings::Timings;
 
 /// A commit that takes longer is worth a line in the log.
 const COMMIT_MS_MAX: u64 = 10_000;
@@ -38,6 +39,7 @@ pub(crate) struct Committer {
     pub(crate) watchdog: Arc<Watchdog>,
     pub(crate) clock: Clock,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) timings: Arc<Timings>,
 }
 
 impl Committer {
@@ -53,12 +55,23 @@ impl Committer {
         let mut patience = IDLE;
         loop {
             match self.core.wait_batch(patience) {
-                Wait::Batch(batch) => {
+                Wait::Batch(batch, opened) => {
                     let seq = batch.seq;
                     self.bodies.put(&batch.chunks);
-                    let size = self.watched(|store| commit(store, *batch));
+                    let began = self.clock.elapsed();
+                    let mut appended = began;
+                    let size = self
+                        .watched(|store| commit_by_steps(store, *batch, || appended = self.clock.elapsed()));
+                    let flushed = self.clock.elapsed();
                     self.stats.commit_count.add(1);
                     wakers = self.core.handle_durable(seq, size, self.clock.now(), wakers);
+                    let dispatched = self.clock.elapsed();
+                    self.timings.commit.record(flushed - began);
+                    self.timings.flush.record(flushed - appended);
+                    self.timings.dispatch.record(dispatched - flushed);
+                    if let Some(opened) = opened {
+                        self.timings.end_to_end.record(dispatched.saturating_sub(opened));
+                    }
                     patience = IDLE;
                 }
                 Wait::Idle if self.watched(|store| store.tidy()) => patience = TIDY_PAUSE,
@@ -86,7 +99,17 @@ impl Committer {
 
 /// Makes one batch durable.
 pub(crate) fn commit(store: &dyn Store, batch: Batch) -> Result<IndexSize, StoreError> {
+    commit_by_steps(store, batch, || {})
+}
+
+fn commit_by_steps(
+    store: &dyn Store,
+    batch: Batch,
+    appended: impl FnOnce(),
+) -> Result<IndexSize, StoreError> {
     let size = store.append(&batch)?;
+    drop(batch);
+    appended();
     store.flush()?;
     Ok(size)
 }
@@ -112,9 +135,15 @@ impl Watchdog {
     /// Whether a commit hangs that was not told of before. Called about once a second.
     pub(crate) fn check(&self, mono_ms: u64) -> Option<Duration> {
         let began = self.began.load(Ordering::Relaxed);
+        self.hangs(mono_ms)
+            .filter(|_| self.told.swap(began, Ordering::Relaxed) != began)
+    }
+
+    /// For how long the commit under way has hung, if it does.
+    pub(crate) fn hangs(&self, mono_ms: u64) -> Option<Duration> {
+        let began = self.began.load(Ordering::Relaxed);
         let elapsed = (mono_ms + 1).saturating_sub(began);
-        (began != 0 && elapsed > COMMIT_MS_MAX && self.told.swap(began, Ordering::Relaxed) != began)
-            .then(|| Duration::from_millis(elapsed))
+        (began != 0 && elapsed > COMMIT_MS_MAX).then(|| Duration::from_millis(elapsed))
     }
 }
 

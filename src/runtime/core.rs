@@ -13,6 +13,9 @@
 //! # Not here
 //! What is due to a peer: the session keeps receipts in line; `connection` drives it.
 
+#[allow(dead_code, reason = "the API that uses it is built on top")]
+mod admin;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -24,6 +27,7 @@ use crate::broker::{Broker, Counters, Notice};
 use crate::journal::{Batch, IndexSize};
 use crate::port::{Applied, Event, Requests};
 
+use super::clock::Clock;
 use super::exit;
 
 /// See the module's text.
@@ -37,13 +41,14 @@ pub(crate) struct Core {
     /// More than `unflushed_bytes_max` wait for a flush: sockets are not read.
     backlogged: AtomicBool,
     unflushed_bytes_max: usize,
+    clock: Clock,
 }
 
 /// What the committer is to do next.
 #[derive(Debug)]
 pub(crate) enum Wait {
-    /// Make this durable.
-    Batch(Box<Batch>),
+    /// Make this durable; when it was opened, if that is known.
+    Batch(Box<Batch>, Option<Duration>),
     /// Nothing came for as long as it wanted to wait.
     Idle,
     /// End: the broker was stopped and nothing is left.
@@ -57,12 +62,22 @@ struct State {
     next_session: u64,
     /// Sessions to be woken when a Seq is durable, ascending by Seq.
     gates: VecDeque<(Seq, SessionNo)>,
+    /// Whoever else waits for a Seq to be durable: a few.
+    durable_waits: Vec<DurableWait>,
     /// Sessions to be woken when the backlog is flushed.
     paused: Vec<SessionNo>,
     /// Kept for its memory.
     wakes: Vec<SessionNo>,
     committer_idle: bool,
     closing: bool,
+    /// When the batch being filled was opened; for measuring.
+    opened: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct DurableWait {
+    seq: Seq,
+    waker: Waker,
 }
 
 #[derive(Debug)]
@@ -104,27 +119,30 @@ pub(crate) struct Seat {
     core: Arc<Core>,
     session: SessionNo,
     link: Arc<Link>,
-    clock: super::clock::Clock,
+    clock: Clock,
 }
 
 impl Core {
     /// The core of a broker whose batches up to `durable` are stored.
-    pub(crate) fn new(broker: Broker, durable: Seq, unflushed_bytes_max: usize) -> Self {
+    pub(crate) fn new(broker: Broker, durable: Seq, unflushed_bytes_max: usize, clock: Clock) -> Self {
         Self {
             state: Mutex::new(State {
                 broker,
                 peers: HashMap::default(),
                 next_session: 1,
                 gates: VecDeque::new(),
+                durable_waits: Vec::new(),
                 paused: Vec::new(),
                 wakes: Vec::new(),
                 committer_idle: false,
                 closing: false,
+                opened: None,
             }),
             batch_waits: Condvar::new(),
             durable: AtomicU64::new(durable.0),
             backlogged: AtomicBool::new(false),
             unflushed_bytes_max,
+            clock,
         }
     }
 
@@ -134,7 +152,7 @@ impl Core {
     }
 
     /// Opens a session.
-    pub(crate) fn open(self: &Arc<Self>, clock: super::clock::Clock) -> Seat {
+    pub(crate) fn open(self: &Arc<Self>, clock: Clock) -> Seat {
         let link = Arc::new(Link::default());
         let mut state = self.lock();
         let session = SessionNo(state.next_session);
@@ -211,7 +229,10 @@ impl Core {
         let mut state = self.lock();
         loop {
             if let Some(batch) = state.broker.poll_batch() {
-                return Wait::Batch(Box::new(batch));
+                let opened = state.opened;
+                // What the batch had no room for was opened hardly later.
+                state.opened = opened.filter(|_| state.broker.has_batch());
+                return Wait::Batch(Box::new(batch), opened);
             }
             if state.closing {
                 return Wait::Over;
@@ -244,9 +265,15 @@ impl Core {
             gates,
             peers,
             paused,
+            durable_waits,
             ..
         } = &mut *state;
         let mut wakers = wakers;
+        wakers.extend(
+            durable_waits
+                .extract_if(.., |wait| wait.seq <= seq)
+                .map(|wait| wait.waker),
+        );
         while let Some(&(gate, session)) = gates.front()
             && gate <= seq
         {
@@ -307,6 +334,9 @@ impl Core {
         let unflushed_bytes = broker.unflushed_bytes();
         if unflushed_bytes > self.unflushed_bytes_max {
             self.backlogged.store(true, Ordering::Release);
+        }
+        if state.opened.is_none() && state.broker.has_batch() {
+            state.opened = Some(self.clock.elapsed());
         }
         if state.committer_idle && state.broker.has_batch() {
             state.committer_idle = false;

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! # Locks, and who may block where
-//! - There are two locks, the core's and the body cache's. Both are held for memory work only: nothing is awaited,
-//!   read, written, logged or woken under them, and neither is taken under the other.
+//! - There are three locks, the core's, the body cache's and that of the list of connections. They are held for memory
+//!   work only: nothing is awaited, read, written, logged or woken under them, and none is taken under another.
 //! - Worker threads never block: sockets, timers, readers and budgets are awaited.
 //! - The committer blocks in `append` and `flush`, holding nothing. Readers block in `Store::body`, holding nothing
 //!   but their permit.
@@ -43,9 +43,11 @@ mod core;
 mod entropy;
 mod error;
 mod exit;
+mod presence;
 mod room;
 mod server;
 mod stats;
+mod timings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

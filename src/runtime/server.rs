@@ -23,6 +23,7 @@ use super::connection::{Budget, Shared, drive};
 use super::core::Core;
 use super::room::{RoomKeeper, reusable_bytes};
 use super::stats::{Stats, StatsView};
+use super::timings::Timings;
 use super::{RunError, ServeOptions, Started, exit};
 
 /// Connections waiting to be accepted.
@@ -106,13 +107,19 @@ impl Running {
         let durable = commit_term(&mut broker, &*store, clock)?.unwrap_or(recovered.last_seq);
 
         let stats = Arc::new(Stats::default());
-        let core = Arc::new(Core::new(broker, durable, options.limits.unflushed_bytes_max));
+        let core = Arc::new(Core::new(
+            broker,
+            durable,
+            options.limits.unflushed_bytes_max,
+            clock,
+        ));
         let bodies = Arc::new(Bodies::new(
             Arc::clone(&store),
             options.limits.body_cache_bytes_max,
             Arc::clone(&stats),
         ));
         let watchdog = Arc::new(Watchdog::default());
+        let timings = Arc::new(Timings::default());
         let room_store = Arc::clone(&store);
         let committer = Committer {
             core: Arc::clone(&core),
@@ -121,12 +128,14 @@ impl Running {
             watchdog: Arc::clone(&watchdog),
             clock,
             stats: Arc::clone(&stats),
+            timings: Arc::clone(&timings),
         };
         let shared = Arc::new(Shared {
             core,
             bodies,
             clock,
             stats,
+            presence: Arc::default(),
             session: Arc::new(SessionConfig {
                 limits: options.limits.clone(),
                 epoch,

@@ -93,7 +93,7 @@ codes! {
 pub const CODES: [&[Code]; 2] = [DecodeError::CODES, Violation::CODES];
 
 /// Every refusal, for `docs/errors.md`: `code()` is its code, its `Display` the text.
-pub const REFUSALS: [Refusal; 8] = [
+pub const REFUSALS: [Refusal; 14] = [
     Refusal::DeliveryUnknown,
     Refusal::LeaseLost,
     Refusal::TransactionUnknown,
@@ -102,6 +102,12 @@ pub const REFUSALS: [Refusal; 8] = [
     Refusal::DiskFull,
     Refusal::SlowSubscriber,
     Refusal::ShuttingDown,
+    Refusal::DisconnectedByOperator,
+    Refusal::QueueDeleted,
+    Refusal::QueueUnknown,
+    Refusal::QueueInUse,
+    Refusal::SameQueue,
+    Refusal::SessionUnknown,
 ];
 
 /// The ERROR for a connection that gets no session, because there are too many.

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use crate::base::{Epoch, Limits, Now, Seq, SessionNo, SubNo};
 use crate::port::{Applied, Delivery, Refusal, Request, Requests};
-use crate::wire::{DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, unescape};
+use crate::wire::{DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, Version, unescape};
 
 use error::Cause;
 pub use error::{CODES, REFUSALS, Violation, turned_away};
@@ -313,6 +313,11 @@ impl Session {
     /// Whether bytes should be read from the peer: false once ending, and while receipts in line exceed their bound.
     pub fn wants_input(&self) -> bool {
         self.end.is_none() && self.line.len() <= self.config.limits.unread_output_bytes_max
+    }
+
+    /// The version agreed on; `None` before CONNECT.
+    pub fn version(&self) -> Option<Version> {
+        self.rules.map(|rules| rules.version)
     }
 
     /// Where it is in its life.

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use steadfast::base::{
     ChunkRef, Destination, DestinationKind, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag, TxNo,
 };
-use steadfast::broker::{Broker, EntryView, Notice};
+use steadfast::broker::{Broker, Notice};
 use steadfast::journal::Fact;
 use steadfast::port::{
-    AckMode, Delivery, DeliveryKey, Event, Payload, Refusal, Request, Requests, Send, Settle, Subscribe,
+    AckMode, Delivery, DeliveryKey, EntryView, Event, Payload, Refusal, Request, Requests, Send, Settle,
+    Subscribe,
 };
 
 use crate::state::{At, ChainStep, Entry, Held, HeldState, Message, Number, Session, Step, Sub, Suspect};

@@ -67,9 +67,9 @@ impl Disk {
             }
         }
         for (queue, (first, last)) in gone {
-            for sequence in first..=last {
-                live.remove(&(Arc::clone(&queue), sequence));
-            }
+            let range = (Arc::clone(&queue), first)..=(queue, last);
+            let dead: Vec<_> = live.range(range).map(|(key, _)| key.clone()).collect();
+            dead.iter().for_each(|key| drop(live.remove(key)));
         }
         let since = self
             .pending

@@ -51,6 +51,7 @@ use self::reservation::Reservation;
 use super::bodies::Bodies;
 use super::clock::Clock;
 use super::core::{Core, Seat, Step};
+use super::presence::{Attendance, Presence};
 use super::stats::Stats;
 use super::{entropy, exit};
 
@@ -72,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) bodies: Arc<Bodies>,
     pub(crate) clock: Clock,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) presence: Arc<Presence>,
     pub(crate) session: Arc<SessionConfig>,
     pub(crate) receiving: Budget,
     /// Sessions are to be told that the broker stops.
@@ -103,6 +105,7 @@ pub(crate) struct Connection {
     shared: Arc<Shared>,
     stream: TcpStream,
     seat: Seat,
+    attendance: Attendance,
     session: Session,
     life: Life,
     waker: Option<Waker>,
@@ -173,7 +176,7 @@ type Rounded = Result<Round, CloseReason>;
 
 /// Runs a connection to its end.
 pub(crate) async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
-    let mut connection = Box::new(Connection::new(shared, stream));
+    let mut connection = Box::new(Connection::new(shared, stream, peer));
     let session = connection.seat.session().0;
     tracing::info!(session, %peer, "connection opened");
     let reason = poll_fn(|cx| {
@@ -190,13 +193,16 @@ pub(crate) async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
 }
 
 impl Connection {
-    fn new(shared: Arc<Shared>, stream: TcpStream) -> Self {
+    fn new(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) -> Self {
+        let now = shared.clock.now();
         let seat = shared.core.open(shared.clock);
-        let session = Session::new(Arc::clone(&shared.session), seat.session(), shared.clock.now());
+        let attendance = shared.presence.enter(seat.session(), peer, now.wall_ms);
+        let session = Session::new(Arc::clone(&shared.session), seat.session(), now);
         Self {
             shared,
             stream,
             seat,
+            attendance,
             session,
             life: Life::Open,
             waker: None,
@@ -335,6 +341,7 @@ impl Connection {
                 let count = buffer.filled().len();
                 self.input_ended = count == 0;
                 self.shared.stats.in_bytes.add(count as u64);
+                self.attendance.present.in_bytes.add(count as u64);
                 Ok(count)
             }
             Poll::Ready(Err(error)) => Err(CloseReason::Failed(error)),
@@ -358,6 +365,7 @@ impl Connection {
                 .session
                 .handle_bytes(bytes.get(taken..).unwrap_or_default(), now);
             taken += count;
+            self.attendance.present.note_version(|| self.session.version());
             let announced = self.session.body_bytes_announced();
             self.reservation.follow(count, announced, &self.shared.receiving);
             let asked = self.ask(now);
@@ -468,6 +476,7 @@ impl Connection {
             match self.output.poll_write(&mut self.stream, cx) {
                 Poll::Ready(Ok(count)) => {
                     self.shared.stats.out_bytes.add(count as u64);
+                    self.attendance.present.out_bytes.add(count as u64);
                     self.session.handle_wrote(now);
                     self.stalled_at = None;
                     moved = true;

@@ -32,7 +32,7 @@ impl Bell {
 
 fn core(unflushed_bytes_max: usize) -> Arc<Core> {
     let broker = Recovery::new(Limits::default()).finish(&Recovered::default(), NOW);
-    let core = Arc::new(Core::new(broker, Seq(0), unflushed_bytes_max));
+    let core = Arc::new(Core::new(broker, Seq(0), unflushed_bytes_max, Clock::new()));
     commit(&core);
     core
 }
@@ -46,7 +46,7 @@ fn seat(core: &Arc<Core>) -> (Seat, Arc<Bell>) {
 
 fn batch(core: &Core) -> Batch {
     match core.wait_batch(Duration::ZERO) {
-        Wait::Batch(batch) => *batch,
+        Wait::Batch(batch, _) => *batch,
         other => panic!("a batch waits: {other:?}"),
     }
 }
@@ -209,7 +209,7 @@ fn the_committer_is_told_of_a_batch_and_of_the_end() {
         let core = Arc::clone(&core);
         move || {
             let mut count = 0;
-            while let Wait::Batch(batch) = core.wait_batch(Duration::MAX) {
+            while let Wait::Batch(batch, _) = core.wait_batch(Duration::MAX) {
                 count += 1;
                 core.handle_durable(batch.seq, IndexSize::default(), NOW, Vec::new());
             }

@@ -1,4 +1,5 @@
-//! The contract between a session and the core: what a session asks, and what the core tells it.
+//! The contract between a session and the core: what a session asks, and what the core tells it. And that between an
+//! operator and the core (`admin`).
 //!
 //! A session hands over all requests of one socket read in one call ([`Requests`]); the core answers with one
 //! [`Applied`]. Deliveries come back as [`Event`]s, drained by the connection driver.
@@ -6,7 +7,14 @@
 //! # Not here
 //! RECEIPT. The core says which Seq a call's effect waits for; the session keeps the receipts and their order.
 
+mod admin;
+
 use bytes::Bytes;
+
+pub use admin::{
+    Act, Acted, EntryView, HoldingsView, PAGE_COUNT_MAX, Page, QueueCounters, QueueView, Selection,
+    SessionDetail, SessionView, SubscriptionView, TopicView, TransactionView,
+};
 
 use crate::base::{ChunkRef, DestinationKind, MessageId, Seq, SubNo, Tag, TxNo};
 
@@ -206,6 +214,24 @@ pub enum Refusal {
     /// The broker is stopping.
     #[error("the broker is shutting down")]
     ShuttingDown,
+    /// An operator ended the session.
+    #[error("an operator has disconnected this session")]
+    DisconnectedByOperator,
+    /// An operator deleted a queue by force.
+    #[error("an operator has deleted a queue that this session subscribes to")]
+    QueueDeleted,
+    /// An act names a queue that does not exist.
+    #[error("there is no such queue: a queue exists while it has messages or subscriptions, or is paused")]
+    QueueUnknown,
+    /// A delete without force of a queue that has subscriptions.
+    #[error("the queue has subscriptions: only by force are their sessions ended and the queue deleted")]
+    QueueInUse,
+    /// A move or copy of a queue to itself.
+    #[error("the messages are in that queue already")]
+    SameQueue,
+    /// A disconnect of a session that has ended.
+    #[error("there is no such session")]
+    SessionUnknown,
 }
 
 impl Refusal {
@@ -220,6 +246,12 @@ impl Refusal {
             Self::DiskFull => "disk-full",
             Self::SlowSubscriber => "slow-subscriber",
             Self::ShuttingDown => "shutting-down",
+            Self::DisconnectedByOperator => "disconnected-by-operator",
+            Self::QueueDeleted => "queue-deleted",
+            Self::QueueUnknown => "queue-unknown",
+            Self::QueueInUse => "queue-in-use",
+            Self::SameQueue => "same-queue",
+            Self::SessionUnknown => "session-unknown",
         }
     }
 }
