@@ -11,6 +11,8 @@
     reason = "a test of the real program: clocks, files and processes are real here"
 )]
 
+#[path = "cli/admin.rs"]
+mod admin;
 #[path = "cli/check.rs"]
 mod check;
 #[path = "cli/messages.rs"]
@@ -39,6 +41,13 @@ Commands:
   inspect      Look into the data folder of a stopped broker
   send         Send messages to a broker, any that speaks STOMP 1.2
   receive      Receive messages from a broker, any that speaks STOMP 1.2
+  status       Show the running broker in short
+  queues       List the queues of the running broker
+  queue        Show or change one queue of the running broker
+  peek         Look at messages of a queue without taking them
+  connections  List the connections of the running broker, or end one
+  dlq          List the queues that hold dead letters
+  top          Watch the running broker
   bench        Measure a broker, any that speaks STOMP 1.2
   config       The configuration file
   completions  Print a script that completes commands and options in a shell
@@ -54,6 +63,7 @@ Examples:
   steadfast serve --data-dir /var/lib/steadfast --listen 127.0.0.1:61613 --listen [::1]:61613
   steadfast send /queue/orders 'one pair of shoes'
   steadfast receive /queue/orders
+  steadfast queues --sort depth
   steadfast inspect --data-dir /var/lib/steadfast
   steadfast config default > steadfast.toml
 

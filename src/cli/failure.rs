@@ -5,6 +5,8 @@ use std::fmt::{self, Write};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use super::api_client::ApiError;
+use crate::api::Failed;
 use crate::client::ClientError;
 use crate::config::ConfigError;
 use crate::runtime::RunError;
@@ -36,6 +38,14 @@ pub(super) enum Failure {
         error: ClientError,
         note: Option<String>,
     },
+    /// No broker uses this data folder.
+    NoBroker(PathBuf),
+    /// A request to a running broker failed.
+    Api(ApiError),
+    /// A running broker refused a request.
+    Refused(Failed),
+    /// What was asked was not answered with yes.
+    NotConfirmed,
     /// Fewer messages came than were asked for.
     Fewer { came: u64, wanted: u64 },
     /// A file that was to be made.
@@ -71,6 +81,10 @@ impl Failure {
             | Self::Input(_)
             | Self::Signals(_)
             | Self::Client { .. }
+            | Self::NoBroker(_)
+            | Self::Api(_)
+            | Self::Refused(_)
+            | Self::NotConfirmed
             | Self::Fewer { .. }
             | Self::Write { .. }
             | Self::Telemetry(_) => 1,
@@ -136,6 +150,16 @@ impl fmt::Display for Failure {
                 error,
                 note: Some(note),
             } => format!("{}; {note}", client(error)),
+            Self::NoBroker(folder) => {
+                let folder = folder.display();
+                format!(
+                    "no broker runs in {folder}; name its folder with --data-dir, start it (`steadfast serve`), or look \
+                     into a stopped one with `steadfast inspect --data-dir {folder}`"
+                )
+            }
+            Self::Api(error) => super::show::escaped(&api(error)),
+            Self::Refused(failed) => super::show::escaped(&format!("{} ({})", failed.message, failed.code)),
+            Self::NotConfirmed => "not confirmed: nothing was done".to_owned(),
             Self::Fewer { came, wanted } => {
                 format!("{came} of {wanted} messages came, and then nothing within --timeout-ms")
             }
@@ -146,6 +170,16 @@ impl fmt::Display for Failure {
             Self::Telemetry(error) => format!("logging cannot be set up: {}", chain(error)),
         };
         f.write_str(&line)
+    }
+}
+
+fn api(error: &ApiError) -> String {
+    let line = chain(error);
+    match error {
+        ApiError::Connect { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            format!("{line}; only the user that the broker runs as may ask it")
+        }
+        _ => line,
     }
 }
 

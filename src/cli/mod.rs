@@ -6,17 +6,25 @@
 //! # Invariants
 //! - A failure is one line on standard error that says what to do, unless `clap` shows the usage.
 
+mod api_client;
 pub mod bench;
 mod clock;
+mod connections;
 mod failure;
 mod inspect;
+mod peek;
+mod queue;
+mod queues;
 mod receive;
 mod reference;
 mod send;
 mod serve;
 mod show;
+mod status;
 mod stop;
+mod table;
 mod target;
+mod top;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -25,7 +33,9 @@ use std::process::ExitCode;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 
+use crate::base::{Destination, DestinationKind};
 use crate::config::{self, Config, LogFormat, LogLevel, Overrides};
 use failure::Failure;
 pub use reference::reference;
@@ -44,6 +54,7 @@ Examples:
   steadfast serve --data-dir /var/lib/steadfast --listen 127.0.0.1:61613 --listen [::1]:61613
   steadfast send /queue/orders 'one pair of shoes'
   steadfast receive /queue/orders
+  steadfast queues --sort depth
   steadfast inspect --data-dir /var/lib/steadfast
   steadfast config default > steadfast.toml
 
@@ -63,6 +74,20 @@ enum Command {
     Send(send::SendArgs),
     /// Receive messages from a broker, any that speaks STOMP 1.2
     Receive(receive::ReceiveArgs),
+    /// Show the running broker in short
+    Status(status::StatusArgs),
+    /// List the queues of the running broker
+    Queues(queues::QueuesArgs),
+    /// Show or change one queue of the running broker
+    Queue(queue::QueueArgs),
+    /// Look at messages of a queue without taking them
+    Peek(peek::PeekArgs),
+    /// List the connections of the running broker, or end one
+    Connections(connections::ConnectionsArgs),
+    /// List the queues that hold dead letters
+    Dlq(queues::DlqArgs),
+    /// Watch the running broker
+    Top(top::TopArgs),
     /// Measure a broker, any that speaks STOMP 1.2
     Bench(Box<bench::BenchArgs>),
     /// The configuration file
@@ -138,6 +163,13 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Queues(args) => queues::run(args),
+        Command::Queue(args) => queue::run(args),
+        Command::Peek(args) => peek::run(args),
+        Command::Connections(args) => connections::run(args),
+        Command::Dlq(args) => queues::dlq(args),
+        Command::Top(args) => top::run(args),
         Command::Send(args) => send::run(&args),
         Command::Receive(args) => receive::run(&args),
         Command::Bench(args) => return bench::run(&args),
@@ -167,6 +199,27 @@ fn written(result: std::io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Output(error)),
         _ => Ok(()),
+    }
+}
+
+/// Prints each as an object on a line of its own.
+fn print_json(items: &[impl Serialize]) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    for item in items {
+        serde_json::to_writer(&mut text, item).map_err(|error| Failure::Output(error.into()))?;
+        text.push(b'\n');
+    }
+    print(text)
+}
+
+/// The name of a queue that an argument means.
+fn queue_name(text: &str) -> Result<&str, Failure> {
+    match Destination::parse(text) {
+        Some(Destination {
+            kind: DestinationKind::Queue,
+            name,
+        }) => Ok(name),
+        _ => Err(Failure::NoQueue(text.to_owned())),
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::show::counted;
 use super::target::{TargetArgs, header_beside};
 use super::{Failure, print};
 use crate::client::{BODY_BYTES_MAX, ClientError, Connection, encode_frame, expect_command, parse_number};
@@ -98,20 +99,16 @@ pub(super) fn run(args: &SendArgs) -> Result<(), Failure> {
     let sent = sender.send_all(&mut source);
     let (sent_count, confirmed_count) = (sender.sent_count, sender.confirmed_count);
     match sent.and_then(|()| sender.connection.disconnect().map_err(Failure::client)) {
-        Ok(()) if args.no_receipt => print(format!("{} sent\n", messages(sent_count))),
-        Ok(()) => print(format!("{} sent and confirmed\n", messages(sent_count))),
+        Ok(()) if args.no_receipt => print(format!("{} sent\n", counted(sent_count, "message"))),
+        Ok(()) => print(format!("{} sent and confirmed\n", counted(sent_count, "message"))),
         Err(Failure::Client { error, .. }) if sent_count > 0 => Err(Failure::Client {
             error,
-            note: Some(format!("confirmed {confirmed_count} of {}", messages(sent_count))),
+            note: Some(format!(
+                "confirmed {confirmed_count} of {}",
+                counted(sent_count, "message")
+            )),
         }),
         Err(failure) => Err(failure),
-    }
-}
-
-fn messages(count: u64) -> String {
-    match count {
-        1 => "1 message".to_owned(),
-        count => format!("{count} messages"),
     }
 }
 
