@@ -117,7 +117,7 @@ struct TransferArgs {
     #[command(flatten)]
     queue: NameArgs,
     /// The queue that gets them; made if there is none
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     to: String,
     #[command(flatten)]
     selection: SelectionArgs,

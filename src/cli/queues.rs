@@ -20,7 +20,7 @@ pub(super) struct QueuesArgs {
     #[arg(long, value_enum, value_name = "COLUMN", default_value = "name")]
     sort: Sort,
     /// Only queues whose names begin so
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", allow_hyphen_values = true)]
     prefix: Option<String>,
     /// At most this many
     #[arg(long, value_name = "N")]
