@@ -11,10 +11,14 @@
     reason = "a test of the real program: clocks, files and processes are real here"
 )]
 
+#[path = "cli/admin.rs"]
+mod admin;
 #[path = "cli/bench.rs"]
 mod bench;
 #[path = "cli/check.rs"]
 mod check;
+#[path = "cli/messages.rs"]
+mod messages;
 mod rig;
 
 use std::path::Path;
@@ -35,11 +39,22 @@ A durable message-queue broker that speaks STOMP 1.0, 1.1 and 1.2
 Usage: steadfast <COMMAND>
 
 Commands:
-  serve    Run the broker until SIGTERM or Ctrl-C
-  inspect  Look into the data folder of a stopped broker
-  bench    Measure a broker, any that speaks STOMP 1.2
-  config   The configuration file
-  help     Print this message or the help of the given subcommand(s)
+  serve        Run the broker until SIGTERM or Ctrl-C
+  inspect      Look into the data folder of a stopped broker
+  send         Send messages to a broker, any that speaks STOMP 1.2
+  receive      Receive messages from a broker, any that speaks STOMP 1.2
+  status       Show the running broker in short
+  queues       List the queues of the running broker
+  queue        Show or change one queue of the running broker
+  peek         Look at messages of a queue without taking them
+  connections  List the connections of the running broker, or end one
+  dlq          List the queues that hold dead letters
+  top          Watch the running broker
+  bench        Measure a broker, any that speaks STOMP 1.2
+  config       The configuration file
+  completions  Print a script that completes commands and options in a shell
+  man          Print the manual page, or write one for each command
+  help         Print this message or the help of the given subcommand(s)
 
 Options:
   -h, --help     Print help
@@ -48,6 +63,9 @@ Options:
 Examples:
   steadfast serve                                STOMP on 127.0.0.1:61613, data in ./data
   steadfast serve --data-dir /var/lib/steadfast --listen 127.0.0.1:61613 --listen [::1]:61613
+  steadfast send /queue/orders 'one pair of shoes'
+  steadfast receive /queue/orders
+  steadfast queues --sort depth
   steadfast inspect --data-dir /var/lib/steadfast
   steadfast config default > steadfast.toml
 
@@ -174,6 +192,41 @@ fn the_default_configuration_is_printed() {
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
         steadfast::config::SAMPLE
+    );
+}
+
+#[test]
+fn completions_and_manual_pages() {
+    let world = World::new();
+    let said = |args: &[&str]| {
+        let output = world.command(args).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = said(&["completions", shell]);
+        assert!(
+            script.contains("receive") && script.contains("timeout-ms"),
+            "{shell}"
+        );
+    }
+    let page = said(&["man"]);
+    assert!(
+        page.contains(".TH steadfast 1") && page.contains("steadfast\\-send(1)"),
+        "{page}"
+    );
+    assert_eq!(said(&["man", "--dir", "pages/man1"]), "");
+    let folder = world.folder().join("pages/man1");
+    assert_eq!(std::fs::read_to_string(folder.join("steadfast.1")).unwrap(), page);
+    let page = std::fs::read_to_string(folder.join("steadfast-config-default.1")).unwrap();
+    assert!(page.contains("steadfast config default"), "{page}");
+    world.check(
+        &["man", "--dir", "pages/man1/steadfast.1/below"],
+        1,
+        str![[r#"
+error: cannot write pages/man1/steadfast.1/below: Not a directory (os error 20)
+
+"#]],
     );
 }
 

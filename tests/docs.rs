@@ -155,6 +155,20 @@ fn every_dependency_is_explained() {
     }
 }
 
+/// `SNAPSHOTS=overwrite cargo test --test docs` writes it.
+#[test]
+fn the_reference_of_the_command_line_is_that_of_the_program() {
+    let made = steadfast::cli::reference();
+    if std::env::var("SNAPSHOTS").is_ok_and(|action| action == "overwrite") {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
+        std::fs::write(path, &made).expect("docs/cli.md can be written");
+    }
+    assert!(
+        read("docs/cli.md") == made,
+        "docs/cli.md is not what the program says; SNAPSHOTS=overwrite writes it"
+    );
+}
+
 #[test]
 fn every_metric_is_listed_as_it_is() {
     let name = "docs/metrics.md";

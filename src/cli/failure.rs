@@ -5,6 +5,9 @@ use std::fmt::{self, Write};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use super::api_client::ApiError;
+use crate::api::Failed;
+use crate::client::ClientError;
 use crate::config::ConfigError;
 use crate::runtime::RunError;
 use crate::store::StoreError;
@@ -26,6 +29,29 @@ pub(super) enum Failure {
     CheckFailed { fault_count: u64, data_dir: PathBuf },
     /// Standard output failed.
     Output(io::Error),
+    /// Standard input failed, or holds too much.
+    Input(io::Error),
+    /// Signals cannot be waited for.
+    Signals(io::Error),
+    /// A broker that was connected to, and how far it went.
+    Client {
+        error: ClientError,
+        note: Option<String>,
+    },
+    /// No broker uses this data folder.
+    NoBroker(PathBuf),
+    /// A request to a running broker failed.
+    Api(ApiError),
+    /// A running broker refused a request.
+    Refused(Failed),
+    /// What was asked was not answered with yes.
+    NotConfirmed,
+    /// Fewer messages came than were asked for.
+    Fewer { came: u64, wanted: u64 },
+    /// A file that was to be made.
+    Write { path: PathBuf, source: io::Error },
+    /// Arguments that each are right and do not go together.
+    Usage(&'static str),
     /// Logging could not be set up.
     Telemetry(tracing_subscriber::util::TryInitError),
 }
@@ -37,16 +63,31 @@ impl From<ConfigError> for Failure {
 }
 
 impl Failure {
+    /// A failed connection of which nothing more is to be said.
+    pub(super) fn client(error: ClientError) -> Self {
+        Self::Client { error, note: None }
+    }
+
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::NoStore(_) | Self::NoQueue(_) => 2,
+            Self::Config(_) | Self::NoStore(_) | Self::NoQueue(_) | Self::Usage(_) => 2,
             Self::Run { error, .. } => error.exit_code(),
             Self::Store {
                 error: StoreError::InUse(_),
                 ..
             } => 5,
             Self::Store { .. } | Self::CheckFailed { .. } => 4,
-            Self::Output(_) | Self::Telemetry(_) => 1,
+            Self::Output(_)
+            | Self::Input(_)
+            | Self::Signals(_)
+            | Self::Client { .. }
+            | Self::NoBroker(_)
+            | Self::Api(_)
+            | Self::Refused(_)
+            | Self::NotConfirmed
+            | Self::Fewer { .. }
+            | Self::Write { .. }
+            | Self::Telemetry(_) => 1,
         }
     }
 }
@@ -102,10 +143,61 @@ impl fmt::Display for Failure {
                 data_dir,
             } => format!("{fault_count} faults in the store; {}", remedy(data_dir)),
             Self::Output(error) => format!("cannot write to standard output: {}", chain(error)),
+            Self::Input(error) => format!("cannot read standard input: {}", chain(error)),
+            Self::Signals(error) => format!("cannot wait for signals: {}", chain(error)),
+            Self::Client { error, note: None } => client(error),
+            Self::Client {
+                error,
+                note: Some(note),
+            } => format!("{}; {note}", client(error)),
+            Self::NoBroker(folder) => {
+                let folder = folder.display();
+                format!(
+                    "no broker runs in {folder}; name its folder with --data-dir, start it (`steadfast serve`), or look \
+                     into a stopped one with `steadfast inspect --data-dir {folder}`"
+                )
+            }
+            Self::Api(error) => super::show::escaped(&api(error)),
+            Self::Refused(failed) => super::show::escaped(&format!("{} ({})", failed.message, failed.code)),
+            Self::NotConfirmed => "not confirmed: nothing was done".to_owned(),
+            Self::Fewer { came, wanted } => {
+                format!("{came} of {wanted} messages came, and then nothing within --timeout-ms")
+            }
+            Self::Write { path, source } => {
+                format!("cannot write {}: {}", path.display(), chain(source))
+            }
+            Self::Usage(line) => (*line).to_owned(),
             Self::Telemetry(error) => format!("logging cannot be set up: {}", chain(error)),
         };
         f.write_str(&line)
     }
+}
+
+fn api(error: &ApiError) -> String {
+    let line = chain(error);
+    match error {
+        ApiError::Connect { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            format!("{line}; only the user that the broker runs as may ask it")
+        }
+        _ => line,
+    }
+}
+
+fn client(error: &ClientError) -> String {
+    // What a broker says is a stranger's text.
+    let line = super::show::escaped(&chain(error));
+    let ClientError::Connect { source, .. } = error else {
+        return line;
+    };
+    let remedy = match source.kind() {
+        ErrorKind::ConnectionRefused => {
+            "nothing listens there: start a broker (`steadfast serve`), or name another with --addr"
+        }
+        ErrorKind::InvalidInput => "write --addr as HOST:PORT",
+        ErrorKind::TimedOut => "no answer came: check --addr, and what lies between",
+        _ => return line,
+    };
+    format!("{line}; {remedy}")
 }
 
 fn store(error: &StoreError, data_dir: &Path) -> String {

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
 
-use super::show::{escaped, hex, table, utc};
-use super::{Failure, StoreArgs, load, written};
-use crate::base::{ChunkRef, Destination, DestinationKind, Now};
+use super::show::{escaped, hex, utc};
+use super::table::{Look, table};
+use super::{Failure, StoreArgs, load, queue_name, written};
+use crate::base::{ChunkRef, Now};
 use crate::broker::{Broker, Recovery};
 use crate::config::Overrides;
 use crate::journal::Recovered;
@@ -98,16 +99,6 @@ pub(super) fn run(args: InspectArgs) -> Result<(), Failure> {
             data_dir,
         }),
         Err(error) => written(Err(error)),
-    }
-}
-
-fn queue_name(text: &str) -> Result<&str, Failure> {
-    match Destination::parse(text) {
-        Some(Destination {
-            kind: DestinationKind::Queue,
-            name,
-        }) => Ok(name),
-        _ => Err(Failure::NoQueue(text.to_owned())),
     }
 }
 
@@ -215,18 +206,19 @@ impl View<'_> {
                 "not stopped cleanly"
             },
         )?;
+        let look = Look::of_stdout();
         let mut rows = vec![["QUEUE", "DEPTH", "BYTES", "OLDEST"].map(str::to_owned)];
         rows.extend(self.broker.queues().map(|queue| {
             [
                 escaped(&queue.name),
                 queue.depth.to_string(),
-                queue.bytes.to_string(),
+                look.bytes(queue.bytes),
                 queue.oldest_at_ms.map(utc).unwrap_or_default(),
             ]
         }));
         match rows.len() {
             1 => writeln!(out, "no queue holds a message"),
-            _ => table(out, &rows),
+            _ => table(out, look, &rows),
         }
     }
 

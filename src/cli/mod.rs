@@ -6,11 +6,25 @@
 //! # Invariants
 //! - A failure is one line on standard error that says what to do, unless `clap` shows the usage.
 
+mod api_client;
 pub mod bench;
+mod clock;
+mod connections;
 mod failure;
 mod inspect;
+mod peek;
+mod queue;
+mod queues;
+mod receive;
+mod reference;
+mod send;
 mod serve;
 mod show;
+mod status;
+mod stop;
+mod table;
+mod target;
+mod top;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -19,9 +33,12 @@ use std::process::ExitCode;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 
+use crate::base::{Destination, DestinationKind};
 use crate::config::{self, Config, LogFormat, LogLevel, Overrides};
 use failure::Failure;
+pub use reference::reference;
 
 /// A durable message-queue broker that speaks STOMP 1.0, 1.1 and 1.2.
 #[derive(Debug, Parser)]
@@ -35,6 +52,9 @@ const EXAMPLES: &str = "\
 Examples:
   steadfast serve                                STOMP on 127.0.0.1:61613, data in ./data
   steadfast serve --data-dir /var/lib/steadfast --listen 127.0.0.1:61613 --listen [::1]:61613
+  steadfast send /queue/orders 'one pair of shoes'
+  steadfast receive /queue/orders
+  steadfast queues --sort depth
   steadfast inspect --data-dir /var/lib/steadfast
   steadfast config default > steadfast.toml
 
@@ -50,6 +70,24 @@ enum Command {
     Serve(ServeArgs),
     /// Look into the data folder of a stopped broker
     Inspect(inspect::InspectArgs),
+    /// Send messages to a broker, any that speaks STOMP 1.2
+    Send(send::SendArgs),
+    /// Receive messages from a broker, any that speaks STOMP 1.2
+    Receive(receive::ReceiveArgs),
+    /// Show the running broker in short
+    Status(status::StatusArgs),
+    /// List the queues of the running broker
+    Queues(queues::QueuesArgs),
+    /// Show or change one queue of the running broker
+    Queue(queue::QueueArgs),
+    /// Look at messages of a queue without taking them
+    Peek(peek::PeekArgs),
+    /// List the connections of the running broker, or end one
+    Connections(connections::ConnectionsArgs),
+    /// List the queues that hold dead letters
+    Dlq(queues::DlqArgs),
+    /// Watch the running broker
+    Top(top::TopArgs),
     /// Measure a broker, any that speaks STOMP 1.2
     Bench(Box<bench::BenchArgs>),
     /// The configuration file
@@ -57,6 +95,10 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Print a script that completes commands and options in a shell
+    Completions(reference::CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(reference::ManArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,10 +166,21 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Queues(args) => queues::run(args),
+        Command::Queue(args) => queue::run(args),
+        Command::Peek(args) => peek::run(args),
+        Command::Connections(args) => connections::run(args),
+        Command::Dlq(args) => queues::dlq(args),
+        Command::Top(args) => top::run(args),
+        Command::Send(args) => send::run(&args),
+        Command::Receive(args) => receive::run(&args),
         Command::Bench(args) => return bench::run(&args),
         Command::Config {
             command: ConfigCommand::Default,
         } => print(config::SAMPLE),
+        Command::Completions(args) => reference::completions(&args),
+        Command::Man(args) => reference::man(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -139,9 +192,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    written(out.write_all(text.as_ref()).and_then(|()| out.flush()))
 }
 
 /// A reader that has gone (`steadfast inspect | head`) has seen what it wanted.
@@ -149,6 +202,27 @@ fn written(result: std::io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Output(error)),
         _ => Ok(()),
+    }
+}
+
+/// Prints each as an object on a line of its own.
+fn print_json(items: &[impl Serialize]) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    for item in items {
+        serde_json::to_writer(&mut text, item).map_err(|error| Failure::Output(error.into()))?;
+        text.push(b'\n');
+    }
+    print(text)
+}
+
+/// The name of a queue that an argument means.
+fn queue_name(text: &str) -> Result<&str, Failure> {
+    match Destination::parse(text) {
+        Some(Destination {
+            kind: DestinationKind::Queue,
+            name,
+        }) => Ok(name),
+        _ => Err(Failure::NoQueue(text.to_owned())),
     }
 }
 

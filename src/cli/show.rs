@@ -1,7 +1,6 @@
-//! Text for people: names that cannot play tricks with a terminal, times, columns.
+//! Text for people: names that cannot play tricks with a terminal, times, sizes.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
 
 /// A name as it may be shown: control characters, and those that reverse the direction of text, are escaped.
 pub(super) fn escaped(text: &str) -> String {
@@ -49,24 +48,44 @@ pub(super) fn utc(ms: u64) -> String {
     )
 }
 
-/// Writes rows in columns: the first to the left, the others to the right.
-pub(super) fn table<const N: usize>(out: &mut dyn Write, rows: &[[String; N]]) -> io::Result<()> {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
+/// Bytes in a unit that people read.
+pub(super) fn bytes_for_people(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        // 1023.96 would be shown as 1024.0.
+        if value < 1023.95 {
+            break;
         }
+        value /= 1024.0;
+        unit = next;
     }
-    for row in rows {
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            match column {
-                0 => write!(out, "{cell:<width$}")?,
-                _ => write!(out, "  {cell:>width$}")?,
-            }
-        }
-        writeln!(out)?;
+    if unit == "B" {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {unit}")
     }
-    Ok(())
+}
+
+/// A duration in its two largest units.
+pub(super) fn duration(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0 => format!("{ms}ms"),
+        1..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// `1 message`, `2 messages`.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    }
 }
 
 #[cfg(test)]

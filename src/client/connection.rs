@@ -7,7 +7,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::{ClientError, Decoder, Frame, encode_frame};
+use super::{ClientError, Decoder, Frame, encode_frame, parse_number};
 
 /// Where to connect and as whom.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct Target {
     pub host: Option<String>,
     /// How long to wait for the connection and for each answer of a blocking call.
     pub timeout: Duration,
+    /// The longest silence of the broker to ask for, in milliseconds; 0 for any.
+    pub beat_ms: u32,
 }
 
 impl Target {
@@ -33,6 +35,7 @@ impl Target {
             passcode: None,
             host: None,
             timeout: Duration::from_secs(10),
+            beat_ms: 0,
         }
     }
 }
@@ -44,10 +47,11 @@ pub struct Connection {
     decoder: Decoder,
     out: Vec<u8>,
     written: usize,
+    beat: Option<Duration>,
 }
 
 impl Connection {
-    /// Connects and logs in with STOMP 1.2, without heart-beats. The socket is blocking.
+    /// Connects and logs in with STOMP 1.2. The socket is blocking; no heart-beats are promised to the broker.
     pub fn open(target: &Target) -> Result<Self, ClientError> {
         let fault = |source| ClientError::Connect {
             addr: target.addr.clone(),
@@ -73,6 +77,7 @@ impl Connection {
             decoder: Decoder::new(),
             out: Vec::new(),
             written: 0,
+            beat: None,
         };
 
         let host = target
@@ -80,13 +85,22 @@ impl Connection {
             .rsplit_once(':')
             .map_or(target.addr.as_str(), |(host, _)| host);
         let host = target.host.as_deref().unwrap_or(host);
-        let mut headers = vec![("accept-version", "1.2"), ("host", host), ("heart-beat", "0,0")];
+        let beat = format!("0,{}", target.beat_ms);
+        let mut headers = vec![("accept-version", "1.2"), ("host", host), ("heart-beat", &beat)];
         headers.extend(target.login.as_deref().map(|login| ("login", login)));
         headers.extend(target.passcode.as_deref().map(|passcode| ("passcode", passcode)));
         encode_frame(connection.out(), "CONNECT", &headers, None);
         connection.write_all()?;
-        connection.wait_frame(|frame| expect_command(frame, "CONNECTED"))?;
+        connection.beat = connection.wait_frame(|frame| {
+            expect_command(frame, "CONNECTED")?;
+            Ok(beat_of(frame, target.beat_ms))
+        })?;
         Ok(connection)
+    }
+
+    /// How often the broker promised to send at least something, if it did.
+    pub fn beat(&self) -> Option<Duration> {
+        self.beat
     }
 
     /// The bytes to send; only append.
@@ -134,6 +148,36 @@ impl Connection {
         }
     }
 
+    /// Why a write failed: what the broker said before it closed, if it said something.
+    pub fn explain(&mut self, error: ClientError) -> ClientError {
+        if matches!(error, ClientError::TimedOut) {
+            return error;
+        }
+        loop {
+            match self
+                .decoder
+                .next_frame()
+                .map(|frame| frame.map(|frame| refuse_error(&frame)))
+            {
+                Ok(Some(Err(said))) => return said,
+                Ok(Some(Ok(()))) => continue,
+                Ok(None) => {}
+                Err(_) => return error,
+            }
+            if !matches!(self.read_some(), Ok(true)) {
+                return error;
+            }
+        }
+    }
+
+    /// Ends it in order: once this is done, the broker has taken every frame before.
+    pub fn disconnect(mut self) -> Result<(), ClientError> {
+        encode_frame(&mut self.out, "DISCONNECT", &[("receipt", "disconnect")], None);
+        self.write_all().map_err(|error| self.explain(error))?;
+        while !self.wait_frame(|frame| Ok(frame.header("receipt-id") == Some(b"disconnect")))? {}
+        Ok(())
+    }
+
     /// One read into the decoder. False if nothing is there: nothing came in time, or (non-blocking) nothing is here.
     pub fn read_some(&mut self) -> Result<bool, ClientError> {
         loop {
@@ -173,13 +217,34 @@ impl AsFd for Connection {
     }
 }
 
+/// What a CONNECTED says of heart-beats, to a client that asked for one every `asked_ms`.
+fn beat_of(connected: &Frame<'_>, asked_ms: u32) -> Option<Duration> {
+    let offered = connected
+        .header("heart-beat")?
+        .split(|byte| *byte == b',')
+        .next()?;
+    match parse_number(offered)? {
+        0 => None,
+        _ if asked_ms == 0 => None,
+        offered_ms => Some(Duration::from_millis(offered_ms.max(asked_ms.into()))),
+    }
+}
+
 /// Fails if the frame is an ERROR.
 pub fn refuse_error(frame: &Frame<'_>) -> Result<(), ClientError> {
     if frame.command != b"ERROR" {
         return Ok(());
     }
+    // The first line says what is wrong; brokers add advice and traces.
     let body = String::from_utf8_lossy(frame.body);
-    let body: String = body.trim().chars().take(200).collect();
+    let body: String = body
+        .trim()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect();
     let message = match frame.text("message") {
         Some(message) if body.is_empty() || body == message => message,
         Some(message) => format!("{message} ({body})"),

@@ -20,7 +20,7 @@ mod tests;
 /// The head of a frame may not be longer.
 const HEAD_BYTES_MAX: usize = 1 << 20;
 /// A body may not be longer.
-const BODY_BYTES_MAX: usize = 256 << 20;
+pub const BODY_BYTES_MAX: usize = 256 << 20;
 /// Room offered to a read.
 const SPACE_BYTES: usize = 128 << 10;
 

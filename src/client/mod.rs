@@ -12,6 +12,6 @@ mod encode;
 mod error;
 
 pub use connection::{Connection, Target, expect_command, refuse_error};
-pub use decode::{DecodeError, Decoder, Frame, parse_number, unescape};
+pub use decode::{BODY_BYTES_MAX, DecodeError, Decoder, Frame, parse_number, unescape};
 pub use encode::{SendTemplate, encode_ack, encode_ack_staged, encode_frame};
 pub use error::ClientError;

@@ -32,8 +32,11 @@ pub const SAMPLE: &str = include_str!("../../config/steadfast.toml");
 /// What every variable of ours begins with.
 const PREFIX: &str = "STEADFAST_";
 
-/// The variable that names the file; the only one that is not a key.
+/// The variable that names the file; no key.
 const FILE_VARIABLE: &str = "STEADFAST_CONFIG";
+
+/// The variable with the passcode of `send`, `receive` and others that connect: no key of the broker.
+pub const PASSCODE_VARIABLE: &str = "STEADFAST_PASSCODE";
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -226,7 +229,7 @@ impl Config {
             };
             if name == FILE_VARIABLE {
                 file = Some(PathBuf::from(value));
-            } else {
+            } else if name != PASSCODE_VARIABLE {
                 variables.push((name.to_owned(), value));
             }
         }

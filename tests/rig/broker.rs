@@ -39,12 +39,17 @@ impl Settings {
 
     /// Starts it and does not wait for its address.
     pub fn spawn(&self) -> Broker {
+        self.spawn_at("127.0.0.1:0")
+    }
+
+    /// The same, at a chosen address.
+    pub fn spawn_at(&self, listen: &str) -> Broker {
         let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
         command
             .arg("serve")
             .arg("--data-dir")
             .arg(&self.data_dir)
-            .args(["--listen", "127.0.0.1:0"]);
+            .args(["--listen", listen]);
         // What steers the tests, or the tester's own broker, is not for this one.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("STEADFAST_") {

@@ -11,7 +11,6 @@
 
 mod args;
 mod backlog;
-mod clock;
 mod compare;
 mod disk;
 mod engine;
@@ -40,6 +39,7 @@ use std::sync::atomic::AtomicBool;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::clock;
 use super::failure::chain;
 use crate::client::ClientError;
 use crate::store::StoreError;

@@ -4,6 +4,7 @@ use snapbox::assert::DEFAULT_ACTION_ENV;
 use snapbox::{Assert, IntoData, str};
 
 use super::*;
+use crate::base::DestinationKind;
 use crate::base::{Limits, SessionNo};
 use crate::journal::{Batch, IndexChunk, IndexSize};
 use crate::port::{Payload, Request, Requests, Send};

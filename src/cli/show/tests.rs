@@ -27,10 +27,29 @@ fn times_are_those_of_the_calendar() {
 }
 
 #[test]
-fn columns_line_up() {
-    let rows = [["QUEUE", "DEPTH"], ["ä", "12345"], ["orders", "1"]].map(|row| row.map(str::to_owned));
-    let mut out = Vec::new();
-    table(&mut out, &rows).unwrap();
-    let lines = ["QUEUE   DEPTH\n", "ä       12345\n", "orders      1\n"];
-    assert_eq!(String::from_utf8(out).unwrap(), lines.concat());
+fn sizes_and_times_are_short() {
+    for (bytes, expect) in [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1_048_500, "1023.9 KiB"),
+        (1_048_575, "1.0 MiB"),
+        (1 << 40, "1.0 TiB"),
+    ] {
+        assert_eq!(bytes_for_people(bytes), expect);
+    }
+    for (ms, expect) in [
+        (0, "0ms"),
+        (999, "999ms"),
+        (59_999, "59s"),
+        (61_000, "1m 1s"),
+        (3_660_000, "1h 1m"),
+        (90_000_000, "1d 1h"),
+    ] {
+        assert_eq!(duration(ms), expect);
+    }
+    assert_eq!(
+        [counted(1, "message"), counted(0, "message")],
+        ["1 message", "0 messages"]
+    );
 }

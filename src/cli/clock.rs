@@ -1,7 +1,7 @@
-//! The one place where the bench reads clocks: it measures, so time is its subject.
+//! The one place where the command line reads clocks: it measures and waits; nothing of the broker runs here.
 #![expect(
     clippy::disallowed_methods,
-    reason = "a measurement reads the clock; nothing of the broker runs here"
+    reason = "a client of the broker has no clock handed to it"
 )]
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
