@@ -153,6 +153,12 @@ pub struct Counters {
     pub aborted_count: u64,
     /// Requests refused.
     pub refused_count: u64,
+    /// Messages purged by an operator.
+    pub purged_count: u64,
+    /// Messages moved or requeued by an operator.
+    pub moved_count: u64,
+    /// Messages copied by an operator.
+    pub copied_count: u64,
     /// Connections accepted.
     pub connected_count: u64,
     /// Connections turned away at `connection_count_max`.

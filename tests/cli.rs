@@ -85,18 +85,20 @@ Run the broker until SIGTERM or Ctrl-C
 Usage: steadfast serve [OPTIONS]
 
 Options:
-      --data-dir <DIR>            Data folder [default: ./data]
-      --config <FILE>             Configuration file; `steadfast config default` prints one
-                                  [default: none]
-      --listen <ADDR:PORT>        Address to listen on, any number of times; port 0 takes a free one
-                                  [default: 127.0.0.1:61613]
-      --log-format <FORMAT>       Form of log lines on standard error [default: text] [possible
-                                  values: text, json]
-      --log-level <LEVEL>         Least severe level that is logged [default: info] [possible
-                                  values: error, warn, info, debug, trace]
-      --insecure-allow-anonymous  Allow addresses that are not loopback although anyone who reaches
-                                  them may read and write every queue
-  -h, --help                      Print help
+      --data-dir <DIR>              Data folder [default: ./data]
+      --config <FILE>               Configuration file; `steadfast config default` prints one
+                                    [default: none]
+      --listen <ADDR:PORT>          Address to listen on, any number of times; port 0 takes a free
+                                    one [default: 127.0.0.1:61613]
+      --metrics-listen <ADDR:PORT>  Address for metrics and health over HTTP; port 0 takes a free
+                                    one [default: none]
+      --log-format <FORMAT>         Form of log lines on standard error [default: text] [possible
+                                    values: text, json]
+      --log-level <LEVEL>           Least severe level that is logged [default: info] [possible
+                                    values: error, warn, info, debug, trace]
+      --insecure-allow-anonymous    Allow addresses that are not loopback although anyone who
+                                    reaches them may read and write every queue
+  -h, --help                        Print help
 
 Prints the version, the data folder, what was recovered, and `listening on ADDR:PORT` for each
 address. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
@@ -280,7 +282,7 @@ fn wrong_files() {
     let serve = |text| World::new().with_file("my.toml", text);
     let args = ["serve", "--config", "my.toml"];
     serve("[server]\nlisten = [\"127.0.0.1:0\"]\nport = 1\n").check(&args, 2, str![[r#"
-error: my.toml, line 3: unknown key server.port; keys of [server] are listen, data_dir, insecure_allow_anonymous, shutdown_ms_max, worker_thread_count
+error: my.toml, line 3: unknown key server.port; keys of [server] are listen, data_dir, metrics_listen, insecure_allow_anonymous, shutdown_ms_max, worker_thread_count
 
 "#]]);
     serve("[limits]\nbody_bytes_max = 0\n").check(

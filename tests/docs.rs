@@ -5,6 +5,8 @@ use std::io;
 use std::path::Path;
 
 use steadfast::base::{ChunkNo, ChunkRef, Epoch, Seq, SlotNo};
+use steadfast::port::Refusal;
+use steadfast::runtime::{ApiCode, METRICS, refusal_status};
 use steadfast::session::{CODES, REFUSALS, unsupported_headers};
 use steadfast::store::StoreError;
 
@@ -165,6 +167,57 @@ fn the_reference_of_the_command_line_is_that_of_the_program() {
         read("docs/cli.md") == made,
         "docs/cli.md is not what the program says; SNAPSHOTS=overwrite writes it"
     );
+}
+
+#[test]
+fn every_metric_is_listed_as_it_is() {
+    let name = "docs/metrics.md";
+    let document = read(name);
+    let (begin, end) = ("<!-- metrics -->\n", "<!-- end -->\n");
+    let (before, rest) = document.split_once(begin).expect("the beginning of the table");
+    let (table, after) = rest.split_once(end).expect("the end of the table");
+    let mut expected = "| name | kind | label | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    for metric in METRICS {
+        let label = metric
+            .label()
+            .map(|label| format!("`{label}`"))
+            .unwrap_or_default();
+        let (name, kind, help) = (metric.name(), metric.kind(), metric.help);
+        expected += &format!("| `{name}` | {kind} | {label} | {help} |\n");
+    }
+    if std::env::var("SNAPSHOTS").is_ok_and(|value| value == "overwrite") {
+        let whole = [before, begin, &expected, end, after].concat();
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), whole).expect("it is written");
+        return;
+    }
+    assert_eq!(
+        table, expected,
+        "SNAPSHOTS=overwrite cargo test --test docs writes it"
+    );
+    let names: BTreeSet<String> = METRICS.iter().map(steadfast::runtime::Metric::name).collect();
+    assert_eq!(names.len(), METRICS.len(), "every name stands once");
+}
+
+#[test]
+fn every_code_of_the_api_is_listed() {
+    let document = read("docs/api.md");
+    let (_, part) = document.split_once("## Errors").expect("a part about errors");
+    let refusals = [
+        Refusal::QueueUnknown,
+        Refusal::QueueInUse,
+        Refusal::SameQueue,
+        Refusal::SessionUnknown,
+        Refusal::DiskFull,
+        Refusal::MemoryFull,
+        Refusal::ShuttingDown,
+    ];
+    let expected: BTreeSet<Vec<String>> = ApiCode::ALL
+        .iter()
+        .map(|code| (code.code(), code.status()))
+        .chain(refusals.map(|refusal| (refusal.code(), refusal_status(refusal))))
+        .map(|(code, status)| vec![code.to_owned(), status.to_string()])
+        .collect();
+    same(&rows(part, 2), &expected);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use steadfast::base::Limits;
 use steadfast::port::AckMode;
 
-use world::{Ask, Op, Pick, Style, World};
+use world::{Ask, Deed, Op, Pick, Style, Which, World};
 
 const SLOTS: u8 = 3;
 
@@ -74,6 +74,25 @@ fn ask() -> impl Strategy<Value = Ask> {
     ]
 }
 
+fn deed() -> impl Strategy<Value = Deed> {
+    let queue = || prop_oneof![4 => Just("a"), 2 => Just("b"), 2 => Just("DLQ.a")];
+    let which = || {
+        prop_oneof![
+            2 => Just(Which::All),
+            1 => any::<u8>().prop_map(Which::From),
+            2 => any::<u8>().prop_map(Which::Some),
+        ]
+    };
+    prop_oneof![
+        4 => (queue(), which()).prop_map(|(queue, which)| Deed::Purge(queue, which)),
+        4 => (queue(), queue(), which()).prop_map(|(from, to, which)| Deed::Move(from, to, which)),
+        3 => (queue(), queue(), which()).prop_map(|(from, to, which)| Deed::Copy(from, to, which)),
+        3 => (queue(), which()).prop_map(|(queue, which)| Deed::Requeue(queue, which)),
+        1 => (queue(), any::<bool>()).prop_map(|(queue, force)| Deed::Delete(queue, force)),
+        1 => (0..SLOTS).prop_map(Deed::Disconnect),
+    ]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let slot = || 0..SLOTS;
     prop_oneof![
@@ -89,6 +108,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..4_usize).prop_map(Op::Crash),
         1 => Just(Op::Restart),
         1 => prop::bool::weighted(0.7).prop_map(Op::Room),
+        4 => deed().prop_map(Op::Act),
     ]
 }
 
@@ -98,9 +118,11 @@ fn limits() -> impl Strategy<Value = Limits> {
         prop_oneof![Just(600_usize), Just(20_000), Just(2 << 20)],
         prop_oneof![Just(0_u64), Just(2_000), Just(16 << 20)],
         prop_oneof![Just(7_000_usize), Just(8 << 20)],
+        prop_oneof![Just(2_usize), Just(100_000)],
     )
         .prop_map(
-            |(failures, commit_bytes_max, garbage, prefetch_bytes_max)| Limits {
+            |(failures, commit_bytes_max, garbage, prefetch_bytes_max, admin_act_count_max)| Limits {
+                admin_act_count_max,
                 deliveries_failed_max: failures,
                 commit_bytes_max,
                 compaction_garbage_bytes_min: garbage,
@@ -170,6 +192,9 @@ fn churn() -> impl Strategy<Value = Op> {
         1 => (slot(), any::<bool>()).prop_map(|(slot, on)| Op::Slow(slot, on)),
         1 => slot().prop_map(Op::Close),
         1 => (0..3_usize).prop_map(Op::Crash),
+        1 => any::<u8>().prop_map(|pattern| Op::Act(Deed::Purge("a", Which::Some(pattern)))),
+        1 => Just(Op::Act(Deed::Copy("a", "b", Which::All))),
+        1 => Just(Op::Act(Deed::Purge("b", Which::All))),
     ]
 }
 

@@ -52,6 +52,8 @@ pub struct Limits {
     pub stuck_subscription_ms: u64,
     /// Entries that one admin act moves, copies, requeues or is given by number; a purge of a whole queue has no bound.
     pub admin_act_count_max: usize,
+    /// Queues that have series of their own in `/metrics`: the deepest.
+    pub metrics_queue_count_max: usize,
     /// Connections at a time (also bounded by descriptors minus 64).
     pub connection_count_max: usize,
     /// Bodies being received by all connections together.
@@ -103,6 +105,7 @@ impl Default for Limits {
             deliveries_failed_max: 10,
             stuck_subscription_ms: 30_000,
             admin_act_count_max: 100_000,
+            metrics_queue_count_max: 1_000,
             connection_count_max: 20_000,
             receiving_bytes_max: 128 * MIB,
             memory_bytes_max: 256 * MIB,

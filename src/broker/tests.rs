@@ -1,5 +1,7 @@
 //! The broker alone, driven by hand: one `World` holds it, its durable batches and their body chunks.
 
+mod admin;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -309,6 +309,7 @@ impl Queue {
             leased_count: self.leased_count,
             subscription_count: self.sub_count as u64,
             oldest_at_ms: self.entries.first().map(|(_, entry)| entry.accepted_at_ms),
+            next_sequence: self.next_sequence,
             paused: self.paused,
             stuck_count: self.stuck_count as u64,
             counters: self.counters,

@@ -126,6 +126,9 @@ struct ServeArgs {
     /// Address to listen on, any number of times; port 0 takes a free one [default: 127.0.0.1:61613]
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     listen: Vec<std::net::SocketAddr>,
+    /// Address for metrics and health over HTTP; port 0 takes a free one [default: none]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
+    metrics_listen: Option<std::net::SocketAddr>,
     /// Form of log lines on standard error [default: text]
     #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(LogFormat::NAMES).try_map(log_format))]
     log_format: Option<LogFormat>,

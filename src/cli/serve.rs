@@ -14,6 +14,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         listen: args.listen,
         log_format: args.log_format,
         log_level: args.log_level,
+        metrics_listen: args.metrics_listen,
         insecure_allow_anonymous: args.insecure_allow_anonymous,
     })?;
     config.server.refuse_exposed()?;
@@ -32,6 +33,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         shutdown_ms_max: config.server.shutdown_ms_max,
         worker_count,
         store_cache_bytes: config.store.cache_bytes,
+        metrics_listen: config.server.metrics_listen,
     };
     // A broker whose standard output is gone still serves.
     let _ = writeln!(std::io::stdout(), "steadfast {}", env!("CARGO_PKG_VERSION"));
@@ -59,6 +61,9 @@ fn announce(started: &Started, out: &mut impl Write) -> std::io::Result<()> {
     )?;
     for address in &started.listen {
         writeln!(out, "listening on {address}")?;
+    }
+    if let Some(address) = started.metrics_listen {
+        writeln!(out, "metrics on http://{address}/metrics")?;
     }
     out.flush()
 }

@@ -28,6 +28,8 @@ enum Form {
     Choice(&'static [&'static str]),
     Path,
     Addresses,
+    /// One address, or nothing.
+    Address,
 }
 
 /// A value as it was written.
@@ -78,6 +80,7 @@ impl Key {
             Form::Choice(choices) => choices.join(", "),
             Form::Path => "the path of a folder".to_owned(),
             Form::Addresses => format!("a list of {ADDRESS_FORM}"),
+            Form::Address => format!("{ADDRESS_FORM}, or nothing"),
         }
     }
 
@@ -95,7 +98,7 @@ impl Key {
         match self.form {
             Form::Number(..) => text.replace('_', "").parse().ok().map(Value::Number),
             Form::Flag => text.parse().ok().map(Value::Flag),
-            Form::Choice(_) | Form::Path => Some(Value::Text(text.to_owned())),
+            Form::Choice(_) | Form::Path | Form::Address => Some(Value::Text(text.to_owned())),
             Form::Addresses => Some(Value::List(
                 text.split(',').map(|item| item.trim().to_owned()).collect(),
             )),
@@ -109,6 +112,7 @@ impl Key {
             (Form::Flag, Value::Flag(_)) => true,
             (Form::Choice(choices), Value::Text(text)) => choices.contains(&text.as_str()),
             (Form::Path, Value::Text(text)) => !text.is_empty(),
+            (Form::Address, Value::Text(_)) => true,
             (Form::Addresses, Value::List(list)) => !list.is_empty(),
             _ => false,
         };
@@ -191,6 +195,21 @@ const FIRST: &[Key] = &[
             true
         },
     },
+    Key {
+        section: "server",
+        name: "metrics_listen",
+        form: Form::Address,
+        set: |config, value| {
+            let Value::Text(text) = value else { return false };
+            if text.is_empty() {
+                config.server.metrics_listen = None;
+                return true;
+            }
+            let address = parse_address(text);
+            config.server.metrics_listen = address;
+            address.is_some()
+        },
+    },
     key!(server.insecure_allow_anonymous[flag]),
     key!(server.shutdown_ms_max[1, DAY_MS]),
     key!(server.worker_thread_count[0, 1024]),
@@ -246,6 +265,7 @@ limits! {
     deliveries_failed_max[1, COUNT_MAX],
     stuck_subscription_ms[1, DAY_MS],
     admin_act_count_max[1, 10_000_000],
+    metrics_queue_count_max[0, 1_000_000],
     connection_count_max[1, COUNT_MAX],
     receiving_bytes_max[1, TIB],
     memory_bytes_max[1, TIB],

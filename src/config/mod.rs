@@ -58,6 +58,8 @@ pub struct Config {
 pub struct Server {
     /// Addresses; at least one.
     pub listen: Vec<SocketAddr>,
+    /// An address for metrics and health; none, if they are only on the API's socket.
+    pub metrics_listen: Option<SocketAddr>,
     /// The data folder; made if it is missing.
     pub data_dir: PathBuf,
     /// A stop takes at most about this long, then connections are cut.
@@ -72,6 +74,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 61613))],
+            metrics_listen: None,
             data_dir: PathBuf::from("./data"),
             shutdown_ms_max: 5_000,
             worker_thread_count: 0,
@@ -202,6 +205,8 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// `--listen`; empty = not given.
     pub listen: Vec<SocketAddr>,
+    /// `--metrics-listen`
+    pub metrics_listen: Option<SocketAddr>,
     /// `--log-format`
     pub log_format: Option<LogFormat>,
     /// `--log-level`
@@ -243,6 +248,9 @@ impl Config {
         }
         if !overrides.listen.is_empty() {
             server.listen = overrides.listen;
+        }
+        if overrides.metrics_listen.is_some() {
+            server.metrics_listen = overrides.metrics_listen;
         }
         server.insecure_allow_anonymous |= overrides.insecure_allow_anonymous;
         config.log.format = overrides.log_format.unwrap_or(config.log.format);

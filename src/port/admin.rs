@@ -141,6 +141,8 @@ pub struct QueueView {
     pub subscription_count: u64,
     /// When the oldest entry was accepted, milliseconds since the Unix epoch.
     pub oldest_at_ms: Option<u64>,
+    /// The queue sequence that the next entry gets: every entry there is now has a lower one.
+    pub next_sequence: u64,
     /// Deliveries are stopped.
     pub paused: bool,
     /// Subscriptions that hold their limit and have settled nothing for `stuck_subscription_ms`.

@@ -82,6 +82,15 @@ impl Bodies {
     /// Reads chunks from the store, away from the threads that serve connections. Dropping the future loses the
     /// answer; a read under way goes on and its chunks are cached.
     pub(crate) fn fetch(self: &Arc<Self>, places: Vec<ChunkRef>) -> Fetch {
+        self.run(places, true)
+    }
+
+    /// The same for somebody who only looks: what is read is not kept, so that what consumers need stays in memory.
+    pub(crate) fn look(self: &Arc<Self>, places: Vec<ChunkRef>) -> Fetch {
+        self.run(places, false)
+    }
+
+    fn run(self: &Arc<Self>, places: Vec<ChunkRef>, keep: bool) -> Fetch {
         let bodies = Arc::clone(self);
         Box::pin(async move {
             let readers = Arc::clone(&bodies.readers);
@@ -91,7 +100,7 @@ impl Bodies {
                 .expect("the semaphore of readers is never closed");
             let read = tokio::task::spawn_blocking(move || {
                 let _permit = permit;
-                bodies.read(&places)
+                bodies.read(&places, keep)
             });
             match read.await {
                 Ok(fetched) => fetched,
@@ -104,7 +113,7 @@ impl Bodies {
         })
     }
 
-    fn read(&self, places: &[ChunkRef]) -> Vec<Fetched> {
+    fn read(&self, places: &[ChunkRef], keep: bool) -> Vec<Fetched> {
         let fetched: Vec<Fetched> = places
             .iter()
             .map(|&place| {
@@ -119,6 +128,9 @@ impl Bodies {
                 (place, payload)
             })
             .collect();
+        if !keep {
+            return fetched;
+        }
         let mut cache = self.cache();
         for (place, payload) in &fetched {
             if let Ok(payload) = payload {

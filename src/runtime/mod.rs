@@ -35,6 +35,7 @@
 //! What a frame means (`session`), what is delivered to whom (`broker`), bytes on disk (`store`).
 
 mod allocator;
+mod api;
 mod bodies;
 mod clock;
 mod committer;
@@ -62,6 +63,7 @@ use crate::store::{self, SledOptions, SledStore, StoreError};
 use self::clock::Clock;
 use self::room::RoomKeeper;
 
+pub use self::api::{ApiCode, METRICS, Metric, refusal_status};
 pub use self::error::RunError;
 pub use self::server::Running;
 pub use self::stats::StatsView;
@@ -85,6 +87,8 @@ pub struct ServeOptions {
     pub worker_count: usize,
     /// Pages that the store's engine keeps in memory.
     pub store_cache_bytes: u64,
+    /// An address for metrics and health alone, beside the API's socket; port 0 takes any free port.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl Default for ServeOptions {
@@ -98,6 +102,7 @@ impl Default for ServeOptions {
             shutdown_ms_max: 5_000,
             worker_count: 2,
             store_cache_bytes: SledOptions::CACHE_BYTES,
+            metrics_listen: None,
         }
     }
 }
@@ -107,6 +112,10 @@ impl Default for ServeOptions {
 pub struct Started {
     /// The addresses bound, with the ports chosen, in the order of [`ServeOptions::listen`].
     pub listen: Vec<SocketAddr>,
+    /// The address of metrics and health, with the port chosen.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The socket of the API, unless it could not be made.
+    pub api: Option<PathBuf>,
     /// The folder of the store.
     pub data_dir: PathBuf,
     /// Queues recovered.
@@ -167,6 +176,8 @@ pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<Exit
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             listen = ?facts.listen,
+            metrics_listen = facts.metrics_listen.map(tracing::field::display),
+            api = facts.api.as_ref().map(|path| tracing::field::display(path.display())),
             data_dir = %facts.data_dir.display(),
             epoch = facts.epoch.0,
             queue_count = facts.queue_count,

@@ -1,6 +1,7 @@
 //! A broker from recovery to stop: listeners, the committer, what is done each second, and a stop in good order.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -16,6 +17,7 @@ use crate::broker::{Broker, Recovery};
 use crate::session::{SessionConfig, turned_away};
 use crate::store::{Store, StoreError};
 
+use super::api::{self, Api};
 use super::bodies::Bodies;
 use super::clock::Clock;
 use super::committer::{Committer, Watchdog, commit};
@@ -48,6 +50,7 @@ const TICKS_PER_REPORT: u32 = 60;
 /// A broker that accepts connections.
 pub struct Running {
     shared: Arc<Shared>,
+    api_server: api::Server,
     listen: Vec<SocketAddr>,
     accepting: watch::Sender<bool>,
     /// Ends when every connection has.
@@ -79,6 +82,11 @@ impl Running {
             .iter()
             .map(|address| bind(*address))
             .collect::<Result<Vec<_>, _>>()?;
+        let metrics = options.metrics_listen.map(bind).transpose()?;
+        let metrics = metrics.map(listen_on).transpose()?;
+        let metrics_listen = metrics.as_ref().map(|(_, bound)| *bound);
+        let api = Arc::new(Api::default());
+        let api_server = api::Server::start(&api, &options.data_dir, metrics.map(|(listener, _)| listener));
         let mut recovery = Recovery::new(options.limits.clone());
         let recovered = store
             .recover(&mut |chunk| recovery.visit(chunk))
@@ -92,6 +100,8 @@ impl Running {
         let epoch = broker.epoch();
         let mut started = Started {
             listen: Vec::new(),
+            metrics_listen,
+            api: api_server.path().map(Path::to_owned),
             data_dir: options.data_dir.clone(),
             queue_count: 0,
             message_count: 0,
@@ -120,7 +130,8 @@ impl Running {
         ));
         let watchdog = Arc::new(Watchdog::default());
         let timings = Arc::new(Timings::default());
-        let room_store = Arc::clone(&store);
+        let (room_store, api_store) = (Arc::clone(&store), Arc::clone(&store));
+        let api_watchdog = Arc::clone(&watchdog);
         let committer = Committer {
             core: Arc::clone(&core),
             store,
@@ -154,16 +165,8 @@ impl Running {
         });
 
         let mut listeners = Vec::new();
-        for (address, socket) in options.listen.iter().zip(sockets) {
-            let listen = || {
-                let listener = socket.listen(BACKLOG_COUNT)?;
-                let bound = listener.local_addr()?;
-                Ok((listener, bound))
-            };
-            let (listener, bound) = listen().map_err(|source| RunError::Listen {
-                address: *address,
-                source,
-            })?;
+        for socket in sockets {
+            let (listener, bound) = listen_on(socket)?;
             started.listen.push(bound);
             listeners.push(listener);
         }
@@ -191,8 +194,20 @@ impl Running {
                 present.clone(),
             )));
         }
+        api.begin(api::Parts {
+            shared: Arc::clone(&shared),
+            store: api_store,
+            watchdog: api_watchdog,
+            timings,
+            uuid: recovered.uuid,
+            data_dir: std::path::absolute(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone()),
+            listen: started.listen.clone(),
+            metrics_listen,
+            looks: api::Parts::looks(),
+        });
         let running = Self {
             shared,
+            api_server,
             listen: started.listen.clone(),
             accepting,
             connections,
@@ -234,6 +249,8 @@ impl Running {
             // It ends by being aborted, or has ended.
             let _ = helper.await;
         }
+        // Until here an operator could look on; behind the stop nothing may act.
+        self.api_server.stop().await;
         let transient_count = self.shared.core.handle_stop(self.shared.clock.now());
         let committer = self.committer;
         if !matches!(task::spawn_blocking(|| committer.join()).await, Ok(Ok(()))) {
@@ -265,7 +282,7 @@ fn commit_term(
     Ok(durable)
 }
 
-fn bind(address: SocketAddr) -> Result<TcpSocket, RunError> {
+fn bind(address: SocketAddr) -> Result<(SocketAddr, TcpSocket), RunError> {
     let bound = || {
         let socket = if address.is_ipv4() {
             TcpSocket::new_v4()?
@@ -275,9 +292,19 @@ fn bind(address: SocketAddr) -> Result<TcpSocket, RunError> {
         // A restarted broker must not wait for the old connections' time to be up.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        Ok(socket)
+        Ok((address, socket))
     };
     bound().map_err(|source| RunError::Listen { address, source })
+}
+
+/// Listens; gives the address with the port chosen.
+fn listen_on((address, socket): (SocketAddr, TcpSocket)) -> Result<(TcpListener, SocketAddr), RunError> {
+    let listen = || {
+        let listener = socket.listen(BACKLOG_COUNT)?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    listen().map_err(|source| RunError::Listen { address, source })
 }
 
 /// The bound that is asked for, or what the descriptors allow. Asks for as many descriptors as may be had.

@@ -27,8 +27,11 @@ pub(crate) struct Message {
     pub(crate) chain: Chain,
 }
 
-/// Where a stored message is, with its failures; `None` before it was enqueued and after it was settled.
-pub(crate) type At = Option<(String, u32)>;
+/// Where a stored message is; `None` before it was enqueued and after it was settled.
+pub(crate) type At = Option<Spot>;
+
+/// A queue, the failures in it, and the queue that a dead letter came from.
+pub(crate) type Spot = (String, u32, Option<String>);
 
 /// The durable place of a message, and the steps behind it that may not be durable yet.
 #[derive(Debug, Default)]
@@ -57,6 +60,8 @@ pub(crate) struct Entry {
     /// The delivery that has it, as far as the model was told.
     pub(crate) lease: Option<(u8, Tag)>,
     pub(crate) suspect: Suspect,
+    /// Of a dead letter: the queue it came from.
+    pub(crate) origin: Option<String>,
     /// The subscription that nacked it last, until its next delivery.
     pub(crate) nacked_by: Option<(u8, SubNo)>,
 }
@@ -113,7 +118,7 @@ pub(crate) struct Sub {
 pub(crate) struct Held {
     pub(crate) sub: SubNo,
     pub(crate) number: Number,
-    /// `None` for a topic's message.
+    /// `None` for a topic's message, and for one that was purged.
     pub(crate) queue: Option<String>,
     pub(crate) delivery: Delivery,
     pub(crate) state: HeldState,

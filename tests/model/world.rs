@@ -1,5 +1,8 @@
 //! Broker, disk and model side by side.
 
+#[path = "acts.rs"]
+mod acts;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -13,7 +16,9 @@ use steadfast::port::{
     Subscribe,
 };
 
-use crate::state::{At, ChainStep, Entry, Held, HeldState, Message, Number, Session, Step, Sub, Suspect};
+use crate::state::{
+    At, ChainStep, Entry, Held, HeldState, Message, Number, Session, Spot, Step, Sub, Suspect,
+};
 use crate::support::Disk;
 
 /// One operation on the world.
@@ -39,6 +44,27 @@ pub(crate) enum Op {
     Crash(usize),
     Restart,
     Room(bool),
+    /// An operator asks for something.
+    Act(Deed),
+}
+
+/// What an operator asks for, with the entries still to be chosen.
+#[derive(Debug, Clone)]
+pub(crate) enum Deed {
+    Purge(&'static str, Which),
+    Move(&'static str, &'static str, Which),
+    Copy(&'static str, &'static str, Which),
+    Requeue(&'static str, Which),
+    Delete(&'static str, bool),
+    Disconnect(u8),
+}
+
+/// Which entries: all, those from one on, or those of a pattern.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Which {
+    All,
+    From(u8),
+    Some(u8),
 }
 
 /// One frame, with what it names still to be chosen.
@@ -110,6 +136,8 @@ pub(crate) struct World {
     reading: Vec<(ChunkRef, Bytes)>,
     /// Messages that went back to the subscription that nacked them, in this step.
     came_back: Vec<(String, Number, u8, SubNo)>,
+    /// Purged while they were on their way to a client that does not read.
+    late: BTreeSet<(String, Number)>,
     /// Two calls were made since events were polled last.
     unseen_return: bool,
     tally: Tally,
@@ -154,6 +182,7 @@ impl World {
             gate_max: Seq(0),
             reading: Vec::new(),
             came_back: Vec::new(),
+            late: BTreeSet::new(),
             unseen_return: false,
             tally: Tally::default(),
         };
@@ -191,6 +220,7 @@ impl World {
                 self.room = *room;
                 self.broker.handle_room(*room);
             }
+            Op::Act(deed) => self.act(deed),
         }
         self.observe();
         self.check_all();
@@ -549,7 +579,7 @@ impl World {
                     None if send.kind == DestinationKind::Topic => self.publish(&name, number),
                     None => {
                         let unit = self.unit();
-                        self.enqueue(&name, number, !send.persistent, Some(gate), unit);
+                        self.enqueue(&name, number, !send.persistent, None, Some(gate), unit);
                         self.tally.enqueued += 1;
                     }
                 }
@@ -771,7 +801,7 @@ impl World {
                 }
                 Step::Send { name, number, .. } => {
                     assert!(self.room, "a full disk takes no message");
-                    self.enqueue(&name, number, false, Some(gate), unit);
+                    self.enqueue(&name, number, false, None, Some(gate), unit);
                     self.tally.enqueued += 1;
                 }
                 Step::Settle { tags, accepted } => {
@@ -815,7 +845,18 @@ impl World {
         self.next_unit
     }
 
-    fn enqueue(&mut self, queue: &str, number: Number, transient: bool, bound: Option<Seq>, unit: usize) {
+    fn enqueue(
+        &mut self,
+        queue: &str,
+        number: Number,
+        transient: bool,
+        origin: Option<String>,
+        bound: Option<Seq>,
+        unit: usize,
+    ) {
+        // It may have stood here before; it begins anew.
+        self.messages[number].places.remove(queue);
+        self.messages[number].exposed.retain(|of| of != queue);
         self.queues.entry(queue.to_owned()).or_default().push(Entry {
             number,
             transient,
@@ -823,10 +864,11 @@ impl World {
             failures: 0,
             lease: None,
             suspect: Suspect::No,
+            origin: origin.clone(),
             nacked_by: None,
         });
         if !transient {
-            self.effect(number, Some((queue.to_owned(), 0)), bound, unit);
+            self.effect(number, Some((queue.to_owned(), 0, origin)), bound, unit);
         }
     }
 
@@ -871,14 +913,14 @@ impl World {
         entry.failures += 1;
         entry.lease = None;
         entry.nacked_by = Some((slot, sub));
-        let (failures, transient) = (entry.failures, entry.transient);
+        let (failures, transient, origin) = (entry.failures, entry.transient, entry.origin.clone());
         // On a full disk one in memory stays there.
         if failures >= failures_max && !queue.starts_with("DLQ.") && (room || !transient) {
             self.remove(&queue, number);
             self.tally.dead_lettered += 1;
-            self.enqueue(&format!("DLQ.{queue}"), number, false, bound, unit);
+            self.enqueue(&format!("DLQ.{queue}"), number, false, Some(queue), bound, unit);
         } else if !transient {
-            self.effect(number, Some((queue, failures)), bound, unit);
+            self.effect(number, Some((queue, failures, origin)), bound, unit);
         }
     }
 
@@ -980,15 +1022,16 @@ impl World {
     fn crash(&mut self, kept: usize) {
         self.sessions.clear();
         self.disk.crash(kept);
+        self.late.clear();
         self.start();
-        let mut found: BTreeMap<Number, (String, u32)> = BTreeMap::new();
+        let mut found: BTreeMap<Number, Spot> = BTreeMap::new();
         let mut queues: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
         let names: Vec<String> = self.broker.queues().map(|view| view.name.to_string()).collect();
         for queue in names {
             for view in self.broker.entries(&queue, 0) {
                 let bytes = self.disk.resolve(&view.body, view.len).concat();
-                let number = number_of(&bytes);
-                let twice = found.insert(number, (queue.clone(), view.failures));
+                let number = self.number(&bytes, view.message);
+                let twice = found.insert(number, (queue.clone(), view.failures, view.origin.clone()));
                 assert!(twice.is_none(), "message {number} is in two places");
                 let message = &self.messages[number];
                 assert!(
@@ -1012,6 +1055,7 @@ impl World {
                     failures: view.failures,
                     lease: None,
                     suspect,
+                    origin: view.origin,
                     nacked_by: None,
                 });
             }
@@ -1022,7 +1066,7 @@ impl World {
     }
 
     /// What is durable is there, what is not may be, and a transaction is whole or absent.
-    fn check_survivors(&mut self, found: &BTreeMap<Number, (String, u32)>) {
+    fn check_survivors(&mut self, found: &BTreeMap<Number, Spot>) {
         let durable = self.disk.durable_seq();
         // For each unit: a step of it that must have been applied, and one that cannot have been.
         let mut applied: BTreeMap<usize, Number> = BTreeMap::new();
@@ -1058,7 +1102,11 @@ impl World {
             // A place that was not durable is none; it may come again, elsewhere.
             message
                 .places
-                .retain(|queue, _| got.is_some_and(|(of, _)| of == queue));
+                .retain(|queue, _| got.is_some_and(|(of, ..)| of == queue));
+            // Or it moved away and back, and that was undone.
+            if !message.chain.steps.is_empty() {
+                message.places.clear();
+            }
             message.chain.base = got.cloned();
             message.chain.steps.clear();
         }
@@ -1207,7 +1255,7 @@ impl World {
     fn delivered(&mut self, slot: u8, delivery: Delivery) -> Option<(String, Number)> {
         let pieces = self.disk.resolve(&delivery.body, delivery.len);
         let bytes = pieces.concat();
-        let number = number_of(&bytes);
+        let number = self.number(&bytes, delivery.message);
         let message = &self.messages[number];
         assert_eq!(bytes, message.bytes, "the bytes of message {number}");
         assert_eq!(delivery.header_len, message.header_len, "its header block");
@@ -1246,6 +1294,8 @@ impl World {
                 None
             }
         };
+        // What was purged on its way arrives, and its answer has no effect.
+        let queue = queue.filter(|queue| !self.late.remove(&(queue.clone(), number)));
         session.held.insert(
             delivery.tag,
             Held {
@@ -1258,7 +1308,8 @@ impl World {
         );
         let used = session.credit_used(delivery.sub);
         // An ABORT of the same read may have put back what had freed the credit.
-        let back = if queue.is_none() { session.held_again } else { 0 };
+        let topic = session.subs[&delivery.sub].kind == DestinationKind::Topic;
+        let back = if topic { session.held_again } else { 0 };
         let prefetch = session.subs[&delivery.sub].prefetch + back;
         assert!(
             used <= prefetch,
@@ -1319,6 +1370,11 @@ impl World {
         assert_eq!(owner, number, "two messages have the id {id}");
     }
 
+    /// A copy has the bytes of another message, but an id of its own.
+    fn number(&self, bytes: &[u8], id: MessageId) -> Number {
+        self.ids.get(&id).copied().unwrap_or_else(|| number_of(bytes))
+    }
+
     // ---- comparison ----
 
     fn check_all(&mut self) {
@@ -1373,7 +1429,8 @@ impl World {
             let queue = view.name.to_string();
             let stalled = self.stalled_on(&queue);
             let entries: Vec<_> = self.broker.entries(&queue, 0).collect();
-            let model = self.queues.entry(queue.clone()).or_default();
+            self.queues.entry(queue.clone()).or_default();
+            let model = &self.queues[&queue];
             let numbers: Vec<Number> = model.iter().map(|entry| entry.number).collect();
             // What stands in the batch being filled is not on the disk yet.
             let waits = self.broker.has_batch();
@@ -1384,7 +1441,7 @@ impl World {
                 .zip(&numbers)
                 .map(|(view, number)| {
                     if on_disk(view) {
-                        number_of(&self.disk.resolve(&view.body, view.len).concat())
+                        self.number(&self.disk.resolve(&view.body, view.len).concat(), view.message)
                     } else {
                         *number
                     }
@@ -1416,6 +1473,7 @@ impl World {
                 );
                 assert_eq!(told.header_len, message.header_len);
                 assert_eq!(told.transient, entry.transient, "message {number}");
+                assert_eq!(told.origin, entry.origin, "the origin of message {number}");
                 assert_eq!(told.failures, entry.failures, "the failures of message {number}");
                 if entry.lease.is_some() || !stalled {
                     assert_eq!(

@@ -6,7 +6,7 @@ use super::*;
 use crate::base::{DestinationKind, Limits, SubNo};
 use crate::broker::Recovery;
 use crate::journal::Recovered;
-use crate::port::{AckMode, Payload, Request, Send, Subscribe};
+use crate::port::{AckMode, Act, Payload, Request, Selection, Send, Subscribe};
 
 const NOW: Now = Now {
     wall_ms: 0,
@@ -223,4 +223,36 @@ fn the_committer_is_told_of_a_batch_and_of_the_end() {
     drop(seat);
     core.handle_stop(NOW);
     assert!(committer.join().unwrap() >= 2, "the message, and the clean end");
+}
+
+/// Whoever waits for an act goes on once it is durable, and nobody is woken for what was not asked.
+#[test]
+fn an_act_is_waited_for() {
+    let core = core(usize::MAX);
+    let (seat, _) = seat(&core);
+    step(&seat, &send("a", b"1"));
+    commit(&core);
+    let act = Act::Purge {
+        queue: "a".into(),
+        selection: Selection::From(0),
+    };
+    assert_eq!(core.preview(&act).map(|acted| acted.count), Ok(1));
+    let acted = core.act(&act, NOW).expect("the queue is there");
+    assert_eq!(acted.count, 1);
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(Arc::clone(&bell));
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut wait = std::pin::pin!(core.wait_durable(acted.gate));
+    assert!(wait.as_mut().poll(&mut context).is_pending());
+    assert!(wait.as_mut().poll(&mut context).is_pending());
+    assert_eq!(bell.rang(), 0);
+    assert_eq!(commit(&core), acted.gate);
+    assert_eq!(bell.rang(), 1, "one waker, however often it was polled");
+    assert!(wait.as_mut().poll(&mut context).is_ready());
+    let mut done = std::pin::pin!(core.wait_durable(acted.gate));
+    assert!(
+        done.as_mut().poll(&mut context).is_ready(),
+        "what is durable is not waited for"
+    );
+    assert_eq!(core.queue("a"), None);
 }
