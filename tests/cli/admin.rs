@@ -449,7 +449,10 @@ fn an_act_of_many_steps_is_done_whole() {
     assert_eq!(count(&["queue", "purge", "b", "--limit", "3", "--yes"]), 3);
     assert_eq!(count(&["queue", "purge", "b", "--yes"]), 5);
     let refused = world.refused(&["queue", "move", "a", "--to", "/queue/a"], 1);
-    assert_eq!(refused, "error: the messages are in that queue already (same-queue)\n");
+    assert_eq!(
+        refused,
+        "error: the messages are in that queue already (same-queue)\n"
+    );
 }
 
 #[test]
