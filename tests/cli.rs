@@ -507,7 +507,7 @@ fn inspect_shows_what_a_killed_broker_holds() {
         &["inspect", "--data-dir", "data"],
         5,
         str![[r#"
-error: another broker is using data: the folder is in use; stop that broker, or choose another with --data-dir
+error: another broker is using data: the folder is in use; look at that broker (`steadfast status`), stop it, or choose another folder with --data-dir
 
 "#]],
     );

@@ -44,6 +44,9 @@ pub(super) enum ApiError {
     /// A request that cannot be written.
     #[error("the request cannot be made")]
     Request(#[from] hyper::http::Error),
+    /// The program cannot wait for an answer.
+    #[error("requests cannot be made")]
+    Runtime(#[source] io::Error),
     /// Nothing came.
     #[error("the broker did not answer within {} s", ANSWER.as_secs())]
     TimedOut,
@@ -87,7 +90,7 @@ impl ApiClient {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(Failure::Signals)?;
+            .map_err(|error| Failure::Api(ApiError::Runtime(error)))?;
         Ok(Self {
             data_dir: config.server.data_dir,
             runtime,

@@ -204,7 +204,10 @@ fn store(error: &StoreError, data_dir: &Path) -> String {
     let line = chain(error);
     match error {
         StoreError::InUse(_) => {
-            format!("{line}: the folder is in use; stop that broker, or choose another with --data-dir")
+            format!(
+                "{line}: the folder is in use; look at that broker (`steadfast status`), stop it, or choose another \
+                 folder with --data-dir"
+            )
         }
         StoreError::Damaged { .. } => format!("{line}; {}", remedy(data_dir)),
         StoreError::File { source, .. } => folder(line, source),

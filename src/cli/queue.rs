@@ -133,8 +133,8 @@ struct RequeueArgs {
 }
 
 const SHOW_EXAMPLES: &str = "\
-HELD messages are delivered and not settled; SINCE is how long the oldest of them has been held. IN, OUT and DONE are \
-messages a second.
+HELD messages are delivered and not settled, LIMIT is how many may be; SINCE is how long the oldest of them has been \
+held. Rates are measured over half a second.
 
 Examples:
   steadfast queue show orders

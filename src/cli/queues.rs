@@ -31,8 +31,8 @@ pub(super) struct QueuesArgs {
 }
 
 const EXAMPLES: &str = "\
-HELD messages are with a client and not settled; OLDEST is how long the oldest has waited; IN, OUT, DONE, FAILED and DEAD \
-count since the queue exists in this run. FLAGS: paused; stuck, a subscription holds its limit and settles nothing.
+HELD messages are with a client and not settled; OLDEST is how long the oldest has waited; IN, OUT, FAILED and DEAD (moved to \
+its dead-letter queue) count since the queue exists in this run. FLAGS: paused; stuck, a subscription holds its limit and settles nothing.
 
 Examples:
   steadfast queues

@@ -2,6 +2,7 @@
 //!
 //! # Invariants
 //! - A message is acknowledged after it was written to standard output and flushed, and not before.
+//! - With `--count` no further message is delivered: at any time those delivered are at most that many.
 //! - What is not acknowledged when the command ends stays in the queue.
 
 mod page;
@@ -55,7 +56,7 @@ pub(super) struct ReceiveArgs {
 const EXAMPLES: &str = "\
 Prints each body and a line end. A message is acknowledged once it was written; what is not stays in the queue, also \
 after Ctrl-C, a closed pipe or a crash. Without --count and --follow it takes what is there, until nothing came for \
-one second. On a terminal control characters are shown as escapes; into a file or a pipe bodies go as they are.
+one second. With --count no other message is touched: the last ACKs go out together. On a terminal control characters are shown as escapes; into a file or a pipe bodies go as they are.
 
 Acknowledge modes: client-individual, one by one; client, all up to one; auto, the broker counts a message as taken \
 when it is sent, so one that is not printed because of a crash is lost.
@@ -125,6 +126,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<(), Failure> {
         stop: Stop::new().map_err(Failure::Signals)?,
         page: Page::new(args.json, args.raw),
         taken_count: 0,
+        held: Vec::new(),
     };
     let mut backoff = BACKOFF.0;
     let mut lost = false;
@@ -172,6 +174,8 @@ struct Receiver<'a> {
     stop: Stop,
     page: Page,
     taken_count: u64,
+    /// ACKs of printed messages that wait for the end, so that no more than `--count` messages leave the queue.
+    held: Vec<u8>,
 }
 
 /// What the broker has confirmed on one connection.
@@ -211,6 +215,8 @@ impl Receiver<'_> {
     /// Receives over one connection.
     fn receive(&mut self, session: &mut Session, again: bool) -> Result<End, Fault> {
         let mut connection = Connection::open(&self.target)?;
+        // What another connection was to acknowledge comes again on this one.
+        self.held.clear();
         self.subscribe(&mut connection)?;
         let silence = connection.beat().map(|beat| 2 * beat);
         let mut heard = Clock::start();
@@ -256,6 +262,8 @@ impl Receiver<'_> {
         if self.args.ack == Ack::Auto && end != End::OutputGone {
             self.take_rest(&mut connection, session)?;
         }
+        // Together with DISCONNECT, so that nothing is delivered in between.
+        connection.out().append(&mut self.held);
         match connection.disconnect() {
             // Without a reader there is nobody to tell, either.
             Err(_) if end == End::OutputGone => Ok(end),
@@ -268,12 +276,17 @@ impl Receiver<'_> {
         self.args.timeout_ms.map(Duration::from_millis).or(default)
     }
 
+    /// Messages on their way to us at most.
+    fn prefetch_count(&self) -> u64 {
+        match self.args.count {
+            Some(count) => (count / 10).clamp(1, PREFETCH_COUNT),
+            None => PREFETCH_COUNT,
+        }
+    }
+
     fn subscribe(&self, connection: &mut Connection) -> Result<(), ClientError> {
         let args = self.args;
-        let left = args.count.map(|count| count - self.taken_count);
-        let prefetch = left
-            .map_or(PREFETCH_COUNT, |left| left.min(PREFETCH_COUNT))
-            .to_string();
+        let prefetch = self.prefetch_count().to_string();
         let mut headers = vec![
             ("id", "0"),
             ("destination", args.destination.as_str()),
@@ -294,9 +307,11 @@ impl Receiver<'_> {
     /// Prints the messages that are there, then acknowledges them.
     fn take(&mut self, connection: &mut Connection, session: &mut Session) -> Result<Taken, Fault> {
         let (decoder, out) = connection.split();
-        let mut acks = Vec::new();
+        let (mut acks, mut held) = (Vec::new(), Vec::new());
         let mut count = 0;
         let wanted = self.args.count.map(|count| count - self.taken_count);
+        // An ACK makes room for another message. Those of the last ones wait until all were printed.
+        let at_once = wanted.map_or(u64::MAX, |wanted| wanted.saturating_sub(self.prefetch_count()));
         self.page.clear();
         while wanted.is_none_or(|wanted| count < wanted) {
             let Some(frame) = decoder.next_frame().map_err(ClientError::Decode)? else {
@@ -306,7 +321,8 @@ impl Receiver<'_> {
             match frame.command {
                 b"MESSAGE" => {
                     self.page.message(&frame);
-                    self.acknowledge(&mut acks, &frame);
+                    let acks = if count < at_once { &mut acks } else { &mut held };
+                    self.acknowledge(acks, &frame);
                     count += 1;
                 }
                 b"RECEIPT" => {
@@ -333,6 +349,7 @@ impl Receiver<'_> {
         }
         self.taken_count += count;
         out.extend_from_slice(&acks);
+        self.held.extend_from_slice(&held);
         connection
             .write_all()
             .map_err(|error| connection.explain(error))?;

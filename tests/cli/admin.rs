@@ -32,9 +32,14 @@ const ODD: &[&str] = &[
 impl World {
     /// Where the first failure makes a dead letter.
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With further limits.
+    fn with(limits: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::in_dir(dir.path());
-        settings.config = "[limits]\ndeliveries_failed_max = 1\n".to_owned();
+        settings.config = format!("[limits]\ndeliveries_failed_max = 1\n{limits}");
         Self {
             broker: settings.start(),
             settings,
@@ -423,6 +428,30 @@ fn acts_say_what_they_did() {
             .matches("(queue-unknown)")
             .count(),
         1
+    );
+}
+
+#[test]
+fn an_act_of_many_steps_is_done_whole() {
+    let world = World::with("admin_act_count_max = 2\n");
+    let bodies: Vec<&str> = ["x", "y"].into_iter().cycle().take(15).collect();
+    world.send("/queue/a", &bodies);
+    let count = |args: &[&str]| world.json(args)[0]["count"].clone();
+    assert_eq!(count(&["queue", "copy", "a", "--to", "b", "--dry-run"]), 15);
+    assert_eq!(
+        count(&["queue", "copy", "a", "--to", "b", "--header", "kind:x"]),
+        8
+    );
+    assert_eq!(count(&["queue", "move", "b", "--to", "a", "--limit", "5"]), 5);
+    assert_eq!(count(&["queue", "purge", "a", "--header", "kind:y", "--yes"]), 7);
+    assert_eq!((world.depth("a"), world.depth("b")), (13, 3));
+    assert_eq!(count(&["queue", "copy", "a", "--to", "b", "--limit", "5"]), 5);
+    assert_eq!(count(&["queue", "purge", "b", "--limit", "3", "--yes"]), 3);
+    assert_eq!(count(&["queue", "purge", "b", "--yes"]), 5);
+    let refused = world.refused(&["queue", "move", "a", "--to", "/queue/a"], 1);
+    assert_eq!(
+        refused,
+        "error: the messages are in that queue already (same-queue)\n"
     );
 }
 

@@ -239,6 +239,53 @@ fn what_is_confirmed_survives_kills() {
     );
 }
 
+/// The broker dies under a stream of lines: those that were confirmed are there, in their order.
+#[test]
+fn a_broken_stream_says_how_far_it_came() {
+    let mut world = World::new();
+    let mut child = world
+        .command(&["send", "/queue/a", "--lines"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        let lines = (0_u64..).take_while(|number| writeln!(input, "{number}").is_ok());
+        lines.count()
+    });
+    // Some are in, and more are on their way.
+    assert_eq!(
+        world
+            .receive(&["/queue/a", "--count", "1000"])
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count(),
+        1000
+    );
+    world.broker.take().unwrap().kill();
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let (_, confirmed) = said.rsplit_once("; confirmed ").unwrap();
+    let confirmed: usize = confirmed.split(' ').next().unwrap().parse().unwrap();
+    assert!(confirmed >= 1000, "{said}");
+
+    let broker = world.settings.start();
+    world.addr = broker.addr().to_string();
+    world.broker = Some(broker);
+    let rest = String::from_utf8(world.receive(&["/queue/a"])).unwrap();
+    let numbers: Vec<usize> = rest.lines().map(|line| line.parse().unwrap()).collect();
+    let first = numbers.first().copied().unwrap_or(confirmed);
+    assert!(first <= 1000, "{first}");
+    assert_eq!(numbers, (first..first + numbers.len()).collect::<Vec<_>>());
+    assert!(
+        first + numbers.len() >= confirmed,
+        "{said} {}",
+        first + numbers.len()
+    );
+}
+
 /// A `receive --follow` and what it prints.
 struct Follow {
     child: Child,
@@ -369,7 +416,19 @@ fn the_end_of_waiting() {
         "5 messages sent and confirmed\n",
     );
     assert_eq!(world.receive(&["/queue/a", "--count", "2"]), b"n\nn\n");
-    assert_eq!(world.count("/queue/a"), 3, "the others stayed");
+    let rest = world.receive(&["/queue/a", "--json"]);
+    let rest: Vec<serde_json::Value> = rest
+        .split_inclusive(|byte| *byte == b'\n')
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    assert_eq!(rest.len(), 3, "the others stayed");
+    for message in rest {
+        let headers = message["headers"].as_array().unwrap();
+        assert!(
+            headers.contains(&serde_json::json!(["delivery-count", "1"])),
+            "nobody else was given it: {message}"
+        );
+    }
 }
 
 #[test]
