@@ -102,7 +102,10 @@ error: cannot connect to 127.0.0.1:1: Connection refused (os error 111); start a
 #[test]
 fn help() {
     let world = World::new();
-    world.check(&["bench", "--help"], 0, str![[r#"
+    world.check(
+        &["bench", "--help"],
+        0,
+        str![[r#"
 Measure a broker, any that speaks STOMP 1.2
 
 Usage: steadfast bench <COMMAND>
@@ -132,8 +135,7 @@ Every message carries a checksum and a sequence. One lost, doubled, reordered or
 run INVALID.
 
 Examples:
-  steadfast bench publish                        send for five seconds to the broker at
-  127.0.0.1:61613
+  steadfast bench publish                        send for five seconds to 127.0.0.1:61613
   steadfast bench e2e --rate 20000 --plot e2e.svg
   steadfast bench compare 127.0.0.1:61613 guest:guest@127.0.0.1:61614
   steadfast bench publish --sink                 the load generator alone
@@ -141,8 +143,12 @@ Examples:
 Progress is on standard error, the result on standard output. docs/performance.md has the method.
 Exit codes: 0 measured and valid, 1 INVALID or a fault, 2 wrong usage.
 
-"#]]);
-    world.check(&["bench", "transactions", "--help"], 0, str![[r#"
+"#]],
+    );
+    world.check(
+        &["bench", "transactions", "--help"],
+        0,
+        str![[r#"
 Several SENDs, or SENDs and ACKs, in each transaction; the RECEIPT of COMMIT
 
 Usage: steadfast bench transactions [OPTIONS]
@@ -271,5 +277,6 @@ Examples:
   steadfast bench transactions --per-transaction 10 --rate 5000 --plot transactions.svg
   steadfast bench transactions --acks --per-transaction 50 --count 50000
 
-"#]]);
+"#]],
+    );
 }
