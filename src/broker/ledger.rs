@@ -294,14 +294,15 @@ impl Ledger {
         self.next_id
     }
 
-    /// What is in a slot.
+    /// What is in the slot of an entry.
     pub(super) fn chunk_in(&self, slot: SlotNo) -> ChunkRef {
-        let chunk = self
-            .slots
-            .get(slot.0 as usize)
-            .expect("an entry's slot is in the pool")
-            .chunk;
-        ChunkRef { slot, chunk }
+        self.find_chunk(slot).expect("an entry's slot is in the pool")
+    }
+
+    /// What is in a slot; `None` if the pool has shrunk since.
+    pub(super) fn find_chunk(&self, slot: SlotNo) -> Option<ChunkRef> {
+        let chunk = self.slots.get(slot.0 as usize)?.chunk;
+        Some(ChunkRef { slot, chunk })
     }
 
     /// Puts message bytes into the batch being filled. May close that batch: facts go into whatever batch is open then.

@@ -48,7 +48,7 @@ impl Broker {
         let Some(entries) = self.relocation.found.remove(&chunk.slot) else {
             return;
         };
-        if !self.room || self.ledger.chunk_in(chunk.slot) != chunk {
+        if !self.room || self.ledger.find_chunk(chunk.slot) != Some(chunk) {
             return;
         }
         for (no, sequence) in entries {
@@ -135,7 +135,7 @@ impl Broker {
             .relocation
             .found
             .keys()
-            .map(|slot| self.ledger.chunk_in(*slot))
+            .filter_map(|slot| self.ledger.find_chunk(*slot))
             .collect();
     }
 }

@@ -359,6 +359,43 @@ fn bodies_move_out_of_sparse_slots() {
 }
 
 #[test]
+fn a_chunk_that_was_asked_for_may_have_no_slot_when_it_was_read() {
+    let mut world = World::new(Limits {
+        compaction_waste_bytes_min: 100_000,
+        ..Limits::default()
+    });
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10_000);
+    for n in 0..1_000 {
+        world.send("a", &format!("{n:01000}"), None);
+    }
+    world.commit();
+    let (kept, passing): (Vec<_>, Vec<_>) = world
+        .deliveries()
+        .into_iter()
+        .enumerate()
+        .partition(|(n, _)| n % 20 == 0);
+    let settle = |world: &mut World, deliveries: Vec<(usize, (Delivery, String))>| {
+        for (_, (delivery, _)) in deliveries {
+            assert_eq!(world.settle(delivery.tag, true, None).refusal, None);
+        }
+        world.commit();
+    };
+    settle(&mut world, passing);
+    world.broker.handle_tick(NOW);
+    world.broker.handle_tick(NOW);
+    let asked: Vec<ChunkRef> = std::iter::from_fn(|| world.broker.poll_relocation()).collect();
+    assert!(!asked.is_empty());
+    settle(&mut world, kept);
+    world.broker.handle_tick(NOW);
+    world.commit();
+    assert_eq!(world.broker.ledger().slot_count, 0, "the pool has shrunk");
+    for chunk in asked {
+        world.broker.handle_relocated(chunk, &[]);
+    }
+    assert!(!world.broker.has_batch());
+}
+
+#[test]
 fn an_answer_that_records_nothing_waits_for_nothing() {
     let mut world = World::new(Limits::default());
     world.subscribe(1, "a", AckMode::ClientIndividual, 10);
@@ -567,4 +604,39 @@ fn one_long_message_does_not_hide_waste_from_a_restart() {
     world.broker.handle_tick(NOW);
     world.broker.handle_tick(NOW);
     assert!(world.broker.poll_relocation().is_some());
+}
+
+/// `staged_bytes_max` and `memory_bytes_max` hold to the byte, and what is refused leaves nothing behind.
+#[test]
+fn staged_and_transient_bytes_are_bounded_to_the_byte() {
+    let limits = Limits {
+        staged_bytes_max: 100,
+        memory_bytes_max: 150,
+        ..Limits::default()
+    };
+    let mut world = World::new(limits);
+    let tx = TxNo(1);
+    world.ask(|requests| requests.list.push(Request::Begin { tx }));
+    assert_eq!(world.send("a", &"x".repeat(60), Some(tx)).refusal, None);
+    assert_eq!(
+        world.send("a", &"x".repeat(41), Some(tx)).refusal,
+        Some(Refusal::StagedTooMuch)
+    );
+    assert_eq!(
+        world.send("a", &"x".repeat(40), Some(tx)).refusal,
+        None,
+        "at the bound"
+    );
+    let mut transient = |len: usize| {
+        let applied = world.ask(|requests| send(requests, "t", &"x".repeat(len), false, None));
+        applied.refusal
+    };
+    assert_eq!(transient(51), Some(Refusal::MemoryFull), "100 bytes are staged");
+    assert_eq!(transient(50), None, "at the bound");
+    assert_eq!(transient(1), Some(Refusal::MemoryFull));
+    world.ask(|requests| requests.list.push(Request::Commit { tx }));
+    let applied = world.ask(|requests| send(requests, "t", &"x".repeat(100), false, None));
+    assert_eq!(applied.refusal, None, "what was committed is on disk");
+    world.commit();
+    assert_eq!((world.depth("a"), world.depth("t")), (2, 2));
 }

@@ -6,7 +6,7 @@ use super::ids::{write_message, write_number};
 use super::rules::Rules;
 use super::subscribe::Subscription;
 use crate::port::Delivery;
-use crate::wire::{Escapes, transcode};
+use crate::wire::{Escapes, FRAME_END, transcode};
 
 /// More than all that the broker adds to a header block, but for the subscription's id.
 const ADDED_BYTES: usize = 192;
@@ -49,7 +49,7 @@ pub(super) fn write(
         out.extend_from_slice(body);
     }
     assert!(ended, "the pieces hold the whole header block");
-    out.push(0);
+    out.extend_from_slice(FRAME_END);
 }
 
 /// Ends the header block that was copied to the end of `out`; the stored form is that of 1.2.

@@ -21,7 +21,7 @@ use crate::base::Seq;
 use crate::wire::{Encoder, Escapes};
 
 const RECEIPT_HEAD: &[u8] = b"RECEIPT\nreceipt-id:";
-const RECEIPT_TAIL: &[u8] = b"\n\n\0";
+const RECEIPT_TAIL: &[u8] = b"\n\n\0\n";
 
 /// See the module's text. Takes no memory while it is empty.
 #[derive(Debug, Default)]

@@ -34,8 +34,9 @@ fn wire(text: &str) -> Vec<u8> {
         .collect()
 }
 
+/// The NUL and EOL that end each frame are written as `^`.
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).replace('\0', "^")
+    String::from_utf8_lossy(bytes).replace("\0\n", "^")
 }
 
 /// A session, its client and a core that does everything, on a virtual clock.

@@ -3,6 +3,10 @@
 use super::escape::{Part, escape};
 use super::version::Escapes;
 
+/// Ends every frame: the NUL, and an EOL that the standard allows there. Clients written for brokers that send it read two
+/// bytes, and would take the first of the next frame for it (PHP's `stomp` does).
+pub const FRAME_END: &[u8] = b"\0\n";
+
 /// Writes one frame to the end of a buffer: command, then headers, then [`Encoder::body`] or [`Encoder::end`].
 #[derive(Debug)]
 #[must_use = "a frame is not whole before its body"]
@@ -48,11 +52,12 @@ impl<'a> Encoder<'a> {
         let counted = self.number("content-length", body.len() as u64);
         counted.out.push(b'\n');
         counted.out.extend_from_slice(body);
-        counted.out.push(0);
+        counted.out.extend_from_slice(FRAME_END);
     }
 
     /// Ends a frame without a body.
     pub fn end(self) {
-        self.out.extend_from_slice(b"\n\0");
+        self.out.push(b'\n');
+        self.out.extend_from_slice(FRAME_END);
     }
 }

@@ -15,7 +15,7 @@ mod escape;
 mod version;
 
 pub use decoder::{Decoded, Decoder, Frame, FrameLimits, Header, Headers};
-pub use encoder::Encoder;
+pub use encoder::{Encoder, FRAME_END};
 pub use error::{Class, Code, DecodeError};
 pub use escape::{Part, check, escape, store, transcode, unescape};
 pub use version::{Escapes, Grammar, Version};

@@ -609,8 +609,8 @@ fn decode(bytes: &[u8]) -> Result<Option<(Frame, usize)>, String> {
             .position(|byte| *byte == 0)
             .ok_or_else(|| format!("a frame without NUL: {}", show(bytes)))?,
     };
-    if rest.get(end) != Some(&0) {
-        return Err(format!("no NUL after the body: {}", show(bytes)));
+    if rest.get(end..end + 2) != Some(b"\0\n") {
+        return Err(format!("no NUL with a line feed after the body: {}", show(bytes)));
     }
     let frame = Frame {
         command,
@@ -618,7 +618,7 @@ fn decode(bytes: &[u8]) -> Result<Option<(Frame, usize)>, String> {
         body: rest.get(..end).unwrap_or_default().to_vec(),
         counted: length.is_some(),
     };
-    Ok(Some((frame, at + end + 1)))
+    Ok(Some((frame, at + end + 2)))
 }
 
 fn match_frame(

@@ -185,13 +185,13 @@ fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
         Some((_, len)) => len.parse().unwrap(),
         None => rest.iter().position(|byte| *byte == 0)?,
     };
-    let end = rest.get(len)?;
-    assert_eq!(*end, 0);
+    let end = rest.get(len..len + 2)?;
+    assert_eq!(end, b"\0\n");
     let body = rest[..len].to_vec();
     let frame = Frame {
         command,
         headers,
         body,
     };
-    Some((frame, body_start + len + 1))
+    Some((frame, body_start + len + 2))
 }

@@ -14,6 +14,7 @@ use crate::base::{ChunkRef, Tag};
 use crate::port::{Body, Delivery, Event, Refusal};
 use crate::session::Session;
 use crate::store::StoreError;
+use crate::wire::FRAME_END;
 
 use super::super::bodies::{Bodies, Fetch, Fetched, RUN_CHUNK_COUNT_MAX};
 use super::output::Output;
@@ -266,8 +267,9 @@ impl Deliveries {
             return Some(delivery.tag);
         }
         // It ended the frame with it; but this one goes on.
-        let end = output.bytes.pop();
-        assert_eq!(end, Some(0), "a frame ends with NUL");
+        let end = output.bytes.len() - FRAME_END.len();
+        assert!(output.bytes.ends_with(FRAME_END), "a frame was ended");
+        output.bytes.truncate(end);
         self.long = Some(Long {
             tag: delivery.tag,
             source,
@@ -320,7 +322,7 @@ impl Deliveries {
             }
         }
         if long.left == 0 {
-            output.bytes.push(0);
+            output.bytes.extend_from_slice(FRAME_END);
             return Ok(Some(long.tag));
         }
         self.long = Some(long);

@@ -21,7 +21,7 @@ fn a_message_is_written_as_the_version_says() {
         let mut pair = Pair::new(version);
         pair.send(&format!("SUBSCRIBE\ndestination:a\n{subscribe}\n^"));
         let (delivery, bytes) = delivery("destination:a\nx\\cy:\\\\v\\cw\\r\\n\ncontent-length:2\n", b"\0!");
-        let expect = format!("MESSAGE\n{head}{block}\n^!^");
+        let expect = format!("MESSAGE\n{head}{block}\n\0!^");
         for at in 0..=bytes.len() {
             let (one, two) = bytes.split_at(at);
             assert_eq!(pair.deliver(&delivery, &[one, two]), expect, "{version} {at}");

@@ -186,7 +186,7 @@ fn the_core_may_end_a_session_and_so_may_a_fault() {
 
 #[test]
 fn reading_stops_while_too_many_receipts_are_in_line() {
-    let receipt = "RECEIPT\nreceipt-id:1\n\n^".len();
+    let receipt = "RECEIPT\nreceipt-id:1\n\n\0\n".len();
     let mut pair = Pair::limited(|limits| limits.unread_output_bytes_max = 2 * receipt);
     pair.send("CONNECT\naccept-version:1.2\nheart-beat:1000,0\n\n^");
     pair.read();
