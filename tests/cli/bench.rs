@@ -135,8 +135,7 @@ Every message carries a checksum and a sequence. One lost, doubled, reordered or
 run INVALID.
 
 Examples:
-  steadfast bench publish                        send for five seconds to the broker at
-  127.0.0.1:61613
+  steadfast bench publish                        send for five seconds to 127.0.0.1:61613
   steadfast bench e2e --rate 20000 --plot e2e.svg
   steadfast bench compare 127.0.0.1:61613 guest:guest@127.0.0.1:61614
   steadfast bench publish --sink                 the load generator alone
