@@ -331,6 +331,13 @@ fn what_clients_hold_and_stage_is_seen() {
     );
     assert_eq!(transaction.staged_frame_count, 1);
 
+    let topics: api::Topics = server.get("/v1/topics").json();
+    let topic = api::Topic {
+        name: "t".to_owned(),
+        subscription_count: 1,
+    };
+    assert_eq!((topics.topics, topics.next), (vec![topic], None));
+
     let status: api::Status = server.get("/v1/status").json();
     assert_eq!((status.connection_count, status.subscription_count), (1, 2));
     assert_eq!((status.queue_count, status.topic_count), (1, 1));
