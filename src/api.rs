@@ -459,6 +459,34 @@ pub struct Next {
     pub until: u64,
 }
 
+/// The query of `GET /v1/topics`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TopicsQuery {
+    /// From this name on ([`Topics::next`]).
+    pub from: Option<String>,
+    /// How many; 1 to [`PAGE_COUNT_MAX`], [`PAGE_COUNT`] where nothing is said.
+    pub count: Option<u64>,
+}
+
+/// The answer to `GET /v1/topics`: those that have subscriptions, in the order of names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topics {
+    /// One page.
+    pub topics: Vec<Topic>,
+    /// The `from` of the next page; `null` at the end.
+    pub next: Option<String>,
+}
+
+/// One topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topic {
+    /// Without `/topic/`.
+    pub name: String,
+    /// Its subscriptions.
+    pub subscription_count: u64,
+}
+
 /// The query of `GET /v1/connections` and `GET /v1/transactions`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

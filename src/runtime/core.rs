@@ -13,7 +13,6 @@
 //! # Not here
 //! What is due to a peer: the session keeps receipts in line; `connection` drives it.
 
-#[allow(dead_code, reason = "the API that uses it is built on top")]
 mod admin;
 
 use std::collections::{HashMap, VecDeque};

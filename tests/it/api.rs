@@ -331,6 +331,13 @@ fn what_clients_hold_and_stage_is_seen() {
     );
     assert_eq!(transaction.staged_frame_count, 1);
 
+    let topics: api::Topics = server.get("/v1/topics").json();
+    let topic = api::Topic {
+        name: "t".to_owned(),
+        subscription_count: 1,
+    };
+    assert_eq!((topics.topics, topics.next), (vec![topic], None));
+
     let status: api::Status = server.get("/v1/status").json();
     assert_eq!((status.connection_count, status.subscription_count), (1, 2));
     assert_eq!((status.queue_count, status.topic_count), (1, 1));
@@ -468,6 +475,50 @@ fn held_messages_fare_as_documented() {
     let deleted = server.act("q", "delete", &json!({ "force": true }));
     assert_eq!(deleted.count, 1);
     assert_eq!(client.expect_error().header("code"), "queue-deleted");
+}
+
+#[test]
+fn moves_under_load_lose_double_and_reorder_nothing() {
+    const COUNT: u32 = 2_000;
+    let server = Server::on_disk();
+    let mut consumer = server.client();
+    subscribe(&mut consumer, "p", 50);
+    let mut producer = server.client();
+    let sender = std::thread::spawn(move || {
+        for number in 0..COUNT {
+            let n = (number % 2).to_string();
+            producer.send(format!("SEND\ndestination:/queue/q\nn:{n}\n\n{number}\0"));
+        }
+        producer.disconnect();
+    });
+    let socket = server.socket();
+    let operator = std::thread::spawn(move || {
+        let (mut moved, mut round) = (0, 0);
+        let start = Instant::now();
+        while moved < u64::from(COUNT) {
+            // In turns: the whole queue in one go, a few of the oldest, and what is chosen by a header that all have.
+            let body = [
+                r#"{"to":"p"}"#,
+                r#"{"to":"p","limit":7}"#,
+                r#"{"to":"p","header":["n"]}"#,
+            ][round % 3];
+            let answer = ask(&socket, "POST", "/v1/queues/q/move", body).unwrap();
+            if answer.status == 200 {
+                moved += answer.json::<api::Acted>().count;
+            }
+            assert!(start.elapsed() < PATIENCE, "{moved} were moved");
+            round += 1;
+        }
+        moved
+    });
+    for number in 0..COUNT {
+        let message = consumer.expect_message(&number.to_string());
+        consumer.send(format!("ACK\nid:{}\n\n\0", message.header("ack")));
+    }
+    sender.join().unwrap();
+    assert_eq!(operator.join().unwrap(), u64::from(COUNT), "each was moved once");
+    consumer.disconnect();
+    assert_eq!((server.depth("q"), server.depth("p")), (0, 0));
 }
 
 #[test]

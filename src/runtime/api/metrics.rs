@@ -315,11 +315,16 @@ impl Deepest {
     }
 
     fn see(&mut self, queue: QueueView) {
-        self.heap.push(Reverse(ByDepth(queue)));
-        if self.heap.len() > self.count_max {
-            self.heap.pop();
-            self.skipped_count += 1;
+        let queue = ByDepth(queue);
+        let is_full = self.heap.len() >= self.count_max;
+        self.skipped_count += u64::from(is_full);
+        if is_full && self.heap.peek().is_none_or(|Reverse(last)| queue < *last) {
+            return;
         }
+        if is_full {
+            self.heap.pop();
+        }
+        self.heap.push(Reverse(queue));
     }
 
     /// By name, and how many there are beside them.

@@ -409,6 +409,12 @@ impl Api {
                 query.end()?;
                 Ok(ok(&parts.queues(page).await))
             }
+            Route::Topics => {
+                let from = query.text("from")?.unwrap_or_default();
+                let count = query.count()?;
+                query.end()?;
+                Ok(ok(&parts.topics(&from, count)))
+            }
             Route::Queue(name) => {
                 let rate_ms = query.rate_ms()?;
                 query.end()?;
@@ -515,6 +521,7 @@ enum Route<'a> {
     Status,
     Store,
     Queues,
+    Topics,
     Queue(&'a str),
     Messages(&'a str),
     Act(&'a str, ActName),
@@ -545,6 +552,7 @@ impl<'a> Route<'a> {
                 ["status"] => Self::Status,
                 ["store"] => Self::Store,
                 ["queues"] => Self::Queues,
+                ["topics"] => Self::Topics,
                 ["queues", name] => Self::Queue(name),
                 ["queues", name, "messages"] => Self::Messages(name),
                 ["queues", name, "purge"] => Self::Act(name, ActName::Purge),

@@ -251,6 +251,18 @@ impl Parts {
         })
     }
 
+    pub(super) fn topics(&self, from: &str, count: usize) -> api::Topics {
+        let page = self.shared.core.topics(from, count);
+        let topics = page.items.into_iter().map(|topic| api::Topic {
+            name: topic.name.to_string(),
+            subscription_count: topic.subscription_count,
+        });
+        api::Topics {
+            topics: topics.collect(),
+            next: page.next.map(|name| name.to_string()),
+        }
+    }
+
     // ---- messages ----
 
     pub(super) async fn messages(&self, name: &str, wanted: MessagesPage) -> Result<api::Messages, Problem> {
