@@ -58,7 +58,7 @@ fn store_errors() -> Vec<StoreError> {
         },
         StoreError::Gone(place),
         StoreError::InUse(path()),
-        StoreError::NewerFormat { found: 2, known: 1 },
+        StoreError::NewerFormat { found: 3, known: 2 },
         StoreError::UnknownFact { tag: 9 },
         StoreError::Poisoned,
         StoreError::Fenced { current: Epoch(1) },

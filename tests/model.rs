@@ -90,6 +90,8 @@ fn deed() -> impl Strategy<Value = Deed> {
         3 => (queue(), which()).prop_map(|(queue, which)| Deed::Requeue(queue, which)),
         1 => (queue(), any::<bool>()).prop_map(|(queue, force)| Deed::Delete(queue, force)),
         1 => (0..SLOTS).prop_map(Deed::Disconnect),
+        1 => queue().prop_map(Deed::Pause),
+        2 => queue().prop_map(Deed::Resume),
     ]
 }
 

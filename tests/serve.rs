@@ -21,6 +21,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rig::http::ask;
 use rig::{Broker, Client, Frame, Settings, env_number};
 
 /// SUBSCRIBE; `prefetch` is how many deliveries it may hold.
@@ -406,6 +407,17 @@ fn on_a_disk_nearly_full_only_sends_are_refused() {
         "the ERROR says that it is the disk: {error}"
     );
     assert!(stored > 100, "only {stored} messages of 50 kB in 160 MiB");
+
+    // An operator sees it, and may not add to it.
+    let socket = settings.data_dir.join(steadfast::api::SOCKET_FILE);
+    let ready = ask(&socket, "GET", "/health/ready", "").unwrap();
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("disk-full"), "{}", ready.text());
+    let moved = ask(&socket, "POST", "/v1/queues/a/move", "{\"to\": \"b\"}").unwrap();
+    assert_eq!(moved.failure(), (507, "disk-full".to_owned()));
+    let purged = ask(&socket, "POST", "/v1/queues/a/purge", "{\"limit\": 1}").unwrap();
+    assert_eq!(purged.status, 200);
+    stored -= 1;
 
     // Settlements and reads go on, also after a restart on the full disk.
     let mut consumer = broker.connect();

@@ -17,6 +17,7 @@ use crate::journal::field;
 use crate::port::{Act, Acted, Refusal, Selection};
 
 use super::Broker;
+use super::ledger::Mark;
 use super::peer::Source;
 use super::queue::{Entry, EntryBytes, QueueNo};
 use super::settle::Enqueue;
@@ -345,8 +346,11 @@ impl Broker {
     }
 
     fn set_paused(&mut self, no: QueueNo, paused: bool) {
-        if let Some(queue) = self.queue_mut(no) {
+        if let Some(queue) = self.queue_mut(no)
+            && queue.paused != paused
+        {
             queue.paused = paused;
+            self.state_mark(Mark::Paused(no));
         }
     }
 

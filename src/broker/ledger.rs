@@ -94,9 +94,9 @@ struct IndexRecord {
     dead_bytes: u32,
     /// Which entries, so that the live ones can be stated again.
     runs: Vec<Run>,
-    /// Queues whose `Watched` fact stands here, and how many did.
-    watched: Vec<QueueNo>,
-    watched_stated: u32,
+    /// Facts about queues that stand here and may still matter, and how many did.
+    marks: Vec<Mark>,
+    marks_stated: u32,
 }
 
 /// Entries of one queue with consecutive sequences.
@@ -107,13 +107,22 @@ pub(super) struct Run {
     pub(super) count: u32,
 }
 
+/// A fact about a queue as a whole.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Mark {
+    /// It has a subscriber.
+    Watched(QueueNo),
+    /// Its deliveries are stopped.
+    Paused(QueueNo),
+}
+
 /// What the oldest index chunk still holds, for whoever keeps the entries.
 #[derive(Debug)]
 pub(super) enum Oldest {
     /// Entries that may be live in it.
     Run(Seq, Run),
-    /// A queue whose `Watched` fact may still matter.
-    Watched(Seq, QueueNo),
+    /// A fact about a queue that may still matter.
+    Mark(Seq, Mark),
 }
 
 /// Thresholds of compaction.
@@ -174,11 +183,11 @@ impl Ledger {
         record.runs.push(run);
     }
 
-    /// Takes a recovered `Watched` fact.
-    pub(super) fn recover_watched(&mut self, seq: Seq, queue: QueueNo) {
+    /// Takes a recovered fact about a queue.
+    pub(super) fn recover_mark(&mut self, seq: Seq, mark: Mark) {
         self.record(seq)
             .expect("recover_chunk came first")
-            .push_watched(queue);
+            .push_mark(mark);
     }
 
     /// Notes which chunk a fact names. The newest chunk of a slot is the one that live entries have: a slot is only
@@ -466,14 +475,31 @@ impl Ledger {
 
     /// States that a queue has a subscriber.
     pub(super) fn state_watched(&mut self, queue: QueueNo, name: &QueueName) {
-        let (seq, epoch) = (self.open.seq, self.epoch);
-        self.record(seq)
-            .expect("the open batch has a record")
-            .push_watched(queue);
+        let epoch = self.epoch;
+        self.state_mark(Mark::Watched(queue));
         self.state(Fact::Watched {
             queue: Arc::clone(name),
             epoch,
         });
+    }
+
+    /// States that the deliveries of a queue are stopped, or go on. That they go on matters only until it is stated that
+    /// they are stopped, which was before, is dropped; so it may be dropped when its turn comes.
+    pub(super) fn state_paused(&mut self, queue: QueueNo, name: &QueueName, paused: bool) {
+        if paused {
+            self.state_mark(Mark::Paused(queue));
+        }
+        self.state(Fact::Paused {
+            queue: Arc::clone(name),
+            paused,
+        });
+    }
+
+    fn state_mark(&mut self, mark: Mark) {
+        let seq = self.open.seq;
+        self.record(seq)
+            .expect("the open batch has a record")
+            .push_mark(mark);
     }
 
     /// An entry is gone, or was stated again: `home` holds one live entry less.
@@ -625,8 +651,8 @@ impl Ledger {
                 .log
                 .front_mut()
                 .expect("a durable Seq from the first on has a record");
-            if let Some(&queue) = record.watched.last() {
-                return Some(Oldest::Watched(seq, queue));
+            if let Some(&mark) = record.marks.last() {
+                return Some(Oldest::Mark(seq, mark));
             }
             if record.live > 0 {
                 let run = record.runs.last().copied().expect("a live entry is in a run");
@@ -645,9 +671,9 @@ impl Ledger {
         None
     }
 
-    /// The `Watched` fact just looked at matters no more, or was stated again.
-    pub(super) fn end_watched(&mut self) {
-        self.log.front_mut().expect("it was just looked at").watched.pop();
+    /// The fact about a queue just looked at matters no more, or was stated again.
+    pub(super) fn end_mark(&mut self) {
+        self.log.front_mut().expect("it was just looked at").marks.pop();
     }
 
     /// The last run of the oldest chunk has been looked at up to its end.
@@ -743,15 +769,15 @@ impl Slot {
 }
 
 impl IndexRecord {
-    fn push_watched(&mut self, queue: QueueNo) {
-        self.watched.push(queue);
-        self.watched_stated += 1;
+    fn push_mark(&mut self, mark: Mark) {
+        self.marks.push(mark);
+        self.marks_stated += 1;
     }
 
     /// Its share of bytes that still say something.
     fn live_bytes(&self) -> u32 {
-        let stated = u64::from(self.stated) + u64::from(self.watched_stated);
-        let live = u64::from(self.live) + self.watched.len() as u64;
+        let stated = u64::from(self.stated) + u64::from(self.marks_stated);
+        let live = u64::from(self.live) + self.marks.len() as u64;
         let share = (u64::from(self.size.bytes) * live)
             .checked_div(stated)
             .unwrap_or(0);

@@ -32,7 +32,7 @@ use crate::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag, Win
 use crate::journal::{Batch, Fact, IndexSize};
 use crate::port::{AckMode, Event, Refusal};
 
-use ledger::{Ledger, Oldest, Statement, Thresholds};
+use ledger::{Ledger, Mark, Oldest, Statement, Thresholds};
 use peer::{Peer, TopicMessage};
 use queue::{Entry, EntryBytes, Queue, QueueNo, SubRef};
 
@@ -354,19 +354,15 @@ impl Broker {
         };
         while let Some(oldest) = self.ledger.drop_oldest(&mut drops) {
             match oldest {
-                Oldest::Watched(seq, no) => {
-                    let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
-                    // The number may be another queue's by now, whose fact stands elsewhere.
-                    if let Some(queue) = queue.filter(|queue| queue.watched && queue.watched_at == seq) {
+                Oldest::Mark(seq, mark) => {
+                    if self.is_live(seq, mark) {
                         if moves == 0 || !self.ledger.wants_compaction(thresholds) {
                             return;
                         }
                         moves -= 1;
-                        queue.watched_at = self.ledger.seq();
-                        let name = Arc::clone(&queue.name);
-                        self.ledger.state_watched(no, &name);
+                        self.state_mark(mark);
                     }
-                    self.ledger.end_watched();
+                    self.ledger.end_mark();
                 }
                 Oldest::Run(seq, run) => {
                     if moves == 0 || !self.ledger.wants_compaction(thresholds) {
@@ -375,6 +371,37 @@ impl Broker {
                     self.counters.compacted_count += 1;
                     self.move_run(seq, run, &mut moves);
                 }
+            }
+        }
+    }
+
+    /// Whether a fact about a queue stands in this batch and in no later one. The queue's number may be another one's by
+    /// now, whose fact stands elsewhere.
+    fn is_live(&self, seq: Seq, mark: Mark) -> bool {
+        match mark {
+            Mark::Watched(no) => self
+                .queue(no)
+                .is_some_and(|queue| queue.watched && queue.watched_at == seq),
+            Mark::Paused(no) => self
+                .queue(no)
+                .is_some_and(|queue| queue.paused && queue.paused_at == seq),
+        }
+    }
+
+    /// States a fact about a queue in the batch being filled.
+    fn state_mark(&mut self, mark: Mark) {
+        let seq = self.ledger.seq();
+        let (Mark::Watched(no) | Mark::Paused(no)) = mark;
+        let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
+        let queue = queue.expect("the queue was just seen");
+        match mark {
+            Mark::Watched(_) => {
+                queue.watched_at = seq;
+                self.ledger.state_watched(no, &queue.name);
+            }
+            Mark::Paused(_) => {
+                queue.paused_at = seq;
+                self.ledger.state_paused(no, &queue.name, queue.paused);
             }
         }
     }

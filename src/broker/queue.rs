@@ -56,6 +56,8 @@ pub(super) struct Queue {
     pub(super) moved_at: Seq,
     /// Deliveries are stopped.
     pub(super) paused: bool,
+    /// The last batch that states whether.
+    pub(super) paused_at: Seq,
     /// Subscriptions that are stuck.
     pub(super) stuck_count: usize,
     pub(super) counters: QueueCounters,
@@ -186,6 +188,7 @@ impl Queue {
             watched_at: Seq(0),
             moved_at: Seq(0),
             paused: false,
+            paused_at: Seq(0),
             stuck_count: 0,
             counters: QueueCounters::default(),
             dirty: false,

@@ -6,7 +6,7 @@ use crate::base::{Epoch, Limits, MessageId, Now, Seq};
 use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered};
 use crate::port::QueueCounters;
 
-use super::ledger::{Ledger, Run};
+use super::ledger::{Ledger, Mark, Run};
 use super::queue::{Entry, EntryBytes, QueueNo};
 use super::relocation::Relocation;
 use super::{Broker, Counters};
@@ -108,10 +108,18 @@ impl Recovery {
                 }
                 Fact::Watched { queue, epoch } => {
                     let queue = self.queue_no(&queue);
-                    self.broker.ledger.recover_watched(seq, queue);
+                    self.broker.ledger.recover_mark(seq, Mark::Watched(queue));
                     self.broker.queue_mut(queue).expect("it was just made").watched_at = seq;
                     let latest = self.watched.entry(queue).or_insert(epoch);
                     *latest = epoch.max(*latest);
+                }
+                Fact::Paused { queue, paused } => {
+                    let no = self.queue_no(&queue);
+                    if paused {
+                        self.broker.ledger.recover_mark(seq, Mark::Paused(no));
+                    }
+                    let queue = self.broker.queue_mut(no).expect("it was just made");
+                    (queue.paused, queue.paused_at) = (paused, seq);
                 }
             }
         }

@@ -9,7 +9,7 @@ use crate::journal::{Item, Place};
 use crate::port::{Applied, DeliveryKey, Payload, Refusal, Request, Requests, Send, Settle, Subscribe};
 
 use super::Broker;
-use super::ledger::Statement;
+use super::ledger::{Mark, Statement};
 use super::peer::{HeldState, Source, Step, Sub, TopicMessage, Transaction};
 use super::queue::{Entry, EntryBytes, QueueNo};
 use super::settle::Enqueue;
@@ -575,9 +575,7 @@ impl Broker {
                 queue.sub_count += 1;
                 if !queue.watched {
                     queue.watched = true;
-                    queue.watched_at = self.ledger.seq();
-                    let name = Arc::clone(&queue.name);
-                    self.ledger.state_watched(no, &name);
+                    self.state_mark(Mark::Watched(no));
                 }
                 Source::Queue(no)
             }

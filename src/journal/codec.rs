@@ -18,6 +18,7 @@
 //! settled  name, ranges
 //! counted  name, deliveries + 1 or 0 for none, failures, ranges
 //! watched  name, epoch
+//! paused   name, 1 or 0
 //! ranges   count, per range (start - the end before, end - start); before the first: 0
 //! ```
 //!
@@ -62,6 +63,7 @@ mod kind {
     const EPOCH: u8 = 9;
     /// Gives the next number to a queue name.
     pub(super) const NAME: u8 = 10;
+    pub(super) const PAUSED: u8 = 11;
     /// The bit of kinds that may be skipped by a reader that does not know them.
     pub(super) const OPTIONAL: u8 = 0x80;
 }
@@ -118,6 +120,7 @@ pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, DecodeError> {
             kind::SETTLED => payload.settled(&names).map(Some),
             kind::COUNTED => payload.counted(&names).map(Some),
             kind::WATCHED => payload.watched(&names).map(Some),
+            kind::PAUSED => payload.paused(&names).map(Some),
             tag if tag & kind::OPTIONAL != 0 => {
                 payload.rest = &[];
                 Some(None)
@@ -177,6 +180,12 @@ impl<'a> Encoder<'a> {
                 put(&mut self.payload, name);
                 put(&mut self.payload, u64::from(epoch.0));
                 self.close(kind::WATCHED);
+            }
+            Fact::Paused { queue, paused } => {
+                let name = self.name(queue);
+                put(&mut self.payload, name);
+                put(&mut self.payload, u64::from(*paused));
+                self.close(kind::PAUSED);
             }
         }
     }
@@ -464,6 +473,16 @@ impl<'a> Reader<'a> {
             queue: self.queue(names)?,
             epoch: Epoch(self.u32()?),
         })
+    }
+
+    fn paused(&mut self, names: &[QueueName]) -> Option<Fact> {
+        let queue = self.queue(names)?;
+        let paused = match self.u64()? {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+        Some(Fact::Paused { queue, paused })
     }
 }
 

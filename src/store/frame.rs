@@ -88,12 +88,13 @@ pub(super) fn open(value: &[u8], kind: Kind) -> Result<Frame<'_>, FrameError> {
         return Err(broken("does not fit its checksum"));
     }
     match format {
-        FORMAT if found_kind == kind as u8 => Ok(Frame {
+        // Older formats have the same frame.
+        1..=FORMAT if found_kind == kind as u8 => Ok(Frame {
             part,
             number,
             payload,
         }),
-        FORMAT => Err(broken("is of another kind")),
+        1..=FORMAT => Err(broken("is of another kind")),
         format if format > FORMAT => Err(FrameError::Newer(u32::from(format))),
         _ => Err(broken("has format 0")),
     }

@@ -7,6 +7,16 @@
     reason = "a test may fail where it stands, and has no clock handed to it"
 )]
 
+#[allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "shared with tests of the real program"
+)]
+#[path = "../rig/http.rs"]
+mod http;
+
+mod api;
 mod client;
 mod faults;
 mod flow;

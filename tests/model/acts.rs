@@ -6,7 +6,7 @@ use steadfast::base::{SessionNo, Tag};
 use steadfast::port::{Act, Acted, EntryView, Event, Refusal, Selection};
 
 use super::{Deed, Which, World};
-use crate::state::{HeldState, Message, Number};
+use crate::state::{HeldState, Message, Number, Pauses};
 
 /// What the model expects an act to take, to pass over, and where it is to end.
 struct Choice {
@@ -23,6 +23,8 @@ impl World {
             Deed::Requeue(queue, which) => self.requeue(queue, which),
             Deed::Delete(queue, force) => self.delete(queue, force),
             Deed::Disconnect(slot) => self.disconnect(slot),
+            Deed::Pause(queue) => self.pause(queue, true),
+            Deed::Resume(queue) => self.pause(queue, false),
         }
     }
 
@@ -271,7 +273,7 @@ impl World {
             .map(|(slot, _)| *slot)
             .collect();
         let Choice { taken, acted } = self.choose(queue, &Selection::From(0), false, |_| true, true);
-        let expected = if taken.is_empty() && subscribers.is_empty() {
+        let expected = if taken.is_empty() && subscribers.is_empty() && !self.is_paused(queue) {
             Err(Refusal::QueueUnknown)
         } else if !subscribers.is_empty() && !force {
             Err(Refusal::QueueInUse)
@@ -287,6 +289,9 @@ impl World {
         };
         for slot in subscribers {
             self.evicted(slot, Refusal::QueueDeleted);
+        }
+        if self.is_paused(queue) {
+            self.set_paused(queue, false, acted);
         }
         self.purged(queue, &taken, acted);
         assert!(!self.is_known(queue), "nothing is left of {queue}");
@@ -327,6 +332,59 @@ impl World {
         };
         self.ask(&Act::Disconnect { session: no }, Ok(expected));
         self.evicted(slot, Refusal::DisconnectedByOperator);
+    }
+
+    pub(super) fn is_paused(&self, queue: &str) -> bool {
+        self.paused.get(queue).is_some_and(Pauses::now)
+    }
+
+    fn pause(&mut self, queue: &str, paused: bool) {
+        let changes = self.is_paused(queue) != paused;
+        let acted = Acted {
+            count: u64::from(changes),
+            ..Acted::default()
+        };
+        let expected = if self.is_known(queue) {
+            Ok(acted)
+        } else {
+            Err(Refusal::QueueUnknown)
+        };
+        let queue_name = queue.to_owned();
+        let act = if paused {
+            Act::Pause { queue: queue_name }
+        } else {
+            Act::Resume { queue: queue_name }
+        };
+        if let Some(acted) = self.ask(&act, expected)
+            && changes
+        {
+            self.set_paused(queue, paused, acted);
+        }
+    }
+
+    fn set_paused(&mut self, queue: &str, paused: bool, acted: Acted) {
+        assert!(acted.gate.0 > 0, "a pause waits for a batch");
+        let steps = &mut self.paused.entry(queue.to_owned()).or_default().steps;
+        steps.push((acted.gate, paused));
+    }
+
+    /// A pause that is durable is there after a crash; of later ones some may be, in their order.
+    pub(super) fn check_pauses(&mut self) {
+        let durable = self.disk.durable_seq();
+        for (queue, pauses) in &mut self.paused {
+            pauses.settle(durable);
+            let found = self.broker.queue_view(queue).is_some_and(|view| view.paused);
+            let mut legal =
+                std::iter::once(pauses.base).chain(pauses.steps.iter().map(|(_, paused)| *paused));
+            assert!(
+                legal.any(|paused| paused == found),
+                "{queue} is paused: {found}; {pauses:?}"
+            );
+            *pauses = Pauses {
+                base: found,
+                steps: Vec::new(),
+            };
+        }
     }
 
     /// The broker has ended a session.

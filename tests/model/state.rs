@@ -50,6 +50,28 @@ pub(crate) struct ChainStep {
     pub(crate) after: At,
 }
 
+/// Whether a queue is paused: what is durable, and behind it what may not be yet.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses {
+    pub(crate) base: bool,
+    /// Must be durable when this Seq is.
+    pub(crate) steps: Vec<(Seq, bool)>,
+}
+
+impl Pauses {
+    pub(crate) fn now(&self) -> bool {
+        self.steps.last().map_or(self.base, |(_, paused)| *paused)
+    }
+
+    /// All up to this Seq is durable.
+    pub(crate) fn settle(&mut self, durable: Seq) {
+        let done = self.steps.partition_point(|(bound, _)| *bound <= durable);
+        if let Some((_, paused)) = self.steps.drain(..done).next_back() {
+            self.base = paused;
+        }
+    }
+}
+
 /// An entry as the model sees it.
 #[derive(Debug)]
 pub(crate) struct Entry {

@@ -17,7 +17,7 @@ use steadfast::port::{
 };
 
 use crate::state::{
-    At, ChainStep, Entry, Held, HeldState, Message, Number, Session, Spot, Step, Sub, Suspect,
+    At, ChainStep, Entry, Held, HeldState, Message, Number, Pauses, Session, Spot, Step, Sub, Suspect,
 };
 use crate::support::Disk;
 
@@ -57,6 +57,8 @@ pub(crate) enum Deed {
     Requeue(&'static str, Which),
     Delete(&'static str, bool),
     Disconnect(u8),
+    Pause(&'static str),
+    Resume(&'static str),
 }
 
 /// Which entries: all, those from one on, or those of a pattern.
@@ -136,6 +138,8 @@ pub(crate) struct World {
     reading: Vec<(ChunkRef, Bytes)>,
     /// Messages that went back to the subscription that nacked them, in this step.
     came_back: Vec<(String, Number, u8, SubNo)>,
+    /// Whether each queue's deliveries are stopped, and what is durable of it.
+    paused: BTreeMap<String, Pauses>,
     /// Purged while they were on their way to a client that does not read.
     late: BTreeSet<(String, Number)>,
     /// Two calls were made since events were polled last.
@@ -183,6 +187,7 @@ impl World {
             reading: Vec::new(),
             came_back: Vec::new(),
             late: BTreeSet::new(),
+            paused: BTreeMap::new(),
             unseen_return: false,
             tally: Tally::default(),
         };
@@ -229,6 +234,11 @@ impl World {
     /// Takes everything out, in order, and finds nothing left.
     pub(crate) fn drain(&mut self) {
         let queues: Vec<String> = self.queues.keys().cloned().collect();
+        for queue in ["a", "b", "DLQ.a", "DLQ.b"] {
+            if self.is_paused(queue) {
+                self.play(&Op::Act(Deed::Resume(queue)));
+            }
+        }
         for queue in queues {
             let want: Vec<Number> = self.queues[&queue].iter().map(|entry| entry.number).collect();
             let destination: &'static str = match queue.as_str() {
@@ -316,6 +326,7 @@ impl World {
             return;
         }
         let durable = self.disk.durable_seq();
+        self.paused.values_mut().for_each(|pauses| pauses.settle(durable));
         for message in &mut self.messages {
             let done = message
                 .chain
@@ -1061,6 +1072,7 @@ impl World {
             }
         }
         self.check_survivors(&found);
+        self.check_pauses();
         self.queues = queues;
         self.begin_term();
     }
@@ -1203,6 +1215,12 @@ impl World {
                     Event::Evicted(refusal) => panic!("nobody is to be evicted here: {refusal:?}"),
                 }
             }
+        }
+        for (queue, number) in &delivered {
+            assert!(
+                !self.is_paused(queue),
+                "message {number} of {queue}, which is paused"
+            );
         }
         // One step of dispatch hands out the first ready entries of a queue, none behind one that stays.
         for (queue, number) in delivered {
@@ -1423,11 +1441,17 @@ impl World {
                 names.insert(sub.name.clone());
             }
         }
+        let paused = self.paused.keys().filter(|queue| self.is_paused(queue));
+        names.extend(paused.cloned());
         let told: BTreeSet<String> = views.iter().map(|view| view.name.to_string()).collect();
-        assert_eq!(told, names, "a queue exists while it has entries or subscribers");
+        assert_eq!(
+            told, names,
+            "a queue exists while it has entries or subscribers or is paused"
+        );
         for view in views {
             let queue = view.name.to_string();
             let stalled = self.stalled_on(&queue);
+            assert_eq!(view.paused, self.is_paused(&queue), "whether {queue} is paused");
             let entries: Vec<_> = self.broker.entries(&queue, 0).collect();
             self.queues.entry(queue.clone()).or_default();
             let model = &self.queues[&queue];
@@ -1543,6 +1567,9 @@ impl World {
                         "slot {slot}, {no}: topic messages wait: {:?}",
                         sub.expected
                     );
+                    continue;
+                }
+                if self.is_paused(&sub.name) {
                     continue;
                 }
                 let entries = self.queues.get(&sub.name).map_or(&[][..], Vec::as_slice);

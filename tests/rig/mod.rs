@@ -5,6 +5,7 @@
 
 mod broker;
 mod client;
+pub mod http;
 mod proxy;
 mod rng;
 

@@ -63,7 +63,7 @@ impl Disk {
                 Fact::Settled { queue, ranges } => {
                     gone.extend(ranges.into_iter().map(|range| (Arc::clone(&queue), range)));
                 }
-                Fact::Counted { .. } | Fact::Watched { .. } => {}
+                Fact::Counted { .. } | Fact::Watched { .. } | Fact::Paused { .. } => {}
             }
         }
         for (queue, (first, last)) in gone {

@@ -662,3 +662,70 @@ fn a_session_shows_its_transactions() {
     assert_eq!(world.broker.holdings().staged_bytes, 5);
     assert_eq!(world.broker.session_detail(T, late), None);
 }
+
+#[test]
+fn a_paused_queue_takes_and_settles_and_gives_nothing() {
+    let mut world = World::new(Limits::default());
+    let pause = || Act::Pause { queue: "a".into() };
+    let resume = || Act::Resume { queue: "a".into() };
+    world.send_all("a", ["1"]);
+    world.subscribe(1, "a", AckMode::ClientIndividual, 10);
+    let held = world.deliveries();
+    let acted = world.act(pause()).unwrap();
+    assert_eq!(acted.count, 1);
+    assert!(acted.gate > world.last.last_seq);
+    assert_eq!(world.act(pause()).unwrap().count, 0);
+    world.send_all("a", ["2"]);
+    world.send_transient("a", "3");
+    assert_eq!(world.bodies(), [""; 0]);
+    world.settle(held[0].0.tag, false, None);
+    world.commit();
+    assert_eq!(world.bodies(), [""; 0], "what is released waits too");
+    assert!(world.broker.queue_view("a").unwrap().paused);
+    assert_eq!(world.act(resume()).unwrap().count, 1);
+    assert_eq!(world.bodies(), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_pause_outlives_restarts_and_compaction() {
+    let mut world = World::new(Limits {
+        compaction_garbage_bytes_min: 1,
+        compaction_chunk_count_slack: 1,
+        ..Limits::default()
+    });
+    world.send_all("a", ["1"]);
+    world.act(Act::Pause { queue: "a".into() }).unwrap();
+    world.restart();
+    assert!(
+        !world.broker.queue_view("a").unwrap().paused,
+        "it was not durable"
+    );
+    world.act(Act::Pause { queue: "a".into() }).unwrap();
+    world.purge("a", ALL);
+    world.commit();
+    for _ in 0..200 {
+        world.send_all("b", ["x"]);
+        world.purge("b", ALL);
+        world.commit();
+        world.broker.handle_tick(NOW);
+        world.commit();
+    }
+    let view = world.broker.ledger();
+    assert!(view.index_part_count < 20, "{view:?}");
+    for _ in 0..2 {
+        world.restart();
+        let view = world.broker.queue_view("a").expect("a paused queue exists");
+        assert_eq!((view.paused, view.depth), (true, 0));
+    }
+    world.act(Act::Resume { queue: "a".into() }).unwrap();
+    assert_eq!(world.broker.queue_view("a"), None, "nothing is left of it");
+    world.commit();
+    world.restart();
+    assert_eq!(world.broker.queue_view("a"), None);
+    world.send_all("a", ["2"]);
+    world.act(Act::Pause { queue: "a".into() }).unwrap();
+    assert_eq!(world.delete("a", false).unwrap().count, 1);
+    world.commit();
+    world.restart();
+    assert_eq!(world.broker.queues().count(), 0, "a deleted queue is not paused");
+}

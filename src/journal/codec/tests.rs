@@ -97,10 +97,18 @@ fn golden_bytes() {
                 queue: "a".into(),
                 epoch: Epoch(3),
             },
+            Fact::Paused {
+                queue: "a".into(),
+                paused: true,
+            },
+            Fact::Paused {
+                queue: "orders".into(),
+                paused: false,
+            },
         ],
         &format!(
             "{name} 03 08 00 02 0a 00 02 fb2001 0a 02 00 61 04 0e 01 03 01 01 00 fd ffffffffffffffff \
-             04 06 00 00 03 01 01 00 05 02 01 03"
+             04 06 00 00 03 01 01 00 05 02 01 03 0b 02 01 01 0b 02 00 00"
         ),
     );
 }
@@ -141,7 +149,7 @@ fn nothing_is_too_large() {
 
 #[test]
 fn an_unknown_mandatory_kind_is_named_and_an_optional_one_skipped() {
-    for tag in [0, 1, 6, 7, 8, 9, 11, 127] {
+    for tag in [0, 1, 6, 7, 8, 9, 12, 127] {
         assert_eq!(decode_facts(&[tag, 0]), Err(DecodeError::UnknownKind { tag }));
     }
     let known = Fact::Watched {
@@ -169,6 +177,7 @@ fn broken_bytes_are_named_by_their_fact() {
     check(&[5, 3, 0, 1], 1); // shorter than its length
     check(&[5, 3, 0, 1, 0], 1); // longer than the fact
     check(&[5, 2, 1, 1], 1); // no such name
+    check(&[11, 2, 0, 2], 1); // neither paused nor not
     check(&[10, 2, 1, b'b'], 1); // a virtual host
     check(&[10, 2, 0, 0xff], 1); // not UTF-8
     check(&[3, 6, 0, 2, 5, 0, 1, 0], 1); // touching ranges
@@ -275,6 +284,7 @@ fn arb_fact() -> impl Strategy<Value = Fact> {
             queue,
             epoch: Epoch(epoch)
         }),
+        (arb_name(), any::<bool>()).prop_map(|(queue, paused)| Fact::Paused { queue, paused }),
     ]
 }
 

@@ -107,6 +107,21 @@ async fn a_fetch_answers_in_order_and_fills_the_cache() {
 }
 
 #[tokio::test]
+async fn a_look_leaves_the_cache_as_it_was() {
+    let store = Arc::new(Even::default());
+    let bodies = Arc::new(Bodies::new(Arc::<Even>::clone(&store), 1_000, Arc::default()));
+    bodies.put(&[write(6, 10)]);
+    let seen = bodies.look(vec![place(4), place(6)]).await;
+    assert!(seen.iter().all(|(_, payload)| payload.is_ok()));
+    assert!(!bodies.has(place(4)) && bodies.has(place(6)));
+    assert_eq!(
+        store.read_count.load(Ordering::Relaxed),
+        1,
+        "what is at hand is not read"
+    );
+}
+
+#[tokio::test]
 async fn a_dropped_fetch_gives_its_reader_back() {
     let bodies = Arc::new(Bodies::new(Arc::new(Even::default()), 1_000, Arc::default()));
     for _ in 0..READER_COUNT * 3 {

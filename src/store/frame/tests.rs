@@ -10,16 +10,29 @@ fn sealed(payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn golden_bytes() {
-    let expect = b"STFD\x01\x01\x02\x00\x4d\0\0\0\0\0\0\0\x03\0\0\0";
+    let expect = b"STFD\x02\x01\x02\x00\x4d\0\0\0\0\0\0\0\x03\0\0\0";
     let bytes = sealed(b"abc");
     assert_eq!(bytes.get(..20), Some(&expect[..]));
-    assert_eq!(bytes.get(20..), Some(&b"\xd1\xa3\x4f\x82abc"[..]), "{bytes:x?}");
+    assert_eq!(bytes.get(20..), Some(&b"\x09\x00\xee\x4cabc"[..]), "{bytes:x?}");
     let frame = Frame {
         part: 2,
         number: 77,
         payload: b"abc",
     };
     assert_eq!(open(&bytes, Kind::Index), Ok(frame));
+}
+
+/// Frames of older formats are read as they are.
+#[test]
+fn an_older_frame_opens() {
+    let bytes = b"STFD\x01\x01\x02\x00\x4d\0\0\0\0\0\0\0\x03\0\0\0\xd1\xa3\x4f\x82abc";
+    assert_eq!(open(bytes, Kind::Index).map(|frame| frame.number), Ok(77));
+    assert!(open(bytes, Kind::Body).is_err());
+    let mut zero = sealed(b"abc");
+    zero[4] = 0;
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&zero[..20]), b"abc");
+    zero[20..24].copy_from_slice(&checksum.to_le_bytes());
+    assert_eq!(open(&zero, Kind::Index), Err(FrameError::Broken("has format 0")));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lock       held (flock) while the store is open
-//! format     "steadfast store, format 1, ID": written last when a store is made, "creating" until then
+//! format     "steadfast store, format 2, ID": written last when a store is made, "creating" until then
 //! durable    the last Seq that a flush has made durable
 //! db  conf  blobs/  snap.*   sled's
 //! ```
@@ -43,6 +43,8 @@ pub(super) enum State {
     Creating,
     /// A store with this id.
     Complete([u8; 16]),
+    /// The same of an older format, which is read as it is.
+    Older([u8; 16]),
 }
 
 /// The data folder while we have it.
@@ -130,9 +132,10 @@ impl Folder {
                 found,
                 known: FORMAT_VERSION,
             }),
-            (FORMAT_VERSION, CREATING) => Ok(State::Creating),
+            (0, _) => Err(unreadable()),
+            (_, CREATING) => Ok(State::Creating),
             (FORMAT_VERSION, id) => parse_id(id).map(State::Complete).ok_or_else(unreadable),
-            _ => Err(unreadable()),
+            (_, id) => parse_id(id).map(State::Older).ok_or_else(unreadable),
         }
     }
 
@@ -152,6 +155,11 @@ impl Folder {
             sync(&self.dir.join(name))?;
         }
         self.sync()?;
+        self.name_format(uuid)
+    }
+
+    /// From here on the store is of our format: nothing of it was written before.
+    pub(super) fn name_format(&self, uuid: [u8; 16]) -> Result<(), StoreError> {
         self.write_format(&uuid.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
     }
 

@@ -138,6 +138,11 @@ impl SledStore {
         let folder = Folder::take(dir)?;
         match folder.state()? {
             State::Complete(uuid) => return Self::open(folder, uuid, options.cache_bytes),
+            State::Older(uuid) => {
+                let store = Self::open(folder, uuid, options.cache_bytes)?;
+                store.folder.name_format(uuid)?;
+                return Ok(store);
+            }
             State::Absent | State::Creating => {}
         }
         folder.begin_creation()?;
@@ -157,7 +162,7 @@ impl SledStore {
         folder::check_exists(dir)?;
         let folder = Folder::take(dir)?;
         match folder.state()? {
-            State::Complete(uuid) => Self::open(folder, uuid, SledOptions::CACHE_BYTES),
+            State::Complete(uuid) | State::Older(uuid) => Self::open(folder, uuid, SledOptions::CACHE_BYTES),
             State::Absent | State::Creating => Err(folder::no_store(dir)),
         }
     }

@@ -1,4 +1,4 @@
-//! The frozen sample store of format 1: it opens for ever.
+//! The frozen sample stores of all formats: they open for ever.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -12,8 +12,23 @@ use super::*;
 use crate::base::{ChunkNo, Epoch, MessageId};
 use crate::journal::{ChunkWrite, Enqueued, Fact, Item, Meta, Place};
 
-fn migration() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/0001")
+fn migration(format: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("migrations/{format:04}"))
+}
+
+/// The sample of a format, in a folder of its own, and what must be read from it.
+fn unpacked(format: u32) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let packed = fs::File::open(migration(format).join("sample.tar.gz")).unwrap();
+    tar::Archive::new(GzDecoder::new(packed))
+        .unpack(dir.path())
+        .unwrap();
+    let expect = fs::read_to_string(migration(format).join("sample.txt")).unwrap();
+    (dir, expect)
+}
+
+fn format_line(dir: &Path) -> String {
+    fs::read_to_string(dir.join("format")).unwrap()
 }
 
 /// Everything a store holds, as text.
@@ -34,7 +49,7 @@ fn listing(dir: &Path) -> String {
                     Place::Chunk { chunk, .. } => places.push(*chunk),
                     Place::Extent(chunks) => places.extend(chunks.iter().copied()),
                 },
-                Fact::Settled { .. } | Fact::Counted { .. } | Fact::Watched { .. } => {}
+                Fact::Settled { .. } | Fact::Counted { .. } | Fact::Watched { .. } | Fact::Paused { .. } => {}
             }
             // Long names are shown by their length.
             let line = format!("  {fact:?}").replace(&long_name(), "(16,000 x)");
@@ -172,6 +187,20 @@ fn fill(store: &SledStore) {
             vec![],
         ),
         (vec![], vec![], vec![]),
+        (
+            vec![
+                Fact::Paused {
+                    queue: queue.clone(),
+                    paused: true,
+                },
+                Fact::Paused {
+                    queue: "DLQ.orders".into(),
+                    paused: false,
+                },
+            ],
+            vec![],
+            vec![],
+        ),
     ];
     store.recover(&mut |_| ()).unwrap();
     for (seq, (facts, places, drop)) in (1..).zip(rounds) {
@@ -197,14 +226,56 @@ fn fill(store: &SledStore) {
 }
 
 #[test]
-fn the_sample_of_format_1_opens() {
-    let dir = tempfile::tempdir().unwrap();
-    let packed = fs::File::open(migration().join("sample.tar.gz")).unwrap();
-    tar::Archive::new(GzDecoder::new(packed))
-        .unpack(dir.path())
-        .unwrap();
-    let expect = fs::read_to_string(migration().join("sample.txt")).unwrap();
+fn the_samples_of_all_formats_open() {
+    for format in 1..=FORMAT_VERSION {
+        let (dir, expect) = unpacked(format);
+        assert_eq!(listing(dir.path()), expect);
+        let line = format_line(dir.path());
+        assert!(
+            line.contains(&format!("format {format},")),
+            "to look changes nothing: {line}"
+        );
+    }
+}
+
+/// An older store says our format before anything of it is written, and keeps all that it holds.
+#[test]
+fn an_older_store_is_taken_over() {
+    let (dir, expect) = unpacked(1);
+    let older = format_line(dir.path());
+    drop(open(dir.path()).unwrap());
+    assert_eq!(format_line(dir.path()), older.replace("format 1,", "format 2,"));
     assert_eq!(listing(dir.path()), expect);
+    let store = open(dir.path()).unwrap();
+    let found = store.recover(&mut |_| ()).unwrap();
+    let paused = Fact::Paused {
+        queue: "orders".into(),
+        paused: true,
+    };
+    let batch = Batch {
+        seq: Seq(found.last_seq.0 + 1),
+        facts: vec![paused.clone()],
+        chunks: Vec::new(),
+        drop: Vec::new(),
+        slot_count: found.slot_count,
+        meta: found.meta,
+    };
+    store.append(&batch).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let (body, _) = expect.split_once("slot 0").unwrap();
+    let after = listing(dir.path());
+    assert!(after.starts_with(body), "{after}");
+    assert!(after.contains(&format!("{paused:?}")), "{after}");
+}
+
+/// A creation that an older version began is begun anew.
+#[test]
+fn an_older_creation_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("format"), "steadfast store, format 1, creating\n").unwrap();
+    drop(open(dir.path()).unwrap());
+    assert!(format_line(dir.path()).starts_with("steadfast store, format 2, "));
 }
 
 /// What this version writes is what the sample has: a change of the format shows here.
@@ -212,10 +283,8 @@ fn the_sample_of_format_1_opens() {
 fn this_version_writes_what_the_sample_holds() {
     let dir = tempfile::tempdir().unwrap();
     fill(&open(dir.path()).unwrap());
-    assert_eq!(
-        listing(dir.path()),
-        fs::read_to_string(migration().join("sample.txt")).unwrap()
-    );
+    let (_, expect) = unpacked(FORMAT_VERSION);
+    assert_eq!(listing(dir.path()), expect);
 }
 
 #[test]
@@ -224,10 +293,11 @@ fn make_the_sample() {
     let dir = tempfile::tempdir().unwrap();
     fill(&open(dir.path()).unwrap());
     fs::remove_file(dir.path().join("lock")).unwrap();
-    let packed = fs::File::create(migration().join("sample.tar.gz")).unwrap();
+    fs::create_dir_all(migration(FORMAT_VERSION)).unwrap();
+    let packed = fs::File::create(migration(FORMAT_VERSION).join("sample.tar.gz")).unwrap();
     let mut archive = tar::Builder::new(GzEncoder::new(packed, Compression::best()));
     archive.mode(tar::HeaderMode::Deterministic);
     archive.append_dir_all(".", dir.path()).unwrap();
     archive.into_inner().unwrap().finish().unwrap();
-    fs::write(migration().join("sample.txt"), listing(dir.path())).unwrap();
+    fs::write(migration(FORMAT_VERSION).join("sample.txt"), listing(dir.path())).unwrap();
 }
