@@ -16,7 +16,7 @@ use crate::port::{
 use super::{Core, DurableWait};
 
 impl Core {
-    /// Does what an operator asks for, or refuses it. The work of a large act is done in one go: about 100 ns for each
+    /// Does what an operator asks for, or refuses it. The work of a large act is done in one go: about 200 ns for each
     /// message moved or copied, next to nothing for a purge of a whole queue.
     pub(crate) fn act(&self, act: &Act, now: Now) -> Result<Acted, Refusal> {
         let mut state = self.lock();
