@@ -17,11 +17,13 @@ mod queue;
 mod queues;
 mod receive;
 mod reference;
+mod repair;
 mod send;
 mod serve;
 mod show;
 mod status;
 mod stop;
+mod stored;
 mod table;
 mod target;
 mod top;
@@ -70,6 +72,8 @@ enum Command {
     Serve(ServeArgs),
     /// Look into the data folder of a stopped broker
     Inspect(inspect::InspectArgs),
+    /// Save what is whole of a damaged store into a new one
+    Repair(repair::RepairArgs),
     /// Send messages to a broker, any that speaks STOMP 1.2
     Send(send::SendArgs),
     /// Receive messages from a broker, any that speaks STOMP 1.2
@@ -166,6 +170,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Repair(args) => repair::run(&args),
         Command::Status(args) => status::run(args),
         Command::Queues(args) => queues::run(args),
         Command::Queue(args) => queue::run(args),

@@ -77,7 +77,9 @@ pub fn make_folder(dir: &Path) -> Result<(), StoreError> {
 pub(super) fn check_exists(dir: &Path) -> Result<(), StoreError> {
     match fs::metadata(dir.join(FORMAT)) {
         Ok(_) => Ok(()),
-        Err(source) if source.kind() == ErrorKind::NotFound && !dir.join(DB).exists() => Err(no_store(dir)),
+        // Without it, that is a damaged store.
+        Err(source) if source.kind() == ErrorKind::NotFound && dir.join(DB).exists() => Ok(()),
+        Err(source) if source.kind() == ErrorKind::NotFound => Err(no_store(dir)),
         Err(source) => Err(error("open", &dir.join(FORMAT))(source)),
     }
 }
@@ -167,7 +169,7 @@ impl Folder {
     pub(super) fn open_db(&self) -> Result<File, StoreError> {
         match OpenOptions::new().read(true).write(true).open(self.dir.join(DB)) {
             Ok(file) => Ok(file),
-            Err(source) if source.kind() == ErrorKind::NotFound => Err(damaged("the file `db` is missing")),
+            Err(source) if source.kind() == ErrorKind::NotFound => Err(db_missing()),
             Err(source) => Err(self.error("open", DB)(source)),
         }
     }
@@ -215,6 +217,10 @@ impl Folder {
     }
 }
 
+pub(super) fn db_missing() -> StoreError {
+    damaged("the file `db` is missing")
+}
+
 fn parse_id(text: &str) -> Option<[u8; 16]> {
     let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     digits.then(|| u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes))?
@@ -237,7 +243,10 @@ fn sync(path: &Path) -> Result<(), StoreError> {
         .map_err(error("fsync", path))
 }
 
-fn error<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> StoreError + use<E> {
+pub(super) fn error<E: Into<io::Error>>(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(E) -> StoreError + use<E> {
     let path = path.to_owned();
     move |source| StoreError::File {
         operation,
