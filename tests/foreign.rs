@@ -222,9 +222,9 @@ fn the_tour_in_node() {
 /// RabbitMQ with its STOMP plugin, in a folder of its own and on ports of its own. Dropping it ends it.
 struct Rabbit {
     server: Child,
-    /// Of its plugin, and of the daemon in which Erlang notes its nodes.
+    /// In which Erlang notes its nodes; it would start one that outlives it.
+    nodes: Child,
     stomp_port: u16,
-    epmd_port: u16,
     dir: tempfile::TempDir,
 }
 
@@ -246,6 +246,13 @@ impl Rabbit {
         );
         fs::write(path("rabbitmq.conf"), config).unwrap();
         fs::write(path("plugins"), "[rabbitmq_stomp].").unwrap();
+        let nodes = Command::new("epmd")
+            .args(["-address", "127.0.0.1", "-port", &epmd_port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        await_port(epmd_port, || None);
         let server = Command::new(program)
             .env("HOME", dir.path())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
@@ -267,24 +274,15 @@ impl Rabbit {
             .unwrap();
         let mut rabbit = Self {
             server,
+            nodes,
             stomp_port,
-            epmd_port,
             dir,
         };
-        let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", stomp_port)).is_err() {
-            let ended = rabbit.server.try_wait().unwrap();
-            if ended.is_some() || start.elapsed() > Duration::from_secs(120) {
-                let said = |name| fs::read_to_string(rabbit.dir.path().join(name)).unwrap_or_default();
-                panic!(
-                    "RabbitMQ does not start: {ended:?}\n{}{}",
-                    said("out"),
-                    said("err")
-                );
-            }
-            // Neither its port nor its end can be awaited from here.
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        await_port(stomp_port, || {
+            let ended = rabbit.server.try_wait().unwrap()?;
+            let said = |name| fs::read_to_string(rabbit.dir.path().join(name)).unwrap_or_default();
+            Some(format!("RabbitMQ {ended}\n{}{}", said("out"), said("err")))
+        });
         rabbit
     }
 
@@ -313,10 +311,22 @@ impl Drop for Rabbit {
         // What has ended by itself needs no killing.
         let _ = kill_process_group(Pid::from_child(&self.server), Signal::KILL);
         let _ = self.server.wait();
-        let _ = Command::new("epmd")
-            .args(["-port", &self.epmd_port.to_string(), "-kill"])
-            .stdout(Stdio::null())
-            .status();
+        let _ = self.nodes.kill();
+        let _ = self.nodes.wait();
+    }
+}
+
+/// Waits until somebody listens there; fails where `ended` says why nobody will.
+fn await_port(port: u16, mut ended: impl FnMut() -> Option<String>) {
+    let start = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        let ended = ended();
+        assert!(
+            ended.is_none() && start.elapsed() < Duration::from_secs(120),
+            "nobody listens on {port}: {ended:?}"
+        );
+        // Neither a stranger's port nor its end can be awaited.
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
