@@ -21,7 +21,7 @@ pub(super) struct TargetArgs {
     passcode: Option<String>,
     /// Virtual host, sent as `host` [default: the host of the address]
     #[arg(long)]
-    host: Option<String>,
+    pub(super) host: Option<String>,
 }
 
 impl TargetArgs {

@@ -18,6 +18,9 @@ pub(super) struct CompareArgs {
     a: String,
     /// The second
     b: String,
+    /// Virtual host, sent as `host` to both [default: the host of each address]
+    #[arg(long)]
+    host: Option<String>,
     /// Turns of each; an even number is fair to both
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = count_parser)]
     rounds: usize,
@@ -109,7 +112,10 @@ pub(super) struct CompareReport {
 }
 
 pub(super) fn run(args: &CompareArgs) -> Result<CompareReport, BenchError> {
-    let brokers = [BrokerArgs::named(&args.a), BrokerArgs::named(&args.b)];
+    let mut brokers = [BrokerArgs::named(&args.a), BrokerArgs::named(&args.b)];
+    brokers
+        .iter_mut()
+        .for_each(|broker| broker.at.host = args.host.clone());
     let addrs = brokers.each_ref().map(|broker| broker.at.addr.clone());
     let sides = brokers.map(|broker| LoadArgs {
         headers: args.headers.clone(),

@@ -196,7 +196,7 @@ fn a_fault_of_one_of_two_brokers_is_found() {
     .unwrap();
     let compare = |b: &SinkThread| {
         let line = format!(
-            "compare {} login:pass:code@{} --rounds 2 --duration-ms 20 --count 500 --json",
+            "compare {} login:pass:code@{} --host / --rounds 2 --duration-ms 20 --count 500 --json",
             sound.addr, b.addr
         );
         run_mode(&parse(&line).unwrap().mode).unwrap()
