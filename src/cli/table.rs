@@ -226,8 +226,8 @@ mod tests {
             ["QUEUE       A  B", "漢字の行列  1  2", "e\u{301}           1  2"]
         );
         assert_eq!(
-            printed(Some(15), false, WIDE),
-            ["QUEUE      A  B", "漢字の行…  1  2", "e\u{301}          1  2"]
+            printed(Some(12), false, WIDE),
+            ["QUEUE      A", "漢字の行…  1", "e\u{301}          1"]
         );
         assert_eq!(shortened("漢字", 3), "漢…");
         assert_eq!(shortened("漢字", 2), "…");
