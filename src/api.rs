@@ -222,7 +222,7 @@ pub struct Queue {
     pub leased_count: u64,
     /// Not delivered in this run, because their bytes could not be read.
     pub set_aside_count: u64,
-    /// Waiting for a time.
+    /// Waiting for a time; 0 as long as nothing lets a message wait for one.
     pub delayed_count: u64,
     /// Subscriptions.
     pub subscription_count: u64,

@@ -62,7 +62,7 @@ struct SelectionArgs {
     #[arg(long)]
     set_aside: bool,
     /// At most this many messages, the oldest first
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Only say what would be done
     #[arg(long)]
@@ -453,11 +453,17 @@ fn show_detail(out: &mut dyn Write, look: Look, detail: &QueueDetail) -> io::Res
             oldest.unwrap_or_default()
         ),
     )?;
+    let some = |count: u64, what: &str| (count > 0).then(|| format!(", {count} {what}"));
+    let delayed = some(queue.delayed_count, "delayed");
+    let set_aside = some(queue.set_aside_count, "set aside");
     line(
         "of these",
         format!(
-            "{} ready, {} held by clients, {} delayed, {} set aside",
-            queue.ready_count, queue.leased_count, queue.delayed_count, queue.set_aside_count
+            "{} ready, {} held by clients{}{}",
+            queue.ready_count,
+            queue.leased_count,
+            delayed.unwrap_or_default(),
+            set_aside.unwrap_or_default()
         ),
     )?;
     line(

@@ -44,7 +44,6 @@ use tokio::time::{Instant, Sleep};
 use crate::base::{Limits, Now, Tag};
 use crate::port::{Event, Refusal};
 use crate::session::{EndReason, Phase, Session, SessionConfig};
-use crate::store::StoreError;
 
 use self::deliveries::{Deliveries, Fault};
 use self::output::Output;
@@ -448,10 +447,6 @@ impl Connection {
             let Err(fault) = filled else {
                 return Ok(());
             };
-            // The core has ended this session, and with it the delivery that was begun: no fault, but nothing can follow.
-            if held && matches!(fault.error, StoreError::Gone(_)) {
-                return Err(self.reason(CloseReason::Torn));
-            }
             self.set_aside(&fault, now);
             if fault.torn {
                 return Err(CloseReason::Torn);
