@@ -382,6 +382,52 @@ impl Drop for SmallDisk {
     }
 }
 
+fn run(args: &[&str], paths: &[&std::path::Path]) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    command.env_clear().args(args).args(paths).output().unwrap()
+}
+
+#[test]
+fn a_restore_onto_a_full_disk_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings::in_dir(dir.path());
+    let broker = settings.start();
+    let mut client = broker.connect();
+    for number in 0..400_u32 {
+        let body = number.to_be_bytes().repeat(12_500);
+        client.request("SEND", &[("destination", "/queue/a")], &body).unwrap();
+    }
+    broker.stop();
+    let backup = dir.path().join("a.backup");
+    let to = [backup.as_path(), "--data-dir".as_ref(), &settings.data_dir];
+    assert!(run(&["backup", "--to"], &to).status.success());
+
+    let fails = |disk: &SmallDisk| {
+        let data = disk.0.path().join("data");
+        let output = run(&["restore"], &[&backup, "--data-dir".as_ref(), &data]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.lines().count()), (Some(4), 1), "{said}");
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 0, "nothing looks like a store");
+        said
+    };
+    let said = fails(&SmallDisk::new(40 << 20));
+    assert!(said.contains("free; make room there"), "{said}");
+
+    // Somebody else fills the disk meanwhile.
+    let disk = SmallDisk::new(64 << 20);
+    let (db, filler) = (disk.0.path().join("data/db"), disk.0.path().join("filler"));
+    let other = std::thread::spawn(move || {
+        while fs::metadata(&db).is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // It ends where the disk does.
+        fs::write(filler, vec![1; 64 << 20]).ok();
+    });
+    let said = fails(&disk);
+    assert!(said.contains("No space left on device"), "{said}");
+    other.join().unwrap();
+}
+
 #[test]
 fn on_a_disk_nearly_full_only_sends_are_refused() {
     let disk = SmallDisk::new(256 << 20);

@@ -154,7 +154,7 @@ fn check_room(data_dir: &Path, backup_bytes: u64) -> Result<(), StoreError> {
     }
     let (needed, free) = (bytes_for_people(needed), bytes_for_people(free));
     Err(StoreError::File {
-        operation: "restore into",
+        operation: "restore",
         path: data_dir.to_owned(),
         source: io::Error::new(
             ErrorKind::StorageFull,
