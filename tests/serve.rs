@@ -395,7 +395,9 @@ fn a_restore_onto_a_full_disk_leaves_nothing() {
     let mut client = broker.connect();
     for number in 0..400_u32 {
         let body = number.to_be_bytes().repeat(12_500);
-        client.request("SEND", &[("destination", "/queue/a")], &body).unwrap();
+        client
+            .request("SEND", &[("destination", "/queue/a")], &body)
+            .unwrap();
     }
     broker.stop();
     let backup = dir.path().join("a.backup");
@@ -406,8 +408,16 @@ fn a_restore_onto_a_full_disk_leaves_nothing() {
         let data = disk.0.path().join("data");
         let output = run(&["restore"], &[&backup, "--data-dir".as_ref(), &data]);
         let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!((output.status.code(), said.lines().count()), (Some(4), 1), "{said}");
-        assert_eq!(fs::read_dir(&data).unwrap().count(), 0, "nothing looks like a store");
+        assert_eq!(
+            (output.status.code(), said.lines().count()),
+            (Some(4), 1),
+            "{said}"
+        );
+        assert_eq!(
+            fs::read_dir(&data).unwrap().count(),
+            0,
+            "nothing looks like a store"
+        );
         said
     };
     let said = fails(&SmallDisk::new(40 << 20));

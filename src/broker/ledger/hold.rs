@@ -80,9 +80,13 @@ impl Ledger {
             return page;
         };
         hold.from = from;
-        let needed = hold.slots.split_off(&from);
-        self.free.append(&mut hold.slots);
-        hold.slots = needed;
+        while let Some(first) = hold.slots.pop_first() {
+            if first >= from {
+                hold.slots.insert(first);
+                break;
+            }
+            self.free.insert(first);
+        }
         let slots = self.slots.get(from.0 as usize..).unwrap_or_default();
         for (looked_count, (no, slot)) in (from.0..).map(SlotNo).zip(slots).enumerate() {
             if looked_count == LOOK_COUNT_MAX || page.items.len() == count_max {

@@ -104,3 +104,51 @@ impl Out {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn sent(work: impl AsyncFn(&Out) -> Result<(), GivenUp>) -> Result<Bytes, String> {
+        let (out, answer) = open();
+        let done = async {
+            let done = out.drive(work(&out)).await;
+            drop(out);
+            done
+        };
+        let (_, collected) = tokio::join!(done, answer.into_body().collect());
+        collected
+            .map(http_body_util::Collected::to_bytes)
+            .map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_ends_well_is_whole() {
+        let all = sent(async |out| {
+            for piece in ["one", "", "two", "three", "four"] {
+                out.send(Bytes::from(piece)).await?;
+            }
+            Ok(())
+        });
+        assert_eq!(all.await.unwrap(), "onetwothreefour");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_fails_is_broken_off() {
+        let all = sent(async |out| {
+            out.send(Bytes::from("one")).await?;
+            Err(GivenUp::Stopping)
+        });
+        assert_eq!(all.await.unwrap_err(), BrokenOff.to_string());
+    }
+
+    #[tokio::test]
+    async fn the_work_ends_when_the_reader_has_gone() {
+        let (out, answer) = open();
+        drop(answer);
+        let done = out.drive(std::future::pending()).await;
+        assert!(matches!(done, Err(GivenUp::Left)));
+    }
+}
