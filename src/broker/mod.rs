@@ -61,9 +61,9 @@ pub struct Broker {
     /// Topic messages of transactions, and those behind them, waiting for a Seq.
     deferred: VecDeque<(Seq, Arc<str>, TopicMessage)>,
     deferred_bytes: usize,
-    /// Queues in which something changed, in the order in which it did.
     /// Batches that move bytes of a queue's entries, oldest first.
     moving: VecDeque<(Seq, QueueNo)>,
+    /// Queues in which something changed, in the order in which it did.
     dirty: VecDeque<QueueNo>,
     wakes: Vec<SessionNo>,
     notices: VecDeque<Notice>,
@@ -85,7 +85,7 @@ pub struct Broker {
 /// Index chunks dropped and entries stated again with an ordinary commit, and by an idle tick.
 const TEND_COMMIT: (usize, usize) = (16, 512);
 const TEND_TICK: (usize, usize) = (256, 4096);
-/// Slots given back by an idle tick: 4 MiB a second.
+/// Slots given back by an idle tick: 8 MiB a second.
 const SHRINK_TICK: u32 = 512;
 
 impl Broker {
