@@ -349,16 +349,13 @@ impl SledStore {
     ) -> Result<(), StoreError> {
         let mut items = self.db.range(keys);
         let mut chunk: Option<(Seq, u16, Vec<u8>)> = None;
-        let mut close = |(seq, parts, bytes): (Seq, u16, Vec<u8>)| {
+        let mut close = |(seq, parts, bytes): (Seq, u16, Vec<u8>)| -> Result<_, StoreError> {
             let facts = decode_facts(&bytes).map_err(|error| StoreError::undecodable(seq, &error))?;
-            let size = index_size(bytes.len());
-            match size.parts == parts {
-                true => Ok(take(IndexChunk { seq, facts, size })),
-                false => Err(damaged(format!(
-                    "index chunk {seq} has {parts} parts, not {}",
-                    size.parts
-                ))),
-            }
+            let size = IndexSize {
+                parts,
+                ..index_size(bytes.len())
+            };
+            Ok(take(IndexChunk { seq, facts, size }))
         };
         while let Some(item) = guard::catch("reading the index", || items.next())? {
             let (key, value) = item.map_err(|error| engine_error(&self.folder, error))?;
