@@ -7,17 +7,22 @@
 //! - A failure is one line on standard error that says what to do, unless `clap` shows the usage.
 
 mod api_client;
+mod backup;
 pub mod bench;
 mod clock;
 mod connections;
+mod export;
 mod failure;
+mod import;
 mod inspect;
 mod peek;
+mod progress;
 mod queue;
 mod queues;
 mod receive;
 mod reference;
 mod repair;
+mod restore;
 mod send;
 mod serve;
 mod show;
@@ -74,6 +79,14 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Save what is whole of a damaged store into a new one
     Repair(repair::RepairArgs),
+    /// Back up a broker, running or not, into a file
+    Backup(backup::BackupArgs),
+    /// Make a data folder from a backup
+    Restore(restore::RestoreArgs),
+    /// Write messages of queues of the running broker into a stream
+    Export(export::ExportArgs),
+    /// Send what was exported to a broker, any that speaks STOMP 1.2
+    Import(import::ImportArgs),
     /// Send messages to a broker, any that speaks STOMP 1.2
     Send(send::SendArgs),
     /// Receive messages from a broker, any that speaks STOMP 1.2
@@ -171,6 +184,10 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Repair(args) => repair::run(&args),
+        Command::Backup(args) => backup::run(args),
+        Command::Restore(args) => restore::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(&args),
         Command::Status(args) => status::run(args),
         Command::Queues(args) => queues::run(args),
         Command::Queue(args) => queue::run(args),

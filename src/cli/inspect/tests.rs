@@ -6,7 +6,7 @@ use snapbox::{Assert, IntoData, str};
 use bytes::Bytes;
 
 use super::*;
-use crate::base::{ChunkRef, DestinationKind, Limits, SessionNo};
+use crate::base::{ChunkRef, DestinationKind, Limits, Seq, SessionNo};
 use crate::journal::{Batch, IndexChunk, IndexSize};
 use crate::port::{Payload, Request, Requests, Send};
 use crate::store::{MemoryStore, StoreStats};
@@ -17,6 +17,10 @@ struct Damaged<F>(MemoryStore, F);
 impl<F: Fn(Bytes) -> Result<Bytes, StoreError> + std::marker::Send + Sync> Store for Damaged<F> {
     fn recover(&self, visit: &mut dyn FnMut(IndexChunk)) -> Result<Recovered, StoreError> {
         self.0.recover(visit)
+    }
+
+    fn index(&self, from: Seq, to: Seq, bytes_min: usize) -> Result<Vec<IndexChunk>, StoreError> {
+        self.0.index(from, to, bytes_min)
     }
 
     fn append(&self, batch: &Batch) -> Result<IndexSize, StoreError> {

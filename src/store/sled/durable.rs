@@ -9,19 +9,18 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::folder::{self, Folder};
+use super::folder::{self, DURABLE, Folder};
 use super::{damaged, frame_error};
 use crate::base::Seq;
 use crate::store::StoreError;
 use crate::store::frame::{self, HEAD_BYTES, Kind};
 
-const NAME: &str = "durable";
 const ID_BYTES: usize = 16;
 
 /// The last Seq written to the file of this store. None where a power cut left nothing of it: no file, an empty one, or
 /// zeros. Anything else that is not its frame is damage.
 pub(super) fn read(dir: &Path, uuid: [u8; ID_BYTES]) -> Result<Option<Seq>, StoreError> {
-    let path = dir.join(NAME);
+    let path = dir.join(DURABLE);
     let value = match fs::read(&path) {
         Ok(value) => value,
         Err(source) if source.kind() == ErrorKind::NotFound => return Ok(None),
@@ -54,8 +53,8 @@ impl Durable {
             .write(true)
             .create(true)
             .truncate(false)
-            .open(folder.dir().join(NAME));
-        let file = opened.map_err(folder.error("open", NAME))?;
+            .open(folder.dir().join(DURABLE));
+        let file = opened.map_err(folder.error("open", DURABLE))?;
         Ok(Self { file, uuid })
     }
 
