@@ -225,6 +225,15 @@ impl Folder {
         self.remove_snapshots(|name| name.ends_with(SNAPSHOT_UNFINISHED))
     }
 
+    /// The LSN up to which sled's newest finished snapshot holds the log, as its name says; 0 without one.
+    pub(super) fn snapshot(&self) -> Result<u64, StoreError> {
+        let newest = self.snapshots()?.into_iter().filter_map(|name| {
+            let lsn = name.strip_prefix(SNAPSHOT)?;
+            u64::from_str_radix(lsn, 16).ok()
+        });
+        Ok(newest.max().unwrap_or(0))
+    }
+
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         sync(&self.dir)
     }
@@ -239,16 +248,19 @@ impl Folder {
     }
 
     fn remove_snapshots(&self, which: impl Fn(&str) -> bool) -> Result<(), StoreError> {
-        for entry in fs::read_dir(&self.dir).map_err(error("read", &self.dir))? {
-            let name = entry.map_err(error("read", &self.dir))?.file_name();
-            if let Some(name) = name
-                .to_str()
-                .filter(|name| name.starts_with(SNAPSHOT) && which(name))
-            {
-                fs::remove_file(self.dir.join(name)).map_err(self.error("remove", name))?;
-            }
+        for name in self.snapshots()?.iter().filter(|name| which(name)) {
+            fs::remove_file(self.dir.join(name)).map_err(self.error("remove", name))?;
         }
         Ok(())
+    }
+
+    fn snapshots(&self) -> Result<Vec<String>, StoreError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(error("read", &self.dir))? {
+            let name = entry.map_err(error("read", &self.dir))?.file_name();
+            names.extend(name.into_string().ok().filter(|name| name.starts_with(SNAPSHOT)));
+        }
+        Ok(names)
     }
 
     fn write_format(&self, what: &str) -> Result<(), StoreError> {

@@ -168,11 +168,12 @@ pub(super) fn frames(bytes: &[u8]) -> impl Iterator<Item = FoundFrame<'_>> {
 }
 
 /// The last batch in the log, as far as sled will follow it when it opens: what lies behind that, it overwrites. `None`
-/// where there is no batch at all.
-pub(super) fn last_seq(file: &File) -> io::Result<Option<Seq>> {
+/// where there is no batch at all. `snapshot` is the LSN up to which sled's newest snapshot holds the log: the segments
+/// before it may be gone.
+pub(super) fn last_seq(file: &File, snapshot: u64) -> io::Result<Option<Seq>> {
     let file_bytes = file.metadata()?.len();
     let mut bases: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut stable = 0;
+    let mut stable = snapshot;
     for base in (0..file_bytes).step_by(SEGMENT_BYTES) {
         let mut bytes = [0; SEGMENT_HEAD_BYTES];
         let len = read_at(file, &mut bytes, base)?;

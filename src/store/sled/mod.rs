@@ -201,7 +201,7 @@ impl SledStore {
         let file = folder.open_db()?;
         // Before sled, which overwrites what lies behind the place where it stops reading.
         let durable = durable::read(folder.dir(), uuid)?;
-        let last_seq = log::last_seq(&file)
+        let last_seq = log::last_seq(&file, folder.snapshot()?)
             .map_err(folder.error("read", folder::DB))?
             .ok_or_else(|| damaged("its log holds no batch"))?;
         check_end(last_seq, durable)?;
