@@ -225,6 +225,8 @@ pub struct Queue {
     pub ready_count: u64,
     /// Out for delivery.
     pub leased_count: u64,
+    /// Not delivered in this run, because their bytes could not be read.
+    pub set_aside_count: u64,
     /// Waiting for a time; 0 as long as nothing lets a message wait for one.
     pub delayed_count: u64,
     /// Subscriptions.
@@ -394,6 +396,8 @@ pub enum BodyEncoding {
 pub struct Selection {
     /// Only messages with all of these: `NAME:VALUE`, or `NAME` for any value.
     pub header: Vec<String>,
+    /// Only messages that are set aside.
+    pub set_aside: bool,
     /// At most so many messages, the oldest first.
     pub limit: Option<u64>,
     /// From this queue sequence on.
@@ -412,6 +416,8 @@ pub struct Transfer {
     pub to: String,
     /// As in [`Selection`].
     pub header: Vec<String>,
+    /// As in [`Selection`].
+    pub set_aside: bool,
     /// As in [`Selection`].
     pub limit: Option<u64>,
     /// As in [`Selection`].

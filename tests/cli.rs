@@ -43,6 +43,7 @@ Usage: steadfast <COMMAND>
 Commands:
   serve        Run the broker until SIGTERM or Ctrl-C
   inspect      Look into the data folder of a stopped broker
+  repair       Save what is whole of a damaged store into a new one
   backup       Back up a broker, running or not, into a file
   restore      Make a data folder from a backup
   export       Write messages of queues of the running broker into a stream
@@ -136,12 +137,16 @@ Options:
       --bodies           Show bodies too: as text, or in hexadecimal where they are not
       --check            Read every stored message and verify checksums, lengths, header blocks and
                          counts
-      --json             One JSON object on each line: kind is store, queue, message, fault or check
+      --json             One JSON object on each line: kind is store, damage, queue, message, fault
+                         or check
   -h, --help             Print help
 
 The broker must be stopped: its folder has one user at a time. Nothing is delivered, settled or
 changed. Opening verifies the index of the store and counts its chunks; --check also reads every
 body. Times are UTC.
+
+Of a store that is damaged, and that a broker refuses, it shows what is whole, which is what
+`steadfast repair` would save; --check names each message that is gone. The exit code is 4.
 
 Examples:
   steadfast inspect --data-dir /var/lib/steadfast

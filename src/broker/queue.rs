@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! - Entries stand under their queue sequence, which only grows and is never used again, also over restarts.
-//! - Every ready entry below `head` is in `returned`; at or above `head` every entry is ready. So the next ready entry is
+//! - Every ready entry below `head` is in `returned`; at or above `head` every entry is ready. One that is set aside is
+//!   below `head`, neither ready nor leased, until it is taken out or the broker starts again. So the next ready entry is
 //!   the first returned one, else the first from `head` on, and a released entry is back in its old place.
 //! - Only entries below `durable_end` are delivered.
 //!
@@ -12,7 +13,7 @@
 //!     ^                  |  |  failures = max
 //!     |  released,       |  +----------------------> (dead letter: an entry of another queue)
 //!     |  failed < max    |
-//!     +------------------+
+//!     +------------------+----------------------> SetAside: its bytes cannot be read
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,6 +48,7 @@ pub(super) struct Queue {
     pub(super) nacked_by: BTreeMap<u64, SubRef>,
     pub(super) bytes: u64,
     pub(super) leased_count: u64,
+    pub(super) set_aside_count: u64,
     pub(super) stored_count: u64,
     /// Its `Watched` fact is in the journal since the last clean stop.
     pub(super) watched: bool,
@@ -82,6 +84,8 @@ pub(super) struct Entry {
     pub(super) deliveries: u32,
     pub(super) failures: u32,
     pub(super) leased: bool,
+    /// Its bytes could not be read: it is not delivered again in this run.
+    pub(super) set_aside: bool,
     /// Recovered after an unclean stop from a queue that had a subscriber: an earlier delivery cannot be excluded.
     pub(super) suspect: bool,
     /// Optional fields; none in the common case.
@@ -183,6 +187,7 @@ impl Queue {
             nacked_by: BTreeMap::new(),
             bytes: 0,
             leased_count: 0,
+            set_aside_count: 0,
             stored_count: 0,
             watched: false,
             watched_at: Seq(0),
@@ -220,6 +225,8 @@ impl Queue {
         self.stored_count -= u64::from(!entry.is_transient());
         if entry.leased {
             self.leased_count -= 1;
+        } else if entry.set_aside {
+            self.set_aside_count -= 1;
         } else {
             self.returned.remove(&sequence);
         }
@@ -234,7 +241,8 @@ impl Queue {
         self.head = self.next_sequence;
         self.returned.clear();
         self.nacked_by.clear();
-        (self.bytes, self.leased_count, self.stored_count) = (0, 0, 0);
+        (self.bytes, self.stored_count) = (0, 0);
+        (self.leased_count, self.set_aside_count) = (0, 0);
         std::mem::take(&mut self.entries)
     }
 
@@ -274,6 +282,16 @@ impl Queue {
         entry.leased = false;
         self.leased_count -= 1;
         self.returned.insert(sequence);
+        Some(entry)
+    }
+
+    /// Sets a leased entry aside.
+    pub(super) fn set_aside(&mut self, sequence: u64) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(sequence)?;
+        assert!(entry.leased, "only a leased entry is set aside");
+        (entry.leased, entry.set_aside) = (false, true);
+        self.leased_count -= 1;
+        self.set_aside_count += 1;
         Some(entry)
     }
 

@@ -157,6 +157,7 @@ impl Recovery {
                 deliveries: fact.deliveries,
                 failures: fact.failures,
                 leased: false,
+                set_aside: false,
                 suspect: false,
                 fields: fields.clone(),
             });

@@ -212,6 +212,7 @@ impl Broker {
             deliveries: 0,
             failures: 0,
             leased: false,
+            set_aside: false,
             suspect: false,
             fields,
         });
@@ -283,6 +284,7 @@ impl Broker {
             deliveries: 0,
             failures: 0,
             leased: false,
+            set_aside: false,
             suspect: false,
             fields: None,
         });

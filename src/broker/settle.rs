@@ -185,6 +185,43 @@ impl Broker {
         }
     }
 
+    /// The bytes of a delivery cannot be read, so that nobody has got it: its entry is set aside, for the queue to flow on.
+    /// Gives queue, sequence and message, unless the entry is the session's no more.
+    pub fn handle_unreadable(
+        &mut self,
+        session: SessionNo,
+        tag: Tag,
+        now: Now,
+    ) -> Option<(Arc<str>, u64, MessageId)> {
+        self.mono_ms = now.mono_ms;
+        let peer = self.peers.get_mut(&session)?;
+        // One that was ended is its queue's again, and one that the client has answered is the client's.
+        let held = *peer.held.get(tag.0)?;
+        if held.state != HeldState::Held {
+            return None;
+        }
+        peer.unhold(tag);
+        if let Some(sub) = peer.subs.get_mut(&held.sub) {
+            sub.held_count -= 1;
+        }
+        let (no, sequence) = held.entry?;
+        let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
+        let set_aside = queue.and_then(|queue| {
+            let name = Arc::clone(&queue.name);
+            let entry = queue.set_aside(sequence)?;
+            entry.deliveries -= 1;
+            Some((name, sequence, entry.message))
+        });
+        match set_aside {
+            Some(_) => self.counters.set_aside_count += 1,
+            // It was purged meanwhile.
+            None => self.end_lingering(no, sequence),
+        }
+        self.refill(session, held.sub);
+        self.dispatch(now);
+        set_aside
+    }
+
     /// Gives an entry back without blame. `never`: its delivery was not taken by the driver, so it never was.
     pub(super) fn release(&mut self, no: QueueNo, sequence: u64, never: bool) {
         let entry = self.queue_mut(no).and_then(|queue| queue.give_back(sequence));

@@ -10,7 +10,7 @@ use super::*;
 use crate::base::{ChunkRef, DestinationKind, TxNo};
 use crate::journal::{IndexChunk, Recovered};
 use crate::port::{
-    Applied, Body, Delivery, DeliveryKey, Payload, Request, Requests, Send, Settle, Subscribe,
+    Act, Applied, Body, Delivery, DeliveryKey, Payload, Request, Requests, Selection, Send, Settle, Subscribe,
 };
 
 const S: SessionNo = SessionNo(1);
@@ -239,6 +239,64 @@ fn the_tenth_failure_moves_a_message_once_without_a_second_body() {
     assert_eq!((world.depth("a"), world.depth("DLQ.a")), (0, 1));
     world.subscribe(1, "DLQ.a", AckMode::ClientIndividual, 1);
     assert_eq!(world.bodies(), ["poison"]);
+}
+
+#[test]
+fn what_cannot_be_read_is_set_aside_and_neither_settled_nor_lost() {
+    for ack_mode in [AckMode::Auto, AckMode::Client, AckMode::ClientIndividual] {
+        let mut world = World::new(Limits::default());
+        for body in ["1", "2", "3"] {
+            world.send("a", body, None);
+        }
+        world.commit();
+        world.subscribe(1, "a", ack_mode, 2);
+        let tags: Vec<Tag> = world.deliveries().iter().map(|(d, _)| d.tag).collect();
+        let (queue, sequence, _) = world.broker.handle_unreadable(S, tags[0], NOW).unwrap();
+        assert_eq!(&*queue, "a");
+        assert_eq!(world.broker.handle_unreadable(S, tags[0], NOW), None);
+        assert_eq!(world.bodies(), ["3"], "its place in the window is free");
+        // What is behind it in the socket says nothing of it.
+        world.broker.handle_written(S, tags[1], NOW);
+        let view = world.broker.queue_view("a").unwrap();
+        let depth = if ack_mode == AckMode::Auto { 2 } else { 3 };
+        assert_eq!((view.depth, view.set_aside_count), (depth, 1), "{ack_mode:?}");
+        assert_eq!(view.ready_count + view.leased_count, depth - 1);
+        world.broker.handle_close(S, NOW);
+        world.broker.handle_open(S);
+        world.subscribe(1, "a", AckMode::ClientIndividual, 10);
+        assert!(!world.bodies().contains(&"1".to_owned()), "not again in this run");
+        // The next run tries it again.
+        world.commit();
+        world.restart();
+        world.subscribe(1, "a", AckMode::ClientIndividual, 1);
+        let again = world.deliveries();
+        assert_eq!(again[0].1, "1");
+        world.broker.handle_unreadable(S, again[0].0.tag, NOW).unwrap();
+        let purge = Act::Purge {
+            queue: "a".to_owned(),
+            selection: Selection::Sequences(vec![sequence]),
+        };
+        assert_eq!(world.broker.handle_act(&purge, NOW).unwrap().count, 1);
+        assert_eq!(world.broker.queue_view("a").unwrap().set_aside_count, 0);
+    }
+}
+
+#[test]
+fn a_purge_goes_before_what_cannot_be_read() {
+    let mut world = World::new(Limits::default());
+    world.send("a", "1", None);
+    world.commit();
+    world.subscribe(1, "a", AckMode::ClientIndividual, 2);
+    let tag = world.deliveries()[0].0.tag;
+    let purge = Act::Purge {
+        queue: "a".to_owned(),
+        selection: Selection::From(0),
+    };
+    world.broker.handle_act(&purge, NOW).unwrap();
+    assert_eq!(world.broker.handle_unreadable(S, tag, NOW), None);
+    world.commit();
+    let ledger = world.broker.ledger();
+    assert_eq!(ledger.free_slot_count, ledger.slot_count, "its bytes are let go");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::base::{DestinationKind, MessageId, Now, SessionNo, SubNo};
+use crate::journal::Enqueued;
 use crate::port::{
     EntryView, HoldingsView, PAGE_COUNT_MAX, Page, QueueView, SessionDetail, SessionView, SubscriptionView,
     TopicView, TransactionView,
@@ -69,6 +70,8 @@ pub struct Counters {
     pub released_count: u64,
     /// Messages moved to a dead-letter queue.
     pub dead_lettered_count: u64,
+    /// Entries set aside because their bytes could not be read.
+    pub set_aside_count: u64,
     /// Messages accepted for topics.
     pub topic_in_count: u64,
     /// Topic messages handed to sessions.
@@ -126,10 +129,34 @@ impl Broker {
                 deliveries: entry.deliveries,
                 failures: entry.failures,
                 leased: entry.leased,
+                set_aside: entry.set_aside,
                 transient: entry.is_transient(),
                 gate: entry.home,
                 origin: entry.origin().map(str::to_owned),
             })
+    }
+
+    /// The facts that state the stored entries of a queue as they are, in order and each by its own: for a store that is
+    /// written anew.
+    pub fn statements(&self, queue: &str) -> impl Iterator<Item = (EntryView, Enqueued)> {
+        let no = self.names.get(queue).and_then(|no| self.queue(*no));
+        self.entries(queue, 0).filter_map(move |view| {
+            let queue = no?;
+            let entry = queue.entries.get(view.sequence)?;
+            let place = entry.bytes.place(|slot| self.ledger.chunk_in(slot))?;
+            let fact = Enqueued {
+                queue: Arc::clone(&queue.name),
+                first_sequence: view.sequence,
+                first_message: entry.message,
+                accepted_at_ms: entry.accepted_at_ms,
+                place,
+                items: vec![entry.item()],
+                deliveries: entry.deliveries,
+                failures: entry.failures,
+                fields: entry.fields().to_vec(),
+            };
+            Some((view, fact))
+        })
     }
 
     /// A page of them. Costs a bounded time, as do all pages; what is held is looked at for each session as a whole.
@@ -305,8 +332,9 @@ impl Queue {
             name: Arc::clone(&self.name),
             depth,
             bytes: self.bytes,
-            ready_count: depth - self.leased_count,
+            ready_count: depth - self.leased_count - self.set_aside_count,
             leased_count: self.leased_count,
+            set_aside_count: self.set_aside_count,
             subscription_count: self.sub_count as u64,
             oldest_at_ms: self.entries.first().map(|(_, entry)| entry.accepted_at_ms),
             next_sequence: self.next_sequence,

@@ -16,11 +16,11 @@ use super::api_client::{ApiClient, Route};
 use super::clock::unix_ns;
 use super::progress::Progress;
 use super::show::{bytes_for_people, counted, utc};
-use super::{Failure, StoreArgs, inspect, print};
+use super::{Failure, StoreArgs, print};
 use crate::api;
 use crate::base::{Limits, Now, Seq, SlotNo};
 use crate::broker::Recovery;
-use crate::store::{BackupError, BackupHead, BackupReader, BackupWriter, Store};
+use crate::store::{BackupError, BackupHead, BackupReader, BackupWriter, SledStore, Store};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -158,7 +158,7 @@ impl Target {
             error,
             data_dir: data_dir.to_owned(),
         };
-        let store = inspect::open(data_dir)?;
+        let store = SledStore::open_existing(data_dir).map_err(|error| Failure::store(error, data_dir))?;
         let mut recovery = Recovery::new(Limits::default());
         let recovered = store
             .recover(&mut |chunk| recovery.visit(chunk))

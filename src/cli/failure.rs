@@ -5,7 +5,10 @@ use std::fmt::{self, Write};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::api_client::ApiError;
+use super::show::counted;
 use crate::api::Failed;
 use crate::client::ClientError;
 use crate::config::ConfigError;
@@ -28,6 +31,17 @@ pub(super) enum Failure {
     NoQueue(String),
     /// A check found damage, told on standard output.
     CheckFailed { fault_count: u64, data_dir: PathBuf },
+    /// What was to be made is there already.
+    Exists(PathBuf),
+    /// A repair finds nothing to be saved.
+    Unsaved(StoreError),
+    /// A repair has saved what it could.
+    Gone {
+        message_count: u64,
+        /// Facts are gone, too, so that there may be more.
+        index: bool,
+        to: PathBuf,
+    },
     /// Standard output failed.
     Output(io::Error),
     /// Standard input failed, or holds too much.
@@ -85,9 +99,22 @@ impl Failure {
         Self::Client { error, note: None }
     }
 
+    /// A store that no broker uses cannot be read or written.
+    pub(super) fn store(error: StoreError, data_dir: &Path) -> Self {
+        let data_dir = data_dir.to_owned();
+        match &error {
+            StoreError::File { source, .. }
+                if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                Self::NoStore(data_dir)
+            }
+            _ => Self::Store { error, data_dir },
+        }
+    }
+
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::NoStore(_) | Self::NoQueue(_) | Self::Usage(_) => 2,
+            Self::Config(_) | Self::NoStore(_) | Self::NoQueue(_) | Self::Usage(_) | Self::Exists(_) => 2,
             Self::Run { error, .. } => error.exit_code(),
             Self::Store {
                 error: StoreError::InUse(_),
@@ -97,7 +124,11 @@ impl Failure {
                 error: BackupError::Read(_),
                 ..
             } => 1,
-            Self::Store { .. } | Self::CheckFailed { .. } | Self::Backup { .. } => 4,
+            Self::Store { .. }
+            | Self::CheckFailed { .. }
+            | Self::Backup { .. }
+            | Self::Unsaved(_)
+            | Self::Gone { .. } => 4,
             Self::Output(_)
             | Self::Input(_)
             | Self::Signals(_)
@@ -155,6 +186,10 @@ impl fmt::Display for Failure {
                 error: error @ RunError::DataDir { source, .. },
                 ..
             } => folder(chain(error), source),
+            Self::Run {
+                error: error @ RunError::Descriptors { .. },
+                ..
+            } => format!("{}; {MORE_FILES}", chain(error)),
             Self::Run { error, .. } => chain(error),
             Self::NoStore(folder) => format!(
                 "there is no store in {}; name the data folder of a broker with --data-dir",
@@ -168,6 +203,24 @@ impl fmt::Display for Failure {
                 fault_count,
                 data_dir,
             } => format!("{fault_count} faults in the store; {}", remedy(data_dir)),
+            Self::Exists(path) => format!(
+                "{} is there already; choose a folder that is not, it will be made",
+                path.display()
+            ),
+            Self::Unsaved(error) => format!("nothing can be saved: {}; restore a backup", chain(error)),
+            Self::Gone {
+                message_count,
+                index,
+                to,
+            } => format!(
+                "what is whole is in {}; {} gone, as listed",
+                to.display(),
+                match (message_count, index) {
+                    (0, _) => "facts of the index are".to_owned(),
+                    (count, false) => format!("{} known to be", counted(*count, "message")),
+                    (count, true) => format!("{} and facts of the index are", counted(*count, "message")),
+                }
+            ),
             Self::Output(error) => format!("cannot write to standard output: {}", chain(error)),
             Self::Input(error) => format!("cannot read standard input: {}", chain(error)),
             Self::Signals(error) => format!("cannot wait for signals: {}", chain(error)),
@@ -254,6 +307,9 @@ fn store(error: &StoreError, data_dir: &Path) -> String {
             )
         }
         StoreError::Damaged { .. } => format!("{line}; {}", remedy(data_dir)),
+        StoreError::File { source, .. } if source.kind() == ErrorKind::IsADirectory => {
+            format!("{line}: a folder is where a file should be; {}", remedy(data_dir))
+        }
         StoreError::File { source, .. } => folder(line, source),
         StoreError::RestoreUnfinished(_) => {
             format!("{line}; remove the folder and restore again: there is no store in it")
@@ -277,18 +333,23 @@ fn folder(line: String, source: &io::Error) -> String {
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
             "it is not a folder: choose one with --data-dir"
         }
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room there",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "make room there: for bytes (`df`) or for files (`df -i`)"
+        }
         ErrorKind::ReadOnlyFilesystem => {
             "the file system is read-only: choose another folder with --data-dir"
         }
+        _ if matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE)) => MORE_FILES,
         _ => return line,
     };
     format!("{line}; {remedy}")
 }
 
+const MORE_FILES: &str = "raise the limit on open files (`ulimit -n`, or LimitNOFILE of the service)";
+
 fn remedy(data_dir: &Path) -> String {
     format!(
-        "keep a copy of {}, then restore a backup; another folder (--data-dir) begins with an empty store",
+        "keep {0}, and restore a backup, or save what is whole: `steadfast repair --data-dir {0} --to NEW_FOLDER`",
         data_dir.display()
     )
 }

@@ -3,22 +3,21 @@
 //! # Invariants
 //! - Nothing is appended to the store, and a folder without a store stays as it is.
 
-use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
-use std::path::Path;
+use std::io::{self, BufWriter, IsTerminal, Write};
 
-use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
 
 use super::show::{escaped, hex, utc};
+use super::stored::{Chunk, Damage, Reader, message_id, well_formed};
 use super::table::{Look, table};
 use super::{Failure, StoreArgs, load, queue_name, written};
-use crate::base::{ChunkRef, Now};
+use crate::base::Now;
 use crate::broker::{Broker, Recovery};
 use crate::config::Overrides;
 use crate::journal::Recovered;
-use crate::port::{Body, EntryView, QueueView};
-use crate::store::{SledStore, Store, StoreError, StoreStats};
+use crate::port::QueueView;
+use crate::store::{Salvage, SledStore, Store, StoreError};
 use crate::wire::{self, Escapes};
 
 #[derive(Debug, Args)]
@@ -41,7 +40,7 @@ pub(super) struct InspectArgs {
     /// Read every stored message and verify checksums, lengths, header blocks and counts
     #[arg(long)]
     check: bool,
-    /// One JSON object on each line: kind is store, queue, message, fault or check
+    /// One JSON object on each line: kind is store, damage, queue, message, fault or check
     #[arg(long)]
     json: bool,
 }
@@ -49,6 +48,9 @@ pub(super) struct InspectArgs {
 const EXAMPLES: &str = "\
 The broker must be stopped: its folder has one user at a time. Nothing is delivered, settled or changed. Opening \
 verifies the index of the store and counts its chunks; --check also reads every body. Times are UTC.
+
+Of a store that is damaged, and that a broker refuses, it shows what is whole, which is what `steadfast repair` would \
+save; --check names each message that is gone. The exit code is 4.
 
 Examples:
   steadfast inspect --data-dir /var/lib/steadfast
@@ -71,20 +73,49 @@ pub(super) fn run(args: InspectArgs) -> Result<(), Failure> {
     })?;
     let queue = args.queue.as_deref().map(queue_name).transpose()?;
     let data_dir = config.server.data_dir;
-    let failed = |error| Failure::Store {
-        error,
-        data_dir: data_dir.clone(),
+    let failed = |error| Failure::store(error, &data_dir);
+    let mut recovery = Recovery::new(config.limits.clone());
+    let opened = SledStore::open_existing(&data_dir)
+        .map_err(failed)
+        .and_then(|store| {
+            let recovered = store
+                .recover(&mut |chunk| recovery.visit(chunk))
+                .map_err(failed)?;
+            Ok((store, recovered))
+        });
+    let (opened, damage) = match opened {
+        Ok(opened) => (Some(opened), None),
+        Err(failure) => (None, Some(failure)),
     };
-    let store = open(&data_dir)?;
-    let mut recovery = Recovery::new(config.limits);
-    let recovered = store
-        .recover(&mut |chunk| recovery.visit(chunk))
-        .map_err(failed)?;
-    let view = View {
-        store: &store,
-        broker: recovery.finish(&recovered, Now::default()),
-        recovered,
-        json: args.json,
+    let salvage;
+    let view = match (&opened, &damage) {
+        (Some((store, recovered)), _) => View {
+            chunk: Box::new(|place| store.body(place)),
+            file_bytes: store.stats().file_bytes,
+            broker: recovery.finish(recovered, Now::default()),
+            recovered: *recovered,
+            damage: None,
+            json: args.json,
+        },
+        (None, Some(Failure::Store { error, .. })) if matches!(error, StoreError::Damaged { .. }) => {
+            let Ok(found) = Salvage::read(&data_dir) else {
+                return damage.map_or(Ok(()), Err);
+            };
+            salvage = found;
+            let mut recovery = Recovery::new(config.limits);
+            let recovered = salvage
+                .recover(&mut |chunk| recovery.visit(chunk))
+                .map_err(failed)?;
+            View {
+                chunk: Box::new(|place| salvage.body(place)),
+                file_bytes: salvage.file_bytes(),
+                broker: recovery.finish(&recovered, Now::default()),
+                recovered,
+                damage: Some(Damage::new(Some(error), salvage.loss())),
+                json: args.json,
+            }
+        }
+        _ => return damage.map_or(Ok(()), Err),
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let shown = match queue {
@@ -93,6 +124,7 @@ pub(super) fn run(args: InspectArgs) -> Result<(), Failure> {
     };
     let fault_count = shown.and_then(|()| if args.check { view.check(&mut out) } else { Ok(0) });
     match fault_count.and_then(|count| out.flush().map(|()| count)) {
+        Ok(_) if damage.is_some() => damage.map_or(Ok(()), Err),
         Ok(0) => Ok(()),
         Ok(fault_count) => Err(Failure::CheckFailed {
             fault_count,
@@ -104,9 +136,12 @@ pub(super) fn run(args: InspectArgs) -> Result<(), Failure> {
 
 /// What is looked at, and how it is told.
 struct View<'a> {
-    store: &'a dyn Store,
+    chunk: Box<Chunk<'a>>,
+    file_bytes: u64,
     broker: Broker,
     recovered: Recovered,
+    /// What a broker would not open it for.
+    damage: Option<Damage>,
     json: bool,
 }
 
@@ -122,6 +157,7 @@ enum Line<'a> {
         file_bytes: u64,
         slot_count: u32,
     },
+    Damage(&'a Damage),
     Queue {
         name: &'a str,
         depth: u64,
@@ -161,7 +197,7 @@ enum Line<'a> {
 
 impl View<'_> {
     fn queues(&self, out: &mut dyn Write) -> io::Result<()> {
-        let StoreStats { file_bytes, .. } = self.store.stats();
+        let file_bytes = self.file_bytes;
         let Recovered {
             meta,
             last_seq,
@@ -182,6 +218,9 @@ impl View<'_> {
                     slot_count,
                 },
             )?;
+            if let Some(damage) = &self.damage {
+                line(out, &Line::Damage(damage))?;
+            }
             for queue in self.broker.queues() {
                 line(
                     out,
@@ -206,6 +245,9 @@ impl View<'_> {
                 "not stopped cleanly"
             },
         )?;
+        for damage in self.damage.iter().flat_map(Damage::lines) {
+            writeln!(out, "{damage}")?;
+        }
         let look = Look::of_stdout();
         let mut rows = vec![["QUEUE", "DEPTH", "BYTES", "OLDEST"].map(str::to_owned)];
         rows.extend(self.broker.queues().map(|queue| {
@@ -230,12 +272,12 @@ impl View<'_> {
         count_max: usize,
         bodies: bool,
     ) -> io::Result<()> {
-        let mut reader = Reader::new(self.store);
+        let mut reader = Reader::new(&*self.chunk);
         let mut entries = self.broker.entries(queue, from);
         let mut shown_count = 0;
         for entry in entries.by_ref().take(count_max) {
             shown_count += 1;
-            let message_id = self.message_id(&entry);
+            let message_id = message_id(&self.recovered.uuid, entry.message);
             let read = reader.message(&entry);
             let accepted_at = utc(entry.accepted_at_ms);
             let (parts, fault) = match &read {
@@ -303,7 +345,7 @@ impl View<'_> {
 
     /// Reads every message and counts what is wrong.
     fn check(&self, out: &mut dyn Write) -> io::Result<u64> {
-        let mut reader = Reader::new(self.store);
+        let mut reader = Reader::new(&*self.chunk);
         let queues: Vec<QueueView> = self.broker.queues().collect();
         let expected: u64 = queues.iter().map(|queue| queue.depth).sum();
         let progress = io::stderr().is_terminal();
@@ -388,103 +430,11 @@ impl View<'_> {
             _ => Ok(()),
         }
     }
-
-    fn message_id(&self, entry: &EntryView) -> String {
-        let (epoch, number) = entry.message.parts();
-        let store: String = hex(&self.recovered.uuid).chars().take(8).collect();
-        format!("{store}-{epoch}-{number}")
-    }
 }
 
 fn line(out: &mut dyn Write, line: &Line<'_>) -> io::Result<()> {
     serde_json::to_writer(&mut *out, line)?;
     writeln!(out)
-}
-
-/// Reads messages; keeps the last chunk, because its neighbours are likely to be next.
-struct Reader<'a> {
-    store: &'a dyn Store,
-    last: Option<(ChunkRef, Bytes)>,
-}
-
-/// Why a message cannot be read.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("its chunks hold {found} bytes from its place on, and it has {expected}")]
-    Short { found: usize, expected: u32 },
-}
-
-impl<'a> Reader<'a> {
-    fn new(store: &'a dyn Store) -> Self {
-        Self { store, last: None }
-    }
-
-    fn chunk(&mut self, place: ChunkRef) -> Result<Bytes, StoreError> {
-        match &self.last {
-            Some((last, bytes)) if *last == place => Ok(bytes.clone()),
-            _ => {
-                let bytes = self.store.body(place)?;
-                self.last = Some((place, bytes.clone()));
-                Ok(bytes)
-            }
-        }
-    }
-
-    /// Header block and body.
-    fn message(&mut self, entry: &EntryView) -> Result<Bytes, ReadError> {
-        let (start, bytes) = match &entry.body {
-            Body::Stored { chunk, offset } => (*offset as usize, self.chunk(*chunk)?),
-            Body::Extent(chunks) => {
-                let mut bytes = Vec::new();
-                for &chunk in chunks.iter() {
-                    bytes.extend_from_slice(&self.store.body(chunk)?);
-                }
-                (0, bytes.into())
-            }
-            Body::Memory(bytes) => (0, bytes.clone()),
-        };
-        let end = start + entry.len as usize;
-        if bytes.len() < end {
-            return Err(ReadError::Short {
-                found: bytes.len().saturating_sub(start),
-                expected: entry.len,
-            });
-        }
-        Ok(bytes.slice(start..end))
-    }
-}
-
-/// Whether stored bytes are a header block and a body that agree with each other.
-fn well_formed(bytes: &[u8], entry: &EntryView) -> Result<(), String> {
-    let (block, body) = bytes
-        .split_at_checked(entry.header_len as usize)
-        .ok_or("its header block is longer than itself")?;
-    let mut destination = false;
-    let mut length = None;
-    for header in block.split_inclusive(|&b| b == b'\n') {
-        let (name, value) = header
-            .strip_suffix(b"\n")
-            .and_then(|header| std::str::from_utf8(header).ok())
-            .and_then(|header| header.split_once(':'))
-            .ok_or_else(|| format!("no header: {}", escaped(&String::from_utf8_lossy(header))))?;
-        destination |= name == "destination";
-        if name == "content-length" {
-            length = length.or(Some(value));
-        }
-    }
-    if !destination {
-        return Err("its header block has no destination".to_owned());
-    }
-    match length {
-        Some(length) if length == body.len().to_string() => Ok(()),
-        _ => Err(format!(
-            "its content-length is {}, and its body has {} bytes",
-            length.map_or_else(|| "missing".to_owned(), escaped),
-            body.len()
-        )),
-    }
 }
 
 /// The headers of a block, without their escapes; where `--check` finds an escape at fault, as they are.
@@ -505,21 +455,6 @@ fn unescaped(text: &str) -> String {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(_) => text.to_owned(),
     }
-}
-
-/// Opens the store of a stopped broker.
-pub(super) fn open(data_dir: &Path) -> Result<SledStore, Failure> {
-    SledStore::open_existing(data_dir).map_err(|error| match &error {
-        StoreError::File { source, .. }
-            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-        {
-            Failure::NoStore(data_dir.to_owned())
-        }
-        _ => Failure::Store {
-            error,
-            data_dir: data_dir.to_owned(),
-        },
-    })
 }
 
 #[cfg(test)]

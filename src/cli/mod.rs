@@ -21,12 +21,14 @@ mod queue;
 mod queues;
 mod receive;
 mod reference;
+mod repair;
 mod restore;
 mod send;
 mod serve;
 mod show;
 mod status;
 mod stop;
+mod stored;
 mod table;
 mod target;
 mod top;
@@ -75,6 +77,8 @@ enum Command {
     Serve(ServeArgs),
     /// Look into the data folder of a stopped broker
     Inspect(inspect::InspectArgs),
+    /// Save what is whole of a damaged store into a new one
+    Repair(repair::RepairArgs),
     /// Back up a broker, running or not, into a file
     Backup(backup::BackupArgs),
     /// Make a data folder from a backup
@@ -179,6 +183,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Repair(args) => repair::run(&args),
         Command::Backup(args) => backup::run(args),
         Command::Restore(args) => restore::run(args),
         Command::Export(args) => export::run(args),

@@ -58,6 +58,9 @@ struct SelectionArgs {
     /// Only messages with this header: NAME:VALUE, or NAME for any value; all of several
     #[arg(long = "header", value_name = "NAME[:VALUE]")]
     headers: Vec<String>,
+    /// Only messages that are set aside, because they could not be read
+    #[arg(long)]
+    set_aside: bool,
     /// At most this many messages, the oldest first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -149,6 +152,7 @@ asks before it drops anything; where there is no terminal, --yes is needed.
 Examples:
   steadfast queue purge orders --dry-run
   steadfast queue purge orders --header kind:test --yes
+  steadfast queue purge orders --set-aside
 
 Exit codes: 0 well, 1 no broker runs there, no such queue, not confirmed or a fault, 2 wrong usage or configuration.";
 
@@ -303,6 +307,7 @@ impl SelectionArgs {
     fn selection(&self, limit: Option<u64>, next: Option<Next>, dry_run: bool) -> Selection {
         Selection {
             header: self.headers.clone(),
+            set_aside: self.set_aside,
             limit,
             from: next.map(|next| next.from),
             until: next.map(|next| next.until),
@@ -382,6 +387,7 @@ fn transfer(args: TransferArgs, act: &str, done: &str) -> Result<(), Failure> {
         Transfer {
             to: to.to_owned(),
             header: selection.header,
+            set_aside: selection.set_aside,
             limit: selection.limit,
             from: selection.from,
             until: selection.until,
@@ -447,15 +453,17 @@ fn show_detail(out: &mut dyn Write, look: Look, detail: &QueueDetail) -> io::Res
             oldest.unwrap_or_default()
         ),
     )?;
-    let delayed = Some(queue.delayed_count).filter(|count| *count > 0);
-    let delayed = delayed.map(|count| format!(", {count} delayed"));
+    let some = |count: u64, what: &str| (count > 0).then(|| format!(", {count} {what}"));
+    let delayed = some(queue.delayed_count, "delayed");
+    let set_aside = some(queue.set_aside_count, "set aside");
     line(
         "of these",
         format!(
-            "{} ready, {} held by clients{}",
+            "{} ready, {} held by clients{}{}",
             queue.ready_count,
             queue.leased_count,
-            delayed.unwrap_or_default()
+            delayed.unwrap_or_default(),
+            set_aside.unwrap_or_default()
         ),
     )?;
     line(

@@ -210,5 +210,8 @@ pub(super) fn flags(queue: &Queue) -> String {
     if queue.stuck_count > 0 {
         flags.push(format!("{} stuck", counted(queue.stuck_count, "subscriber")));
     }
+    if queue.set_aside_count > 0 {
+        flags.push(format!("{} set aside", queue.set_aside_count));
+    }
     flags.join(", ")
 }

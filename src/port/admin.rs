@@ -137,6 +137,8 @@ pub struct QueueView {
     pub ready_count: u64,
     /// Out for delivery.
     pub leased_count: u64,
+    /// Not delivered in this run, because their bytes could not be read.
+    pub set_aside_count: u64,
     /// Subscriptions.
     pub subscription_count: u64,
     /// When the oldest entry was accepted, milliseconds since the Unix epoch.
@@ -191,6 +193,8 @@ pub struct EntryView {
     pub failures: u32,
     /// Out for delivery now.
     pub leased: bool,
+    /// Not delivered in this run, because its bytes could not be read.
+    pub set_aside: bool,
     /// In memory only (`persistent:false`).
     pub transient: bool,
     /// The queue that a dead letter came from, if it says so.

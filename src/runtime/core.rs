@@ -21,7 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::base::{ChunkRef, Now, Seq, SessionNo, Tag};
+use crate::base::{ChunkRef, MessageId, Now, Seq, SessionNo, Tag};
 use crate::broker::{Broker, Counters, Notice};
 use crate::journal::{Batch, IndexSize};
 use crate::port::{Applied, Event, Requests};
@@ -421,6 +421,15 @@ impl Seat {
         self.link.events.store(more, Ordering::Release);
         self.core.finish(state, Some(session), Vec::new());
         applied
+    }
+
+    /// The bytes of a delivery cannot be read; to be told before anything behind it counts as written. Gives what was set
+    /// aside: queue, sequence, message.
+    pub(crate) fn set_aside(&self, tag: Tag, now: Now) -> Option<(Arc<str>, u64, MessageId)> {
+        let mut state = self.core.lock();
+        let set_aside = state.broker.handle_unreadable(self.session, tag, now);
+        self.core.finish(state, None, Vec::new());
+        set_aside
     }
 
     /// Ends the session in the core: what it holds is released. It is still woken for what it waits for.

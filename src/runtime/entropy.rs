@@ -8,8 +8,8 @@ pub(crate) fn store_uuid() -> [u8; 16] {
     Uuid::new_v4().into_bytes()
 }
 
-/// The name of an incident: in the log with what happened, and told to the peer without it.
+/// A name that nobody can have thought of.
 #[expect(clippy::disallowed_methods, reason = "this is the place for it")]
-pub(crate) fn incident() -> String {
+pub(crate) fn name() -> String {
     Uuid::new_v4().to_string()
 }

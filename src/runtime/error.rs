@@ -30,6 +30,14 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// The limit on open files leaves none for connections.
+    #[error("the limit on open files is {limit}, and a broker needs {needed} at least")]
+    Descriptors {
+        /// As far as it could be raised.
+        limit: u64,
+        /// For one connection.
+        needed: u64,
+    },
     /// The operating system denied threads or signals.
     #[error("{operation} failed")]
     System {
@@ -48,7 +56,7 @@ impl RunError {
             Self::Store(StoreError::InUse(_)) => 5,
             Self::Store(StoreError::Append { .. } | StoreError::Flush { .. } | StoreError::Poisoned) => 3,
             Self::Store(_) | Self::DataDir { .. } => 4,
-            Self::Listen { .. } | Self::System { .. } => 1,
+            Self::Listen { .. } | Self::Descriptors { .. } | Self::System { .. } => 1,
         }
     }
 }

@@ -145,8 +145,13 @@ pub enum ExitReason {
 pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<ExitReason, RunError> {
     allocator::set_up();
     let clock = Clock::new();
+    server::check_descriptors()?;
     store::make_folder(&options.data_dir).map_err(|error| match error {
-        StoreError::File { path, source, .. } => RunError::DataDir { path, source },
+        StoreError::File {
+            operation: "create",
+            path,
+            source,
+        } => RunError::DataDir { path, source },
         error => RunError::Store(error),
     })?;
     let keeper = RoomKeeper::new(&options.data_dir, options.limits.disk_free_bytes_min);

@@ -307,11 +307,19 @@ fn listen_on((address, socket): (SocketAddr, TcpSocket)) -> Result<(TcpListener,
     listen().map_err(|source| RunError::Listen { address, source })
 }
 
-/// The bound that is asked for, or what the descriptors allow. Asks for as many descriptors as may be had.
-fn connection_count_max(asked: usize) -> u64 {
+/// Refuses a limit on open files that leaves no descriptor for a connection.
+pub(super) fn check_descriptors() -> Result<(), RunError> {
+    let needed = DESCRIPTORS_KEPT + 1;
+    match descriptor_count_max() {
+        limit if limit < needed => Err(RunError::Descriptors { limit, needed }),
+        _ => Ok(()),
+    }
+}
+
+/// The limit on open files, raised as far as it may be.
+fn descriptor_count_max() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-    let asked = asked as u64;
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -321,7 +329,13 @@ fn connection_count_max(asked: usize) -> u64 {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    let allowed = current.map_or(u64::MAX, |count| count.saturating_sub(DESCRIPTORS_KEPT));
+    current.unwrap_or(u64::MAX)
+}
+
+/// The bound that is asked for, or what the descriptors allow.
+fn connection_count_max(asked: usize) -> u64 {
+    let asked = asked as u64;
+    let allowed = descriptor_count_max().saturating_sub(DESCRIPTORS_KEPT);
     if allowed < asked {
         tracing::info!(asked, allowed, "fewer descriptors than connections asked for");
     }

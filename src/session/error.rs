@@ -83,9 +83,6 @@ codes! {
         /// The broker has no place for another connection.
         TooManyConnections, Refusal, "too-many-connections",
             "the broker has as many connections as it may have (connection_count_max, or its limit on open files)";
-        /// Ours.
-        Internal, Fault, "internal-error",
-            "internal error; the broker's log has more under the incident's id";
     }
 }
 
@@ -113,7 +110,7 @@ pub const REFUSALS: [Refusal; 14] = [
 /// The ERROR for a connection that gets no session, because there are too many.
 pub fn turned_away() -> Vec<u8> {
     let mut out = Vec::new();
-    Cause::from(Violation::TooManyConnections).write(Escapes::None, None, None, &mut out);
+    Cause::from(Violation::TooManyConnections).write(Escapes::None, None, &mut out);
     out
 }
 
@@ -146,19 +143,13 @@ impl Cause {
         };
         match class {
             Class::Violation => EndReason::Violation(self.code()),
-            Class::Refusal | Class::Fault => EndReason::Refused(self.code()),
+            Class::Refusal => EndReason::Refused(self.code()),
             Class::Timeout => EndReason::TimedOut(self.code()),
         }
     }
 
     /// Writes the ERROR. `receipt_id` is escaped already.
-    pub(super) fn write(
-        self,
-        escapes: Escapes,
-        receipt_id: Option<&[u8]>,
-        incident: Option<&str>,
-        out: &mut Vec<u8>,
-    ) {
+    pub(super) fn write(self, escapes: Escapes, receipt_id: Option<&[u8]>, out: &mut Vec<u8>) {
         let code = self.code();
         let mut body = format!("{self}.\n\ncode: {code}\n");
         let mut frame = Encoder::new(out, escapes, "ERROR").header("message", code.replace('-', " "));
@@ -176,9 +167,6 @@ impl Cause {
                 | Violation::HeaderUnsupported { header },
             ) => body.push_str(&format!("header: {header}\n")),
             _ => {}
-        }
-        if let Some(incident) = incident {
-            body.push_str(&format!("incident: {incident}\n"));
         }
         body.push_str("\nThe connection is closed now. docs/errors.md of Steadfast explains each code.\n");
         frame.header("content-type", "text/plain").body(body.as_bytes());

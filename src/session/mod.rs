@@ -167,7 +167,7 @@ impl Session {
                 }
                 Err(cause) => {
                     let receipt_id = receipt_of(self.decoder.headers_so_far(rest), self.escapes());
-                    self.fail(cause, receipt_id, None);
+                    self.fail(cause, receipt_id);
                 }
             }
         }
@@ -216,7 +216,7 @@ impl Session {
             let receipt_id = self.line.handle_refused(done);
             // Whatever ended the session stood behind the refused frame, and was not executed.
             self.end = None;
-            self.fail(refusal.into(), receipt_id, None);
+            self.fail(refusal.into(), receipt_id);
         }
     }
 
@@ -238,12 +238,7 @@ impl Session {
 
     /// The core ended this session: ERROR, in its place in line, then close.
     pub fn handle_evicted(&mut self, refusal: Refusal, _now: Now) {
-        self.fail(refusal.into(), None, None);
-    }
-
-    /// A fault of ours: an ERROR that gives nothing away but the incident's id, in its place in line, then close.
-    pub fn handle_fault(&mut self, incident: &str, _now: Now) {
-        self.fail(Violation::Internal.into(), None, Some(incident));
+        self.fail(refusal.into(), None);
     }
 
     /// Appends every frame in line whose gate is durable (CONNECTED, RECEIPT, ERROR).
@@ -300,7 +295,7 @@ impl Session {
                 self.handle_unread(now);
             }
             if let Some(violation) = self.overdue(at) {
-                self.fail(violation.into(), None, None);
+                self.fail(violation.into(), None);
                 return;
             }
         }
@@ -362,7 +357,7 @@ impl Session {
         };
         if let Err(cause) = handled {
             let receipt_id = receipt_of(frame.headers(), self.escapes());
-            self.fail(cause, receipt_id, None);
+            self.fail(cause, receipt_id);
         }
     }
 
@@ -424,13 +419,13 @@ impl Session {
     }
 
     /// Ends the session with an ERROR in its place in line, unless it ends already.
-    fn fail(&mut self, cause: Cause, receipt_id: Option<Vec<u8>>, incident: Option<&str>) {
+    fn fail(&mut self, cause: Cause, receipt_id: Option<Vec<u8>>) {
         if self.end.is_some() {
             return;
         }
         let escapes = self.escapes();
         self.line.push(self.requests.list.len(), |out| {
-            cause.write(escapes, receipt_id.as_deref(), incident, out);
+            cause.write(escapes, receipt_id.as_deref(), out);
         });
         self.end = Some(cause.reason());
     }

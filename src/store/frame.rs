@@ -22,7 +22,8 @@ use crate::journal::FORMAT_VERSION;
 /// Bytes before the payload.
 pub(super) const HEAD_BYTES: usize = 24;
 
-const MAGIC: [u8; 4] = *b"STFD";
+/// Every frame begins so.
+pub(super) const MAGIC: [u8; 4] = *b"STFD";
 const FORMAT: u8 = FORMAT_VERSION as u8;
 const CHECKED_BYTES: usize = 20;
 
@@ -50,6 +51,8 @@ pub(super) enum FrameError {
 /// A frame, its checksum verified.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
+    /// As it is stored; one of [`Kind`] in the formats known.
+    pub(super) kind: u8,
     pub(super) part: u16,
     pub(super) number: u64,
     pub(super) payload: &'a [u8],
@@ -71,6 +74,26 @@ pub(super) fn seal(out: &mut Vec<u8>, kind: Kind, part: u16, number: u64, payloa
 
 /// Reads a frame of a kind.
 pub(super) fn open(value: &[u8], kind: Kind) -> Result<Frame<'_>, FrameError> {
+    let frame = open_any(value)?;
+    if frame.kind == kind as u8 {
+        Ok(frame)
+    } else {
+        Err(FrameError::Broken("is of another kind"))
+    }
+}
+
+/// How long the frame is that begins here, by what its head says, unverified; `None` where none begins that ends here too.
+pub(super) fn extent(bytes: &[u8], payload_bytes_max: usize) -> Option<usize> {
+    let (head, payload) = bytes.split_at_checked(HEAD_BYTES)?;
+    let (checked, _) = head.split_at(CHECKED_BYTES);
+    let (before, length) = checked.split_at(CHECKED_BYTES - size_of::<u32>());
+    let length = u32::from_le_bytes(Fields(length).take()) as usize;
+    let fits = length <= payload_bytes_max.min(payload.len());
+    (before.starts_with(&MAGIC) && fits).then_some(HEAD_BYTES + length)
+}
+
+/// Reads a frame of any kind.
+pub(super) fn open_any(value: &[u8]) -> Result<Frame<'_>, FrameError> {
     let broken = FrameError::Broken;
     let (head, payload) = value
         .split_at_checked(HEAD_BYTES)
@@ -80,7 +103,7 @@ pub(super) fn open(value: &[u8], kind: Kind) -> Result<Frame<'_>, FrameError> {
     if head.take() != MAGIC {
         return Err(broken("does not begin with the magic number"));
     }
-    let [format, found_kind] = head.take();
+    let [format, kind] = head.take();
     let part = u16::from_le_bytes(head.take());
     let number = u64::from_le_bytes(head.take());
     if u32::from_le_bytes(head.take()) as usize != payload.len() {
@@ -92,12 +115,12 @@ pub(super) fn open(value: &[u8], kind: Kind) -> Result<Frame<'_>, FrameError> {
     }
     match format {
         // Older formats have the same frame.
-        1..=FORMAT if found_kind == kind as u8 => Ok(Frame {
+        1..=FORMAT => Ok(Frame {
+            kind,
             part,
             number,
             payload,
         }),
-        1..=FORMAT => Err(broken("is of another kind")),
         format if format > FORMAT => Err(FrameError::Newer(u32::from(format))),
         _ => Err(broken("has format 0")),
     }

@@ -29,7 +29,7 @@ pub use ballast::{Ballast, Room, room};
 pub use error::StoreError;
 pub use faulty::{Call, Effect, Fault, FaultyStore};
 pub use memory::MemoryStore;
-pub use sled::{SledOptions, SledStore, make_folder, remove_restore};
+pub use sled::{Loss, Salvage, SledOptions, SledStore, make_folder, remove_restore};
 
 use crate::base::{ChunkRef, Epoch, Seq};
 use crate::journal::{Batch, CHUNK_BYTES_MAX, IndexChunk, IndexSize, Recovered};

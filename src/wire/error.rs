@@ -9,8 +9,6 @@ pub enum Class {
     Refusal,
     /// The peer was silent or slow for too long.
     Timeout,
-    /// Our fault.
-    Fault,
 }
 
 /// One line of `docs/errors.md`.

@@ -86,29 +86,24 @@ fn a_fault_within_a_frame_ends_the_connection_there() {
     );
     assert!(!bytes.contains(&0), "no frame was ended");
     server.await_stats("the count", |stats| stats.fault_count == 1);
+    // It is set aside, so that the next one is not torn by it, too, and what comes behind it is not kept waiting.
     let mut heir = server.client();
     heir.subscribe("q", "auto", "");
-    assert_eq!(heir.frame().text(), body);
+    client.publish("q", "next", "r");
+    client.expect_receipt("r");
+    assert_eq!(heir.frame().text(), "next");
 }
 
 #[test]
-fn a_body_that_cannot_be_read_ends_the_session_and_not_the_broker() {
+fn a_body_that_cannot_be_read_is_set_aside_and_the_next_one_comes() {
     let server = faulty(Call::Body, 1, Effect::None);
     let mut client = server.client();
-    for _ in 0..2 {
+    for text in ["a", "b"] {
         // More than the cache holds, so that the first must be read.
-        client.publish("q", &"x".repeat(15_000), "r");
+        client.publish("q", &text.repeat(15_000), "r");
         client.expect_receipt("r");
     }
-    client.send("SUBSCRIBE\nid:0\ndestination:/queue/q\nack:client\n\n\0");
-    let error = client.expect_error();
-    assert!(!error.text().contains("planned"), "{error:?}");
-    client.expect_end();
-    drop(client);
-    server.await_stats("the count", |stats| stats.fault_count == 1);
-    // The fault was for once: nothing is lost.
-    let mut client = server.client();
     client.subscribe("q", "auto", "");
-    assert_eq!(client.frame().body.len(), 15_000);
-    assert_eq!(client.frame().body.len(), 15_000);
+    assert_eq!(client.frame().text(), "b".repeat(15_000));
+    server.await_stats("no fault", |stats| stats.fault_count == 0);
 }

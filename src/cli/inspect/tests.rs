@@ -3,12 +3,13 @@
 use snapbox::assert::DEFAULT_ACTION_ENV;
 use snapbox::{Assert, IntoData, str};
 
+use bytes::Bytes;
+
 use super::*;
-use crate::base::DestinationKind;
-use crate::base::{Limits, Seq, SessionNo};
+use crate::base::{ChunkRef, DestinationKind, Limits, Seq, SessionNo};
 use crate::journal::{Batch, IndexChunk, IndexSize};
 use crate::port::{Payload, Request, Requests, Send};
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, StoreStats};
 
 /// A store whose body chunks read as the test says.
 struct Damaged<F>(MemoryStore, F);
@@ -87,9 +88,11 @@ fn recovered(store: &dyn Store, json: bool) -> View<'_> {
     let mut recovery = Recovery::new(Limits::default());
     let recovered = store.recover(&mut |chunk| recovery.visit(chunk)).unwrap();
     View {
-        store,
+        chunk: Box::new(|place| store.body(place)),
+        file_bytes: store.stats().file_bytes,
         broker: recovery.finish(&recovered, Now::default()),
         recovered,
+        damage: None,
         json,
     }
 }

@@ -73,13 +73,13 @@ impl Parts {
         let from = wanted.from.unwrap_or(0);
         let until = wanted.until.unwrap_or(view.next_sequence);
         // Nothing is chosen but a beginning: the core needs no list, and takes all that one step may in one go.
-        if filter.is_empty() && wanted.limit.is_none() && wanted.until.is_none() {
+        if filter.is_empty() && !wanted.set_aside && wanted.limit.is_none() && wanted.until.is_none() {
             let act = verb.act(queue, Selection::From(from));
             let mut acted = self.act(&act, wanted.dry_run, caller).await?;
             acted.next = acted.next.map(|next| api::Next { until, ..next });
             return Ok(acted);
         }
-        let chosen = self.choose(queue, verb, &filter, from..until, wanted.limit).await;
+        let chosen = self.choose(queue, verb, &filter, from..until, wanted).await;
         let act = verb.act(queue, Selection::Sequences(chosen.sequences));
         let mut acted = self.act(&act, wanted.dry_run, caller).await?;
         acted.held_count += chosen.held_count;
@@ -95,11 +95,13 @@ impl Parts {
         verb: Verb<'_>,
         filter: &Filter,
         range: std::ops::Range<u64>,
-        limit: Option<u64>,
+        wanted: &api::Selection,
     ) -> Chosen {
         let _turn = self.looks.acquire().await;
         let step = self.shared.session.limits.admin_act_count_max;
-        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let limit = wanted
+            .limit
+            .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let mut chosen = Chosen::default();
         let mut scan_left = api::SCAN_COUNT_MAX;
         let mut from = range.start;
@@ -108,7 +110,8 @@ impl Parts {
             let within = page
                 .items
                 .into_iter()
-                .take_while(|entry| entry.sequence < range.end);
+                .take_while(|entry| entry.sequence < range.end)
+                .filter(|entry| entry.set_aside || !wanted.set_aside);
             let mut groups = Groups::of(within);
             loop {
                 let need = |entry: &EntryView| match filter.is_empty() {

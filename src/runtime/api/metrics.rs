@@ -145,6 +145,7 @@ metrics! {
     "steadfast_messages", "Messages in all queues", Gauge(|of| of.totals.message_count);
     "steadfast_messages_bytes", "Their bytes", Gauge(|of| of.totals.message_bytes);
     "steadfast_messages_leased", "Messages out for delivery, in all queues", Gauge(|of| of.totals.leased_count);
+    "steadfast_messages_set_aside", "Messages not delivered in this run, because their bytes could not be read", Gauge(|of| of.totals.set_aside_count);
     "steadfast_messages_transient", "Messages in memory only (persistent:false)", Gauge(|of| of.holdings.transient_count);
     "steadfast_memory_bytes", "Bytes of transient and staged messages; memory_bytes_max bounds them", Gauge(|of| of.holdings.transient_bytes + of.holdings.staged_bytes);
     "steadfast_messages_enqueued", "Messages accepted into queues", Counter(|of| of.counters.enqueued_count);
@@ -188,6 +189,7 @@ metrics! {
     "steadfast_queue_bytes", "Their bytes", QueueGauge(|of| of.bytes);
     "steadfast_queue_ready", "Messages waiting", QueueGauge(|of| of.ready_count);
     "steadfast_queue_leased", "Messages out for delivery", QueueGauge(|of| of.leased_count);
+    "steadfast_queue_set_aside", "Messages not delivered in this run, because their bytes could not be read", QueueGauge(|of| of.set_aside_count);
     "steadfast_queue_subscriptions", "Subscriptions", QueueGauge(|of| of.subscription_count);
     "steadfast_queue_subscriptions_stuck", "Subscriptions that hold their limit and have settled nothing for stuck_subscription_ms", QueueGauge(|of| of.stuck_count);
     "steadfast_queue_paused", "1 while deliveries are stopped, else 0", QueueGauge(|of| u64::from(of.paused));

@@ -503,6 +503,7 @@ impl Parts {
                 };
                 let selection = api::Selection {
                     header: wanted.header.clone(),
+                    set_aside: wanted.set_aside,
                     limit: wanted.limit,
                     from: wanted.from,
                     until: wanted.until,

@@ -92,7 +92,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 
 /// A folder that nobody else can enter, as near to what the system wants as its path allows.
 fn make_folder() -> io::Result<PathBuf> {
-    let name = format!("{FOLDER_PREFIX}{}", entropy::incident());
+    let name = format!("{FOLDER_PREFIX}{}", entropy::name());
     let bases = [
         std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
         Some(std::env::temp_dir()),

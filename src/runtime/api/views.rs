@@ -111,6 +111,7 @@ impl Parts {
                 totals.message_count += queue.depth;
                 totals.message_bytes += queue.bytes;
                 totals.leased_count += queue.leased_count;
+                totals.set_aside_count += queue.set_aside_count;
                 totals.stuck_count += queue.stuck_count;
                 totals.paused_count += u64::from(queue.paused);
                 see(queue);
@@ -348,7 +349,12 @@ impl Parts {
         Some(api::Message {
             sequence: entry.sequence,
             message_id: self.message_id(entry.message),
-            state: if entry.leased { "leased" } else { "ready" }.to_owned(),
+            state: match (entry.leased, entry.set_aside) {
+                (true, _) => "leased",
+                (_, true) => "set-aside",
+                _ => "ready",
+            }
+            .to_owned(),
             accepted_at_ms: entry.accepted_at_ms,
             bytes: u64::from(entry.len),
             body_bytes,
@@ -494,6 +500,7 @@ pub(super) struct Totals {
     pub(super) message_count: u64,
     pub(super) message_bytes: u64,
     pub(super) leased_count: u64,
+    pub(super) set_aside_count: u64,
     pub(super) stuck_count: u64,
     pub(super) paused_count: u64,
     pub(super) subscription_count: u64,
@@ -525,6 +532,7 @@ fn queue(view: &QueueView, wall_ms: u64, rates: Option<api::Rates>) -> api::Queu
         bytes: view.bytes,
         ready_count: view.ready_count,
         leased_count: view.leased_count,
+        set_aside_count: view.set_aside_count,
         delayed_count: 0,
         subscription_count: view.subscription_count,
         oldest_at_ms: view.oldest_at_ms,

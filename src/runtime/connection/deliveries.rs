@@ -57,6 +57,8 @@ enum Source {
 /// The bytes of a message cannot be had.
 #[derive(Debug)]
 pub(super) struct Fault {
+    /// Of which delivery.
+    pub(super) tag: Tag,
     /// Where they should be.
     pub(super) place: ChunkRef,
     /// What was found.
@@ -99,6 +101,14 @@ impl Deliveries {
         let refusal = *refusal;
         self.clear();
         Some(refusal)
+    }
+
+    /// Is done with the next event.
+    pub(super) fn skip(&mut self) {
+        self.at += 1;
+        if self.at == self.events.len() {
+            self.clear();
+        }
     }
 
     /// Drops all but the rest of a frame that was begun.
@@ -155,10 +165,7 @@ impl Deliveries {
         };
         self.events = events;
         if matches!(done, Ok(Some(_))) || self.long.is_some() {
-            self.at += 1;
-        }
-        if self.at == self.events.len() {
-            self.clear();
+            self.skip();
         }
         done
     }
@@ -194,14 +201,14 @@ impl Deliveries {
                         .as_ref()
                         .and_then(|(_, payload)| payload.get(start..start + len));
                     let Some(bytes) = bytes else {
-                        return Err(fault(*chunk, short(), false));
+                        return Err(fault(tag, *chunk, short(), false));
                     };
                     session.handle_delivery(delivery, &[bytes], &mut output.bytes);
                     Ok(Some(tag))
                 }
                 Found::Coming => Ok(None),
                 Found::Gone => gone(delivery, *chunk, session),
-                Found::Failed(error) => Err(fault(*chunk, error, false)),
+                Found::Failed(error) => Err(fault(tag, *chunk, error, false)),
             },
             Body::Extent(chunks) => self.append_extent(delivery, chunks, events, session, output, bodies, cx),
         }
@@ -237,7 +244,7 @@ impl Deliveries {
                 }
                 Found::Coming => return Ok(None),
                 Found::Gone => return gone(delivery, *place, session),
-                Found::Failed(error) => return Err(fault(*place, error, false)),
+                Found::Failed(error) => return Err(fault(delivery.tag, *place, error, false)),
             }
         }
         let slices: Vec<&[u8]> = pieces.iter().map(AsRef::as_ref).collect();
@@ -312,12 +319,12 @@ impl Deliveries {
                         long.left -= piece.len();
                         *done += 1;
                         if piece.is_empty() || (long.left > 0 && *done == chunks.len()) {
-                            return Err(fault(place, short(), true));
+                            return Err(fault(long.tag, place, short(), true));
                         }
                     }
                     Found::Coming => {}
-                    Found::Gone => return Err(fault(place, StoreError::Gone(place), true)),
-                    Found::Failed(error) => return Err(fault(place, error, true)),
+                    Found::Gone => return Err(fault(long.tag, place, StoreError::Gone(place), true)),
+                    Found::Failed(error) => return Err(fault(long.tag, place, error, true)),
                 }
             }
         }
@@ -437,12 +444,17 @@ impl Deliveries {
 fn gone(delivery: &Delivery, place: ChunkRef, session: &Session) -> Result<Option<Tag>, Fault> {
     match session.has_subscription(delivery.sub) {
         false => Ok(Some(delivery.tag)),
-        true => Err(fault(place, StoreError::Gone(place), false)),
+        true => Err(fault(delivery.tag, place, StoreError::Gone(place), false)),
     }
 }
 
-fn fault(place: ChunkRef, error: StoreError, torn: bool) -> Fault {
-    Fault { place, error, torn }
+fn fault(tag: Tag, place: ChunkRef, error: StoreError, torn: bool) -> Fault {
+    Fault {
+        tag,
+        place,
+        error,
+        torn,
+    }
 }
 
 fn short() -> StoreError {

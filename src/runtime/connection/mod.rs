@@ -51,9 +51,9 @@ use self::reservation::Reservation;
 use super::bodies::Bodies;
 use super::clock::Clock;
 use super::core::{Core, Seat, Step};
+use super::exit;
 use super::presence::{Attendance, Presence};
 use super::stats::Stats;
-use super::{entropy, exit};
 
 pub(crate) use self::reservation::Budget;
 
@@ -130,7 +130,6 @@ pub(crate) struct Connection {
     /// When a deadline of the session that was seen late is looked at again.
     second_look_at: Option<u64>,
     stop_told: bool,
-    faulty: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,7 +218,6 @@ impl Connection {
             stalled_at: None,
             second_look_at: None,
             stop_told: false,
-            faulty: false,
         }
     }
 
@@ -442,31 +440,38 @@ impl Connection {
         }
         // What an ended session would skip must not count as written: it is released when the seat is closed.
         let held = self.life != Life::Open || self.session.phase() != Phase::Open;
-        let filled = self
-            .deliveries
-            .fill(held, &mut self.session, &mut self.output, &self.shared.bodies, cx);
-        match filled {
-            Ok(()) => {}
-            Err(Fault { place, error, torn }) => {
-                self.deliveries.clear();
-                self.faulty = true;
-                let incident = entropy::incident();
-                tracing::error!(
-                    session = self.seat.session().0,
-                    code = error.code(),
-                    incident,
-                    slot = place.slot.0,
-                    chunk = place.chunk.0,
-                    "a message cannot be read: {}",
-                    exit::chain(&error)
-                );
-                if torn {
-                    return Err(CloseReason::Torn);
-                }
-                self.session.handle_fault(&incident, now);
+        loop {
+            let filled =
+                self.deliveries
+                    .fill(held, &mut self.session, &mut self.output, &self.shared.bodies, cx);
+            let Err(fault) = filled else {
+                return Ok(());
+            };
+            self.set_aside(&fault, now);
+            if fault.torn {
+                return Err(CloseReason::Torn);
             }
+            // Behind what was told to the core: what it holds no more is not settled by being written.
+            self.deliveries.skip();
+            self.output.mark(fault.tag);
         }
-        Ok(())
+    }
+
+    /// A message cannot be read: those behind it need not wait for that.
+    fn set_aside(&mut self, fault: &Fault, now: Now) {
+        let Some((queue, sequence, message)) = self.seat.set_aside(fault.tag, now) else {
+            return;
+        };
+        tracing::error!(
+            %queue,
+            sequence,
+            message = message.0,
+            code = fault.error.code(),
+            slot = fault.place.slot.0,
+            chunk = fault.place.chunk.0,
+            "message set aside: it cannot be read, and is not delivered in this run: {}",
+            exit::chain(&fault.error)
+        );
     }
 
     /// Writes once. True if anything moved.
@@ -669,10 +674,6 @@ impl Connection {
 
     fn count(&self, reason: &CloseReason) {
         let stats = &self.shared.stats;
-        if self.faulty {
-            stats.fault_count.add(1);
-            return;
-        }
         match reason {
             CloseReason::Ended(EndReason::Disconnected) => stats.disconnected_count.add(1),
             CloseReason::Ended(EndReason::Violation(_)) => stats.violation_count.add(1),

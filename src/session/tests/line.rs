@@ -151,12 +151,11 @@ fn disconnect_is_answered_last() {
 }
 
 #[test]
-fn the_core_may_end_a_session_and_so_may_a_fault() {
+fn the_core_may_end_a_session() {
     let mut pair = Pair::new("1.2");
     pair.gate = Seq(8);
     pair.send("SEND\ndestination:a\nreceipt:1\n\n^");
     pair.session.handle_evicted(Refusal::SlowSubscriber, pair.now);
-    pair.session.handle_fault("abc", pair.now);
     assert_eq!(
         (pair.read_at(7), pair.session.phase()),
         (String::new(), Phase::Ending)
@@ -173,14 +172,6 @@ fn the_core_may_end_a_session_and_so_may_a_fault() {
     assert_eq!(
         pair.session.end_reason(),
         Some(&EndReason::Refused("slow-subscriber"))
-    );
-
-    let mut pair = Pair::new("1.2");
-    pair.session.handle_fault("f00d", pair.now);
-    let out = pair.read();
-    assert!(
-        out.contains("\ncode:internal-error\n") && out.contains("\nincident: f00d\n"),
-        "{out}"
     );
 }
 

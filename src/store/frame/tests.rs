@@ -15,6 +15,7 @@ fn golden_bytes() {
     assert_eq!(bytes.get(..20), Some(&expect[..]));
     assert_eq!(bytes.get(20..), Some(&b"\x09\x00\xee\x4cabc"[..]), "{bytes:x?}");
     let frame = Frame {
+        kind: Kind::Index as u8,
         part: 2,
         number: 77,
         payload: b"abc",
@@ -33,6 +34,16 @@ fn an_older_frame_opens() {
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&zero[..20]), b"abc");
     zero[20..24].copy_from_slice(&checksum.to_le_bytes());
     assert_eq!(open(&zero, Kind::Index), Err(FrameError::Broken("has format 0")));
+}
+
+#[test]
+fn the_extent_is_what_the_head_says() {
+    let mut bytes = sealed(b"abc");
+    bytes.extend_from_slice(b"more");
+    assert_eq!(extent(&bytes, 3), Some(HEAD_BYTES + 3));
+    assert_eq!(extent(&bytes, 2), None);
+    assert_eq!(extent(&bytes[..HEAD_BYTES + 2], 3), None);
+    assert_eq!(extent(&bytes[1..], 3), None);
 }
 
 #[test]

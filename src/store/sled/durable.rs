@@ -4,15 +4,40 @@
 //! would be lost without a word. This file, though it may be older than the truth after a power cut, never names a
 //! batch that is not durable; so a store that ends before it is damaged.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-use super::folder::{DURABLE, Folder};
+use super::folder::{self, DURABLE, Folder};
+use super::{damaged, frame_error};
 use crate::base::Seq;
 use crate::store::StoreError;
 use crate::store::frame::{self, HEAD_BYTES, Kind};
 
 const ID_BYTES: usize = 16;
+
+/// The last Seq written to the file of this store. None where a power cut left nothing of it: no file, an empty one, or
+/// zeros. Anything else that is not its frame is damage.
+pub(super) fn read(dir: &Path, uuid: [u8; ID_BYTES]) -> Result<Option<Seq>, StoreError> {
+    let path = dir.join(DURABLE);
+    let value = match fs::read(&path) {
+        Ok(value) => value,
+        Err(source) if source.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(folder::error("read", &path)(source)),
+    };
+    if value.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    let found =
+        frame::open(&value, Kind::Durable).map_err(|error| frame_error("the file `durable`", error))?;
+    if found.payload != uuid {
+        return Err(damaged(
+            "its files are of two stores: `format` and `durable` name different ids",
+        ));
+    }
+    Ok(Some(Seq(found.number)))
+}
 
 /// See the module's text.
 #[derive(Debug)]
@@ -25,21 +50,12 @@ impl Durable {
     pub(super) fn open(folder: &Folder, uuid: [u8; ID_BYTES]) -> Result<Self, StoreError> {
         let mut options = OpenOptions::new();
         let opened = options
-            .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(folder.dir().join(DURABLE));
         let file = opened.map_err(folder.error("open", DURABLE))?;
         Ok(Self { file, uuid })
-    }
-
-    /// The last Seq written; none where a power cut left nothing of this store.
-    pub(super) fn read(&self) -> Option<Seq> {
-        let mut value = [0; HEAD_BYTES + ID_BYTES];
-        self.file.read_exact_at(&mut value, 0).ok()?;
-        let found = frame::open(&value, Kind::Durable).ok()?;
-        (found.payload == self.uuid).then_some(Seq(found.number))
     }
 
     /// Writes it over the old. Nothing is promised by it, so a failure, which leaves the old, is no fault.

@@ -80,7 +80,9 @@ pub fn make_folder(dir: &Path) -> Result<(), StoreError> {
 pub(super) fn check_exists(dir: &Path) -> Result<(), StoreError> {
     match fs::metadata(dir.join(FORMAT)) {
         Ok(_) => Ok(()),
-        Err(source) if source.kind() == ErrorKind::NotFound && !dir.join(DB).exists() => Err(no_store(dir)),
+        // Without it, that is a damaged store.
+        Err(source) if source.kind() == ErrorKind::NotFound && dir.join(DB).exists() => Ok(()),
+        Err(source) if source.kind() == ErrorKind::NotFound => Err(no_store(dir)),
         Err(source) => Err(error("open", &dir.join(FORMAT))(source)),
     }
 }
@@ -213,7 +215,7 @@ impl Folder {
     pub(super) fn open_db(&self) -> Result<File, StoreError> {
         match OpenOptions::new().read(true).write(true).open(self.dir.join(DB)) {
             Ok(file) => Ok(file),
-            Err(source) if source.kind() == ErrorKind::NotFound => Err(damaged("the file `db` is missing")),
+            Err(source) if source.kind() == ErrorKind::NotFound => Err(db_missing()),
             Err(source) => Err(self.error("open", DB)(source)),
         }
     }
@@ -221,6 +223,15 @@ impl Folder {
     /// sled would take a snapshot that a crash left unfinished for the newest one, and not open.
     pub(super) fn remove_unfinished_snapshots(&self) -> Result<(), StoreError> {
         self.remove_snapshots(|name| name.ends_with(SNAPSHOT_UNFINISHED))
+    }
+
+    /// The LSN up to which sled's newest finished snapshot holds the log, as its name says; 0 without one.
+    pub(super) fn snapshot(&self) -> Result<u64, StoreError> {
+        let newest = self.snapshots()?.into_iter().filter_map(|name| {
+            let lsn = name.strip_prefix(SNAPSHOT)?;
+            u64::from_str_radix(lsn, 16).ok()
+        });
+        Ok(newest.max().unwrap_or(0))
     }
 
     pub(super) fn sync(&self) -> Result<(), StoreError> {
@@ -237,16 +248,19 @@ impl Folder {
     }
 
     fn remove_snapshots(&self, which: impl Fn(&str) -> bool) -> Result<(), StoreError> {
-        for entry in fs::read_dir(&self.dir).map_err(error("read", &self.dir))? {
-            let name = entry.map_err(error("read", &self.dir))?.file_name();
-            if let Some(name) = name
-                .to_str()
-                .filter(|name| name.starts_with(SNAPSHOT) && which(name))
-            {
-                fs::remove_file(self.dir.join(name)).map_err(self.error("remove", name))?;
-            }
+        for name in self.snapshots()?.iter().filter(|name| which(name)) {
+            fs::remove_file(self.dir.join(name)).map_err(self.error("remove", name))?;
         }
         Ok(())
+    }
+
+    fn snapshots(&self) -> Result<Vec<String>, StoreError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(error("read", &self.dir))? {
+            let name = entry.map_err(error("read", &self.dir))?.file_name();
+            names.extend(name.into_string().ok().filter(|name| name.starts_with(SNAPSHOT)));
+        }
+        Ok(names)
     }
 
     fn write_format(&self, what: &str) -> Result<(), StoreError> {
@@ -259,6 +273,10 @@ impl Folder {
         fs::rename(&next, self.dir.join(FORMAT)).map_err(self.error("rename", FORMAT_NEXT))?;
         self.sync()
     }
+}
+
+pub(super) fn db_missing() -> StoreError {
+    damaged("the file `db` is missing")
 }
 
 fn parse_id(text: &str) -> Option<[u8; 16]> {
@@ -283,7 +301,10 @@ fn sync(path: &Path) -> Result<(), StoreError> {
         .map_err(error("fsync", path))
 }
 
-fn error<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> StoreError + use<E> {
+pub(super) fn error<E: Into<io::Error>>(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(E) -> StoreError + use<E> {
     let path = path.to_owned();
     move |source| StoreError::File {
         operation,

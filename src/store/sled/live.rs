@@ -73,16 +73,27 @@ impl LiveIndex {
     }
 }
 
+/// The wrapping sum of the hashes of an index chunk's keys.
 fn sum_of(seq: Seq, parts: u16) -> u64 {
     (0..parts).fold(0, |sum, part| sum.wrapping_add(hash(seq, part)))
 }
 
 /// The finalizer of splitmix64 over Seq and part.
-fn hash(seq: Seq, part: u16) -> u64 {
+pub(super) fn hash(seq: Seq, part: u16) -> u64 {
     let mut bits = seq.0.wrapping_mul(1 << 16) ^ u64::from(part);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
+}
+
+/// The key that has this hash.
+pub(super) fn unhash(hash: u64) -> (Seq, u16) {
+    // Each step of `hash`, backwards: the factors are the inverses of its own, modulo 2^64.
+    let mut bits = hash ^ (hash >> 31) ^ (hash >> 62);
+    bits = bits.wrapping_mul(0x3196_42b2_d24d_8ec3);
+    bits = (bits ^ (bits >> 27) ^ (bits >> 54)).wrapping_mul(0x96de_1b17_3f11_9089);
+    bits = bits ^ (bits >> 30) ^ (bits >> 60);
+    (Seq(bits >> 16), bits as u16)
 }
 
 #[cfg(test)]
@@ -115,6 +126,18 @@ mod tests {
             (3, 1, 0)
         );
         assert_eq!((live.key_count(), live.key_sum()), (0, 0));
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_hash() {
+        for key in [
+            (Seq(0), 0),
+            (Seq(1), 1),
+            (Seq(9_876_543_210), 7),
+            (Seq(1 << 40), u16::MAX),
+        ] {
+            assert_eq!(unhash(hash(key.0, key.1)), key);
+        }
     }
 
     #[test]

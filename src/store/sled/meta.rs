@@ -18,7 +18,7 @@ use super::{SEGMENT_BYTES, damaged, frame_error};
 use crate::base::{Epoch, Seq};
 use crate::journal::{CHUNK_BYTES_MAX, Meta};
 use crate::store::StoreError;
-use crate::store::frame::{self, Fields, Kind};
+use crate::store::frame::{self, Fields, Frame, Kind};
 
 const PAYLOAD_BYTES: usize = 64;
 
@@ -56,6 +56,11 @@ impl MetaRecord {
     /// Reads the store id and the record.
     pub(super) fn decode(value: &[u8]) -> Result<([u8; 16], Self), StoreError> {
         let found = frame::open(value, Kind::Meta).map_err(|error| frame_error("the meta record", error))?;
+        Self::of_frame(&found)
+    }
+
+    /// The same, its checksum having been verified.
+    pub(super) fn of_frame(found: &Frame<'_>) -> Result<([u8; 16], Self), StoreError> {
         if found.payload.len() != PAYLOAD_BYTES {
             return Err(damaged("the meta record does not have its length"));
         }

@@ -21,7 +21,9 @@ mod durable;
 mod folder;
 mod guard;
 mod live;
+mod log;
 mod meta;
+mod salvage;
 #[cfg(target_os = "linux")]
 mod sync_file_range;
 mod tidy;
@@ -40,6 +42,7 @@ use self::folder::{Folder, State};
 pub use self::folder::{make_folder, remove_restore};
 use self::live::LiveIndex;
 use self::meta::MetaRecord;
+pub use self::salvage::{Loss, Salvage};
 use self::tidy::{Step, Tidy};
 use super::frame::{self, Fields, FrameError, HEAD_BYTES, Kind};
 use super::{PART_BYTES_MAX, Store, StoreError, StoreStats, check_batch, index_size};
@@ -196,6 +199,12 @@ impl SledStore {
 
     fn open(folder: Folder, uuid: [u8; 16], cache_bytes: u64) -> Result<Self, StoreError> {
         let file = folder.open_db()?;
+        // Before sled, which overwrites what lies behind the place where it stops reading.
+        let durable = durable::read(folder.dir(), uuid)?;
+        let last_seq = log::last_seq(&file, folder.snapshot()?)
+            .map_err(folder.error("read", folder::DB))?
+            .ok_or_else(|| damaged("its log holds no batch"))?;
+        check_end(last_seq, durable)?;
         folder.remove_unfinished_snapshots()?;
         let db = open_engine(&folder, cache_bytes)?;
         // What a killed process had written and not synced is part of the recovered state, which others will rely on.
@@ -211,13 +220,8 @@ impl SledStore {
                 "its files are of two stores: `format` and `db` name different ids",
             ));
         }
+        check_end(meta.last_seq, durable)?;
         let durable = Durable::open(&folder, uuid)?;
-        if let Some(seq) = durable.read().filter(|seq| *seq > meta.last_seq) {
-            let last = meta.last_seq;
-            return Err(damaged(format!(
-                "its log ends with batch {last}, and batch {seq} had been made durable"
-            )));
-        }
         durable.write(meta.last_seq);
         Ok(Self::new(folder, db, file, durable, uuid, meta))
     }
@@ -527,6 +531,16 @@ impl Drop for SledStore {
             // When its last handle goes, sled writes what it has and syncs: never after a failure.
             std::mem::forget(self.db.clone());
         }
+    }
+}
+
+/// Refuses a log that ends before what was made durable.
+fn check_end(last: Seq, durable: Option<Seq>) -> Result<(), StoreError> {
+    match durable.filter(|seq| *seq > last) {
+        None => Ok(()),
+        Some(seq) => Err(damaged(format!(
+            "its log ends with batch {last}, and batch {seq} had been made durable"
+        ))),
     }
 }
 

@@ -412,7 +412,7 @@ fn a_failed_sync_poisons() {
     assert!(matches!(store.append(next), Err(StoreError::Poisoned)));
     let place = script.first().chunks[0].place;
     assert_eq!(store.body(place).unwrap().len(), 3_000);
-    assert_eq!(store.durable.read(), Some(Seq(1)));
+    assert_eq!(durable::read(dir.path(), UUID).unwrap(), Some(Seq(1)));
 }
 
 #[test]
