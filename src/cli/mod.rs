@@ -13,6 +13,7 @@ mod connections;
 mod failure;
 mod inspect;
 mod peek;
+pub mod plot;
 mod queue;
 mod queues;
 mod receive;
