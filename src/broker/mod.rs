@@ -102,9 +102,14 @@ impl Broker {
     /// A session ended, however: what it holds is released, what it staged is aborted. Safe to call twice.
     pub fn handle_close(&mut self, session: SessionNo, now: Now) {
         self.mono_ms = now.mono_ms;
-        self.end_session(session, now);
-        self.peers.remove(&session);
+        self.forget_session(session, now);
         self.dispatch(now);
+    }
+
+    fn forget_session(&mut self, session: SessionNo, now: Now) {
+        self.end_session(session, now);
+        self.unpin(session, Tag(u64::MAX));
+        self.peers.remove(&session);
     }
 
     /// Every batch up to this Seq is durable. `sizes` are those of the batches since the last call, oldest first.
@@ -166,8 +171,7 @@ impl Broker {
     pub fn handle_stop(&mut self, now: Now) -> u64 {
         let sessions: Vec<SessionNo> = self.peers.keys().copied().collect();
         for session in sessions {
-            self.end_session(session, now);
-            self.peers.remove(&session);
+            self.forget_session(session, now);
         }
         while self.release_purged() {}
         // What cannot be excluded counts as one delivery from here on. The entry itself says so too, since compaction may
