@@ -631,7 +631,7 @@ fn topic_backlogs_are_bounded_in_all() {
             }
             world.broker.handle_requests(session, &requests, NOW);
         }
-        let mut publish = |topic: &str| {
+        let publish = |world: &mut World, topic: &str| {
             let mut requests = Requests::default();
             send(&mut requests, topic, "", true, None);
             let Some(Request::Send(send)) = requests.list.last_mut() else {
@@ -651,10 +651,10 @@ fn topic_backlogs_are_bounded_in_all() {
         };
         // One of each is delivered, two wait for each of the three.
         for topic in ["t", "u"].repeat(3) {
-            publish(topic);
+            publish(&mut world, topic);
         }
         assert_eq!(world.broker.counters().topic_dropped_count, 0);
-        publish("u");
+        publish(&mut world, "u");
         let dropped_count = world.broker.counters().topic_dropped_count;
         assert_eq!(dropped_count, 3, "the larger backlog of the one with two");
         assert_eq!(world.broker.is_evicted(S), !topic_drop_oldest);

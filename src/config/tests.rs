@@ -78,7 +78,7 @@ fn refusals_name_the_place_and_what_is_allowed() {
     );
     check_file(
         "[log]\nformat = \"\"\"a\nb\"\"\"\n",
-        "test.toml, line 2: log.format = \"\"\"a\\nb\"\"\" is not allowed; it takes text or json",
+        "test.toml, line 2: log.format = \"\"\"a\\nb\"\"\" is not allowed; it takes text, json",
     );
     check_file(
         "[log]\n\"a\\u001b\" = 1\n",

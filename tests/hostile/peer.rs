@@ -90,16 +90,16 @@ impl Peer {
     /// Waits until the answer ends in this.
     pub fn await_answer(&mut self, end: &str) {
         let begin = Instant::now();
-        while !self
-            .answer
-            .trim_ascii_end()
-            .ends_with(end.trim_ascii_end().as_bytes())
-        {
-            assert!(
-                !self.is_ended() && begin.elapsed() < PATIENCE,
-                "no {end:?} but {}",
-                self.answer.escape_ascii()
-            );
+        loop {
+            let is_over = self.is_ended() || begin.elapsed() > PATIENCE;
+            if self
+                .answer
+                .trim_ascii_end()
+                .ends_with(end.trim_ascii_end().as_bytes())
+            {
+                return;
+            }
+            assert!(!is_over, "no {end:?} but {}", self.answer.escape_ascii());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
