@@ -140,8 +140,10 @@ fn a_mixed_load_with_restarts_takes_no_more_with_time() {
     }
 }
 
-/// What must stay flat, and how much it may differ where it is small.
-fn figures() -> [(&'static str, fn(&Sample) -> f64, f64); 4] {
+/// What must stay flat: its name, where it is, and how much it may differ where it is small.
+type Figure = (&'static str, fn(&Sample) -> f64, f64);
+
+fn figures() -> [Figure; 4] {
     [
         ("resident MiB", |sample| sample.resident_mib, 64.0),
         ("MiB of the store's file", |sample| sample.file_mib, 64.0),

@@ -226,15 +226,19 @@ impl Neighbour {
 
     /// Waits until it did so many rounds more.
     fn await_rounds(&self, count: u64) {
-        let goal = self.shared.round_count.load(SeqCst) + count;
-        let begin = Instant::now();
-        while self.shared.round_count.load(SeqCst) < goal {
+        let now = || self.shared.round_count.load(SeqCst);
+        let goal = now() + count;
+        let (mut last, mut since) = (now(), Instant::now());
+        while last < goal {
             let thread = self.thread.as_ref().expect("it lives here");
             assert!(
-                !thread.is_finished() && begin.elapsed() < PATIENCE,
+                !thread.is_finished() && since.elapsed() < PATIENCE,
                 "the neighbour is not served"
             );
             pause();
+            if now() > last {
+                (last, since) = (now(), Instant::now());
+            }
         }
     }
 
