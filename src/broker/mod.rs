@@ -14,6 +14,7 @@
 //! Receipts (the session keeps them, gated by [`Applied::gate`]); bytes of bodies once they are in a batch.
 
 mod admin;
+mod backup;
 mod dispatch;
 mod ledger;
 mod peer;
@@ -36,6 +37,7 @@ use ledger::{Ledger, Mark, Oldest, Statement, Thresholds};
 use peer::{Peer, TopicMessage};
 use queue::{Entry, EntryBytes, Queue, QueueNo, SubRef};
 
+pub use backup::BackupPoint;
 pub use ledger::LedgerView;
 pub use recovery::Recovery;
 use relocation::Relocation;
@@ -61,9 +63,9 @@ pub struct Broker {
     deferred_bytes: usize,
     /// Bytes of the topic messages that wait for subscriptions, counted for each.
     backlog_bytes: usize,
-    /// Queues in which something changed, in the order in which it did.
     /// Batches that move bytes of a queue's entries, oldest first.
     moving: VecDeque<(Seq, QueueNo)>,
+    /// Queues in which something changed, in the order in which it did.
     dirty: VecDeque<QueueNo>,
     wakes: Vec<SessionNo>,
     notices: VecDeque<Notice>,
@@ -85,7 +87,7 @@ pub struct Broker {
 /// Index chunks dropped and entries stated again with an ordinary commit, and by an idle tick.
 const TEND_COMMIT: (usize, usize) = (16, 512);
 const TEND_TICK: (usize, usize) = (256, 4096);
-/// Slots given back by an idle tick: 4 MiB a second.
+/// Slots given back by an idle tick: 8 MiB a second.
 const SHRINK_TICK: u32 = 512;
 
 impl Broker {
@@ -354,6 +356,9 @@ impl Broker {
     /// Drops what the oldest index chunks hold no more and, if it is worth it, states again what they still hold:
     /// up to so many chunks and entries.
     fn tend(&mut self, (mut drops, mut moves): (usize, usize)) {
+        if self.ledger.holds_index() {
+            return;
+        }
         let thresholds = Thresholds {
             garbage_bytes_min: self.limits.compaction_garbage_bytes_min,
             chunk_count_slack: self.limits.compaction_chunk_count_slack,
