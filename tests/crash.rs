@@ -14,9 +14,13 @@
     reason = "a test of the real program: clocks, files and processes are real here"
 )]
 
+#[path = "crash/ends.rs"]
+mod ends;
 mod history;
 mod powercut;
 mod rig;
+#[path = "crash/soak.rs"]
+mod soak;
 
 use std::collections::BTreeSet;
 use std::path::Path;

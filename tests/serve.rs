@@ -353,30 +353,58 @@ fn a_message_that_stays_costs_nothing_while_many_pass() {
     broker.stop();
 }
 
-/// A small file system in memory. Dropping it unmounts.
-struct SmallDisk(tempfile::TempDir);
+/// A small file system. Dropping it unmounts.
+struct SmallDisk {
+    dir: tempfile::TempDir,
+    /// What it is stored in, if not in memory.
+    _image: Option<tempfile::NamedTempFile>,
+}
 
 impl SmallDisk {
-    fn new(bytes: u64) -> Self {
+    fn tmpfs(bytes: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
-            .arg(dir.path())
-            .status()
-            .unwrap();
-        assert!(
-            status.success(),
-            "cannot mount a small disk: this test needs root"
+        let size = format!("size={bytes}");
+        must_run(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+                .arg(dir.path()),
         );
-        Self(dir)
+        Self { dir, _image: None }
     }
+
+    /// With nothing kept back for root.
+    fn ext4(bytes: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(bytes).unwrap();
+        must_run(
+            Command::new("mkfs.ext4")
+                .args(["-q", "-F", "-m", "0"])
+                .arg(image.path()),
+        );
+        must_run(
+            Command::new("mount")
+                .args(["-o", "loop"])
+                .arg(image.path())
+                .arg(dir.path()),
+        );
+        Self {
+            dir,
+            _image: Some(image),
+        }
+    }
+}
+
+fn must_run(command: &mut Command) {
+    let status = command.status().unwrap();
+    assert!(status.success(), "{command:?} fails: this test needs root");
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         Command::new("umount")
             .arg("--lazy")
-            .arg(self.0.path())
+            .arg(self.dir.path())
             .status()
             .ok();
     }
@@ -418,16 +446,16 @@ fn a_restore_onto_a_full_disk_leaves_nothing() {
         );
         said
     };
-    let disk = SmallDisk::new(40 << 20);
-    let data = disk.0.path().join("data");
+    let disk = SmallDisk::tmpfs(40 << 20);
+    let data = disk.dir.path().join("data");
     let from = [backup.as_path(), "--data-dir".as_ref(), &data];
     let said = fails(run(&["restore"], &from), &data);
     assert!(said.contains("free; make room there"), "{said}");
 
     // Somebody else fills the disk meanwhile. A restore that was faster is tried again.
     for _ in 0..50 {
-        let disk = SmallDisk::new(64 << 20);
-        let data = disk.0.path().join("data");
+        let disk = SmallDisk::tmpfs(64 << 20);
+        let data = disk.dir.path().join("data");
         let from = [backup.as_path(), "--data-dir".as_ref(), &data];
         let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
         let mut child = command
@@ -442,7 +470,7 @@ fn a_restore_onto_a_full_disk_leaves_nothing() {
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::STOP).ok();
         // It ends where the disk does.
-        fs::write(disk.0.path().join("filler"), vec![1; 64 << 20]).ok();
+        fs::write(disk.dir.path().join("filler"), vec![1; 64 << 20]).ok();
         rustix::process::kill_process(pid, rustix::process::Signal::CONT).ok();
         let output = child.wait_with_output().unwrap();
         if !output.status.success() && fails(output, &data).contains("No space left on device") {
@@ -454,12 +482,20 @@ fn a_restore_onto_a_full_disk_leaves_nothing() {
 
 #[test]
 fn on_a_disk_nearly_full_only_sends_are_refused() {
-    let disk = SmallDisk::new(256 << 20);
-    let other = disk.0.path().join("of somebody else");
+    only_sends_are_refused(&SmallDisk::tmpfs(256 << 20));
+}
+
+#[test]
+fn on_an_ext4_nearly_full_only_sends_are_refused() {
+    only_sends_are_refused(&SmallDisk::ext4(256 << 20));
+}
+
+fn only_sends_are_refused(disk: &SmallDisk) {
+    let other = disk.dir.path().join("of somebody else");
     fs::write(&other, vec![1; 96 << 20]).unwrap();
     let logs = tempfile::tempdir().unwrap();
     let mut settings = Settings::in_dir(logs.path());
-    settings.data_dir = disk.0.path().join("data");
+    settings.data_dir = disk.dir.path().join("data");
     let broker = settings.start();
 
     let mut producer = broker.connect();

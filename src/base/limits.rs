@@ -58,7 +58,8 @@ pub struct Limits {
     pub connection_count_max: usize,
     /// Bodies being received by all connections together.
     pub receiving_bytes_max: usize,
-    /// Transient and staged bytes of all connections together (the memory watermark).
+    /// Transient and staged bytes of all connections together (the memory watermark); and, apart from these, bytes that
+    /// wait for topic subscriptions.
     pub memory_bytes_max: usize,
     /// SENDs are refused when the file system's free bytes fall under the smaller of this and a quarter of its size.
     pub disk_free_bytes_min: u64,

@@ -61,6 +61,8 @@ pub struct Broker {
     /// Topic messages of transactions, and those behind them, waiting for a Seq.
     deferred: VecDeque<(Seq, Arc<str>, TopicMessage)>,
     deferred_bytes: usize,
+    /// Bytes of the topic messages that wait for subscriptions, counted for each.
+    backlog_bytes: usize,
     /// Batches that move bytes of a queue's entries, oldest first.
     moving: VecDeque<(Seq, QueueNo)>,
     /// Queues in which something changed, in the order in which it did.

@@ -247,6 +247,14 @@ impl Sub {
         }
     }
 
+    /// Bytes of the topic messages that wait for it.
+    pub(super) fn backlog_bytes(&self) -> usize {
+        match self.source {
+            Source::Queue(_) => 0,
+            Source::Topic { backlog_bytes, .. } => backlog_bytes,
+        }
+    }
+
     /// Whether it may be given one more delivery, but for bytes.
     pub(super) fn has_credit(&self) -> bool {
         self.active && self.held_count < self.prefetch_count

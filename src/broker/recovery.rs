@@ -34,6 +34,7 @@ impl Recovery {
             activating: BTreeSet::new(),
             deferred: VecDeque::new(),
             deferred_bytes: 0,
+            backlog_bytes: 0,
             moving: VecDeque::new(),
             dirty: VecDeque::new(),
             wakes: Vec::new(),

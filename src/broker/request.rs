@@ -737,7 +737,10 @@ impl Broker {
                 // Also so that it is forgotten if nothing is left of it.
                 self.mark_dirty(*queue_no);
             }
-            Source::Topic { name, .. } => {
+            Source::Topic {
+                name, backlog_bytes, ..
+            } => {
+                self.backlog_bytes -= backlog_bytes;
                 if let Some(subs) = self.topics.get_mut(name) {
                     subs.retain(|of| *of != (session, no));
                     if subs.is_empty() {

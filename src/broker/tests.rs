@@ -10,7 +10,7 @@ use super::*;
 use crate::base::{ChunkRef, DestinationKind, TxNo};
 use crate::journal::{IndexChunk, Recovered};
 use crate::port::{
-    Act, Applied, Body, Delivery, DeliveryKey, Payload, Request, Requests, Selection, Send, Settle, Subscribe,
+    Act, Applied, Body, Delivery, DeliveryKey, Payload, Request, Requests, Selection, Send, Settle, Span, Subscribe,
 };
 
 const S: SessionNo = SessionNo(1);
@@ -660,6 +660,64 @@ fn a_session_that_ends_itself_is_done_nothing_more_for() {
     let mut events = Vec::new();
     world.broker.poll_events(S, usize::MAX, &mut events);
     assert_eq!(events, [Event::Evicted(Refusal::SlowSubscriber)]);
+}
+
+/// `memory_bytes_max` bounds what waits for all topic subscriptions together; the session with most of it makes room.
+#[test]
+fn topic_backlogs_are_bounded_in_all() {
+    const OTHER: SessionNo = SessionNo(77);
+    const MESSAGE_BYTES: usize = 300;
+    for topic_drop_oldest in [false, true] {
+        let mut world = World::new(Limits {
+            memory_bytes_max: 6 * MESSAGE_BYTES,
+            topic_drop_oldest,
+            ..Limits::default()
+        });
+        world.broker.handle_open(OTHER);
+        for (session, topics) in [(S, &["t", "u"][..]), (OTHER, &["t"])] {
+            let mut requests = Requests::default();
+            for (sub, topic) in (1..).zip(topics) {
+                let name = requests.push_bytes(topic.as_bytes());
+                requests.list.push(Request::Subscribe(Subscribe {
+                    sub: SubNo(sub),
+                    kind: DestinationKind::Topic,
+                    name,
+                    ack_mode: AckMode::Client,
+                    prefetch_count: 1,
+                    by_message: false,
+                }));
+            }
+            world.broker.handle_requests(session, &requests, NOW);
+        }
+        let publish = |world: &mut World, topic: &str| {
+            let mut requests = Requests::default();
+            send(&mut requests, topic, "", true, None);
+            let Some(Request::Send(send)) = requests.list.last_mut() else {
+                unreachable!()
+            };
+            send.kind = DestinationKind::Topic;
+            let Payload::Arena(span) = send.payload else {
+                unreachable!()
+            };
+            let missing = vec![b'x'; MESSAGE_BYTES - span.len as usize];
+            requests.arena.extend_from_slice(&missing);
+            send.payload = Payload::Arena(Span {
+                len: MESSAGE_BYTES as u32,
+                ..span
+            });
+            world.broker.handle_requests(OTHER, &requests, NOW);
+        };
+        // One of each is delivered, two wait for each of the three.
+        for topic in ["t", "u"].repeat(3) {
+            publish(&mut world, topic);
+        }
+        assert_eq!(world.broker.counters().topic_dropped_count, 0);
+        publish(&mut world, "u");
+        let dropped_count = world.broker.counters().topic_dropped_count;
+        assert_eq!(dropped_count, 3, "the larger backlog of the one with two");
+        assert_eq!(world.broker.is_evicted(S), !topic_drop_oldest);
+        assert!(!world.broker.is_evicted(OTHER));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::{Now, Seq, SessionNo, SubNo};
 use crate::port::{Body, Delivery, Event, Refusal};
 
-use super::peer::{Source, TopicMessage, Unsent};
+use super::peer::{Peer, Source, Sub, TopicMessage, Unsent};
 use super::{Broker, Notice};
 
 impl Broker {
@@ -45,6 +45,7 @@ impl Broker {
             };
             backlog.push_back(message.clone());
             *backlog_bytes += message.bytes.len();
+            self.backlog_bytes += message.bytes.len();
             self.pump_topic(session, no);
             self.bound_backlog(session, no, now);
         }
@@ -75,6 +76,7 @@ impl Broker {
             }
             let next = backlog.pop_front().expect("it was just seen");
             *backlog_bytes -= len;
+            self.backlog_bytes -= len;
             let tag = peer.hold(no, next.message, None, by_message, self.mono_ms);
             peer.unsent.push_back(Unsent { tag, sub: no, len });
             peer.unsent_bytes += len;
@@ -95,12 +97,31 @@ impl Broker {
         }
     }
 
-    /// A subscription over its bound loses its oldest messages, or its session.
+    /// What a subscription just got may be too much for it, or for all of them together; then whoever is furthest behind
+    /// makes room.
     fn bound_backlog(&mut self, session: SessionNo, no: SubNo, now: Now) {
         let (count_max, bytes_max) = (
             self.limits.topic_backlog_count_max,
             self.limits.topic_backlog_bytes_max,
         );
+        let is_over = |count: usize, bytes: usize| count > count_max || (bytes > bytes_max && count > 1);
+        self.relieve(session, no, is_over, now);
+        while self.backlog_bytes > self.limits.memory_bytes_max {
+            let (session, no) = self.furthest_behind().expect("some backlog has its bytes");
+            self.relieve(session, no, |count, _| count > 0, now);
+        }
+    }
+
+    /// The subscription with the largest backlog, of the session with the largest.
+    fn furthest_behind(&self) -> Option<(SessionNo, SubNo)> {
+        let of_session = |peer: &Peer| peer.subs.values().map(Sub::backlog_bytes).sum::<usize>();
+        let (session, peer) = self.peers.iter().max_by_key(|(_, peer)| of_session(peer))?;
+        let (no, _) = peer.subs.iter().max_by_key(|(_, sub)| sub.backlog_bytes())?;
+        Some((*session, *no))
+    }
+
+    /// A subscription over a bound loses its oldest messages, or its session.
+    fn relieve(&mut self, session: SessionNo, no: SubNo, is_over: impl Fn(usize, usize) -> bool, now: Now) {
         let Some(sub) = self
             .peers
             .get_mut(&session)
@@ -116,7 +137,6 @@ impl Broker {
         else {
             return;
         };
-        let is_over = |count: usize, bytes: usize| count > count_max || (bytes > bytes_max && count > 1);
         if !is_over(backlog.len(), *backlog_bytes) {
             return;
         }
@@ -126,6 +146,7 @@ impl Broker {
             while is_over(backlog.len(), *backlog_bytes) {
                 let oldest = backlog.pop_front().expect("it is over its bound");
                 *backlog_bytes -= oldest.bytes.len();
+                self.backlog_bytes -= oldest.bytes.len();
                 dropped_count += 1;
             }
         } else {

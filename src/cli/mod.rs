@@ -16,6 +16,7 @@ mod failure;
 mod import;
 mod inspect;
 mod peek;
+pub mod plot;
 mod progress;
 mod queue;
 mod queues;

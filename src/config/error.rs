@@ -54,7 +54,11 @@ pub enum ConfigError {
         message: String,
     },
     /// A table that does not exist.
-    #[error("{at}: unknown section [{section}]; sections are {}", sections())]
+    #[error(
+        "{at}: unknown section [{}]; sections are {}",
+        on_one_line(section),
+        sections()
+    )]
     UnknownSection {
         /// Where.
         at: Origin,
@@ -71,7 +75,8 @@ pub enum ConfigError {
     },
     /// A key that does not exist.
     #[error(
-        "{at}: unknown key {section}.{name}; keys of [{section}] are {}",
+        "{at}: unknown key {section}.{}; keys of [{section}] are {}",
+        on_one_line(name),
         names(section)
     )]
     UnknownKey {
@@ -84,16 +89,17 @@ pub enum ConfigError {
     },
     /// A variable that matches no key.
     #[error(
-        "environment variable {name} matches no key; they are named STEADFAST_SECTION_KEY (without SECTION for \
+        "environment variable {} matches no key; they are named STEADFAST_SECTION_KEY (without SECTION for \
          [server]), such as STEADFAST_DATA_DIR or STEADFAST_LIMITS_BODY_BYTES_MAX: \
-         `steadfast config default` lists every key"
+         `steadfast config default` lists every key",
+        on_one_line(name)
     )]
     UnknownVariable {
         /// As written.
         name: String,
     },
     /// A value that its key does not take.
-    #[error("{at}: {key} = {found} is not allowed; it takes {allowed}")]
+    #[error("{at}: {key} = {} is not allowed; it takes {allowed}", on_one_line(found))]
     BadValue {
         /// Where.
         at: Origin,
@@ -133,6 +139,16 @@ impl ConfigError {
             allowed: key.allowed(),
         }
     }
+}
+
+/// What was written, without line ends and other controls.
+fn on_one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| match c.is_control() {
+            true => c.escape_default().to_string(),
+            false => c.to_string(),
+        })
+        .collect()
 }
 
 fn sections() -> String {

@@ -77,6 +77,14 @@ fn refusals_name_the_place_and_what_is_allowed() {
         "test.toml, line 2: unknown section [logs]; sections are [server], [log], [heart_beat], [store], [limits]",
     );
     check_file(
+        "[log]\nformat = \"\"\"a\nb\"\"\"\n",
+        "test.toml, line 2: log.format = \"\"\"a\\nb\"\"\" is not allowed; it takes text, json",
+    );
+    check_file(
+        "[log]\n\"a\\u001b\" = 1\n",
+        "test.toml, line 2: unknown key log.a\\u{1b}; keys of [log] are format, level",
+    );
+    check_file(
         "log = 1\n",
         "test.toml, line 1: log is a section: write [log] and its keys below",
     );

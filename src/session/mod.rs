@@ -183,13 +183,14 @@ impl Session {
         done
     }
 
-    /// Bytes of body that the frame begun last still needs (announced by its content-length), for the driver to reserve
-    /// before it reads them; 0 between frames and for bodies under 64 KiB.
+    /// Bytes of body that the frame begun last still needs, for the driver to reserve before it reads them; 0 between
+    /// frames and for bodies under 64 KiB. A body without content-length that is longer may become as long as any.
     pub fn body_bytes_announced(&self) -> usize {
-        match (self.decoder.announced(), &self.progress) {
-            (Some((body, frame)), Some(progress)) if body >= send::SHARED_BYTES_MIN => {
-                frame.saturating_sub(progress.held)
-            }
+        match (
+            self.decoder.long_frame_bytes(send::SHARED_BYTES_MIN),
+            &self.progress,
+        ) {
+            (Some(frame), Some(progress)) => frame.saturating_sub(progress.held),
             _ => 0,
         }
     }

@@ -29,19 +29,26 @@ const CHECKED_BYTES: usize = 20;
 
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// A part of an index chunk.
     Index = 1,
+    /// A body chunk.
     Body = 2,
+    /// The counters.
     Meta = 3,
+    /// What is known to be durable.
     Durable = 4,
+    /// What a backup begins with.
     BackupHead = 5,
+    /// A body chunk in a backup.
     BackupSlot = 6,
+    /// What a backup ends with.
     BackupEnd = 7,
 }
 
 /// Why a value is not the frame that was looked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum FrameError {
+pub enum FrameError {
     /// Not a frame: too short, no magic, a wrong length, or a checksum that does not fit.
     Broken(&'static str),
     /// A whole frame of a newer format.
@@ -50,16 +57,19 @@ pub(super) enum FrameError {
 
 /// A frame, its checksum verified.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
+pub struct Frame<'a> {
     /// As it is stored; one of [`Kind`] in the formats known.
-    pub(super) kind: u8,
-    pub(super) part: u16,
-    pub(super) number: u64,
-    pub(super) payload: &'a [u8],
+    pub kind: u8,
+    /// Of an index chunk; else 0.
+    pub part: u16,
+    /// Chunk number of a body chunk; else Seq.
+    pub number: u64,
+    /// What it holds.
+    pub payload: &'a [u8],
 }
 
 /// Writes a frame over what `out` held.
-pub(super) fn seal(out: &mut Vec<u8>, kind: Kind, part: u16, number: u64, payload: &[u8]) {
+pub fn seal(out: &mut Vec<u8>, kind: Kind, part: u16, number: u64, payload: &[u8]) {
     let length = u32::try_from(payload.len()).expect("a payload stays under 4 GiB");
     out.clear();
     out.extend_from_slice(&MAGIC);
@@ -73,7 +83,7 @@ pub(super) fn seal(out: &mut Vec<u8>, kind: Kind, part: u16, number: u64, payloa
 }
 
 /// Reads a frame of a kind.
-pub(super) fn open(value: &[u8], kind: Kind) -> Result<Frame<'_>, FrameError> {
+pub fn open(value: &[u8], kind: Kind) -> Result<Frame<'_>, FrameError> {
     let frame = open_any(value)?;
     if frame.kind == kind as u8 {
         Ok(frame)

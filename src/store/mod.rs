@@ -16,7 +16,7 @@ mod ballast;
 mod conformance;
 mod error;
 mod faulty;
-mod frame;
+pub mod frame;
 mod memory;
 mod sled;
 

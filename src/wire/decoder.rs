@@ -230,16 +230,16 @@ impl Decoder {
         }
     }
 
-    /// The body announced by the frame begun: its length, and the bytes of the whole frame.
-    pub fn announced(&self) -> Option<(usize, usize)> {
-        match self.begun {
-            Some(Begun {
-                body_start,
-                length: Length::Counted(len),
-                ..
-            }) if body_start > 0 => Some((len, body_start + len + 1)),
-            _ => None,
-        }
+    /// The bytes of the whole frame begun, if its body is known to be long: of at least `body_bytes_min` by its
+    /// content-length or, without one, by what came of it; it may then go on up to the limit.
+    pub fn long_frame_bytes(&self, body_bytes_min: usize) -> Option<usize> {
+        let begun = self.begun.filter(|begun| begun.body_start > 0)?;
+        let (known, most) = match begun.length {
+            Length::Counted(len) => (len, len),
+            Length::Unknown => (begun.searched - begun.body_start, self.limits.body_bytes_max),
+            Length::Refused(_) => return None,
+        };
+        (known >= body_bytes_min).then_some(begun.body_start + most + 1)
     }
 
     fn read<'a>(

@@ -521,15 +521,27 @@ fn bytes_that_arrive_one_by_one_are_searched_once() {
 }
 
 #[test]
-fn an_announced_body_is_known_before_it_arrives() {
+fn a_long_body_is_known_before_it_arrives() {
     let mut decoder = Decoder::new(WIDE, Version::V12.grammar());
     let head = b"\nSEND\nreceipt:7\ncontent-length:100000\n\n";
-    assert_eq!(decoder.announced(), None);
+    assert_eq!(decoder.long_frame_bytes(0), None);
     assert_eq!(decoder.decode(head), Ok(Decoded::Incomplete(1)));
-    assert_eq!(decoder.announced(), Some((100_000, head.len() - 1 + 100_001)));
+    let frame_bytes = head.len() - 1 + 100_001;
+    assert_eq!(decoder.long_frame_bytes(100_000), Some(frame_bytes));
+    assert_eq!(decoder.long_frame_bytes(100_001), None);
     let headers: Vec<_> = decoder
         .headers_so_far(head)
         .map(|header| header.unwrap().name)
         .collect();
     assert_eq!(headers, [&b"receipt"[..], b"content-length"]);
+}
+
+#[test]
+fn a_long_body_without_length_may_become_as_long_as_any() {
+    let mut decoder = Decoder::new(WIDE, Version::V12.grammar());
+    let frame = b"SEND\n\n0123456789";
+    assert_eq!(decoder.decode(frame), Ok(Decoded::Incomplete(0)));
+    let frame_bytes = "SEND\n\n".len() + WIDE.body_bytes_max + 1;
+    assert_eq!(decoder.long_frame_bytes(10), Some(frame_bytes));
+    assert_eq!(decoder.long_frame_bytes(11), None);
 }

@@ -46,26 +46,37 @@ fn a_body_at_the_limit_passes_and_one_over_does_not() {
 
 #[test]
 fn long_bodies_are_received_within_one_budget() {
-    let server = Server::start(|options| options.limits.receiving_bytes_max = 3 * MIB);
     let body = pattern(2 * MIB);
-    let frame = send_frame("q", &body, "r");
-    let mut first = server.client();
-    let mut second = server.client();
-    first.send(&frame[..MIB]);
-    // The first holds its room once part of its body is taken in.
-    server.await_stats("the first half", |stats| stats.in_bytes > MIB as u64);
-    let mut writer = second.stream.try_clone().unwrap();
-    let whole = frame.clone();
-    let writing = std::thread::spawn(move || writer.write_all(&whole).unwrap());
-    assert!(second.is_silent());
-    first.send(&frame[MIB..]);
-    first.expect_receipt("r");
-    second.expect_receipt("r");
-    writing.join().unwrap();
-    // Short ones need no room.
-    let mut third = server.client();
-    third.publish("q", "short", "r");
-    third.expect_receipt("r");
+    let counted = send_frame("q", &body, "r");
+    let uncounted = [
+        b"SEND\ndestination:/queue/q\nreceipt:r\n\n",
+        &vec![b'x'; 2 * MIB][..],
+        b"\0",
+    ]
+    .concat();
+    for frame in [counted, uncounted] {
+        let server = Server::start(|options| {
+            options.limits.receiving_bytes_max = 3 * MIB;
+            options.limits.body_bytes_max = 2 * MIB;
+        });
+        let mut first = server.client();
+        let mut second = server.client();
+        first.send(&frame[..MIB]);
+        // The first holds its room once part of its body is taken in.
+        server.await_stats("the first half", |stats| stats.in_bytes > MIB as u64);
+        let mut writer = second.stream.try_clone().unwrap();
+        let whole = frame.clone();
+        let writing = std::thread::spawn(move || writer.write_all(&whole).unwrap());
+        assert!(second.is_silent());
+        first.send(&frame[MIB..]);
+        first.expect_receipt("r");
+        second.expect_receipt("r");
+        writing.join().unwrap();
+        // Short ones need no room.
+        let mut third = server.client();
+        third.publish("q", "short", "r");
+        third.expect_receipt("r");
+    }
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::Client;
 
@@ -199,10 +200,9 @@ impl Broker {
         self.wait(Duration::from_secs(30)).expect("a killed program ends")
     }
 
-    /// Asks it to stop (SIGTERM).
-    pub fn terminate(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits for its end; `None` if it did not come in time.
@@ -221,7 +221,7 @@ impl Broker {
 
     /// Asks it to stop and expects exit code 0 in time. Gives the end of its log.
     pub fn stop(mut self) -> String {
-        self.terminate();
+        self.signal(Signal::TERM);
         let status = self.wait(Duration::from_secs(30));
         assert_eq!(
             status.and_then(|status| status.code()),
@@ -233,14 +233,36 @@ impl Broker {
     }
 
     /// Resident memory in bytes.
-    pub fn resident_bytes(&self) -> io::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let kib = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-        kib.map(|kib| kib * 1024)
-            .ok_or_else(|| io::Error::other("no VmRSS in the status of the process"))
+    pub fn resident_bytes(&self) -> u64 {
+        1024 * self.status("VmRSS:")
+    }
+
+    /// The most resident memory that it ever had, in bytes.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        1024 * self.status("VmHWM:")
+    }
+
+    /// Addresses in use, in bytes.
+    pub fn address_bytes(&self) -> u64 {
+        1024 * self.status("VmSize:")
+    }
+
+    pub fn thread_count(&self) -> usize {
+        self.status("Threads:") as usize
+    }
+
+    pub fn descriptor_count(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("a process has a folder of descriptors")
+            .count()
+    }
+
+    /// A number from the status of the process.
+    fn status(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .unwrap_or_else(|| panic!("no {name} in the status of the process:\n{status}"))
     }
 }
 

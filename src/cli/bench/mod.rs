@@ -45,6 +45,7 @@ use crate::client::ClientError;
 use crate::store::StoreError;
 use args::{LoadArgs, PacedArgs, PlottedArgs};
 use report::{Generator, Report};
+pub(super) use report::{duration_text, grouped};
 
 /// Arguments of `steadfast bench`.
 #[derive(Debug, Args)]

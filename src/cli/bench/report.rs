@@ -406,7 +406,7 @@ pub(super) fn verdict_text(faults: &Faults, verified: bool) -> String {
 }
 
 /// A number with commas between thousands.
-pub(super) fn grouped(number: u64) -> String {
+pub(in crate::cli) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -419,7 +419,7 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// Microseconds in the unit that reads best.
-pub(super) fn duration_text(us: f64) -> String {
+pub(in crate::cli) fn duration_text(us: f64) -> String {
     match us {
         us if us < 1e3 => format!("{us:.0} us"),
         us if us < 1e6 => format!("{:.2} ms", us / 1e3),

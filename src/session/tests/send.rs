@@ -113,3 +113,17 @@ fn an_announced_body_counts_down() {
     pair.send("^");
     assert_eq!((pair.session.body_bytes_announced(), pair.sent.len()), (0, 1));
 }
+
+#[test]
+fn a_body_without_length_counts_as_the_longest_once_it_is_long() {
+    let mut pair = Pair::new("1.2");
+    let head = "SEND\ndestination:a\n\n";
+    pair.send(head);
+    pair.send_bytes(&[7; 65_535]);
+    assert_eq!(pair.session.body_bytes_announced(), 0);
+    pair.send_bytes(&[7]);
+    let body_bytes_max = Limits::default().body_bytes_max;
+    assert_eq!(pair.session.body_bytes_announced(), body_bytes_max + 1 - 65_536);
+    pair.send("^");
+    assert_eq!((pair.session.body_bytes_announced(), pair.sent.len()), (0, 1));
+}

@@ -1,0 +1,310 @@
+//! A broker, a healthy neighbour, and what must hold whatever others do to the broker.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::rig::{Broker, Client, Settings, env_number};
+
+const MIB: u64 = 1 << 20;
+
+/// How long what must happen may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The broker's bounds in these tests: small, so that what is not bounded shows.
+const CONFIG: &str = "\
+[limits]
+body_bytes_max = 4_194_304
+receiving_bytes_max = 8_388_608
+memory_bytes_max = 16_777_216
+staged_bytes_max = 4_194_304
+body_cache_bytes_max = 4_194_304
+commit_bytes_max = 1_048_576
+unflushed_bytes_max = 4_194_304
+unread_output_bytes_max = 262_144
+topic_backlog_bytes_max = 1_048_576
+disk_free_bytes_min = 1_048_576
+";
+
+/// What the whole broker may hold by these bounds: bodies being received, and copied to where they are stored; memory
+/// for staged and transient messages and topic backlogs; the cache of bodies; what is not flushed, in the core and on
+/// its way into the store; and the pages and buffers of the store.
+const BROKER_BYTES_MAX: u64 = (2 * 8 + 16 + 4 + 2 * 4 + 64) * MIB;
+
+/// What one connection may hold: receipts that are not read, output on its way (up to four times its bound as memory
+/// grows), a header block or a short body, and small things.
+const CONNECTION_BYTES_MAX: u64 = MIB / 4 + MIB + MIB / 8;
+
+/// Threads that read bodies and look after the disk stay for a while after their work, and take the next.
+const POOL_THREAD_COUNT_MAX: usize = 8;
+
+/// What it takes up, and must give back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Footing {
+    thread_count: usize,
+    descriptor_count: usize,
+}
+
+impl Footing {
+    fn of(broker: &Broker) -> Self {
+        Self {
+            thread_count: broker.thread_count(),
+            descriptor_count: broker.descriptor_count(),
+        }
+    }
+}
+
+/// See the module's text.
+pub struct Stage {
+    name: &'static str,
+    settings: Settings,
+    broker: Broker,
+    before: Footing,
+    resident_bytes: u64,
+    neighbour: Neighbour,
+    _dir: tempfile::TempDir,
+}
+
+impl Stage {
+    /// Starts both. `limits` are lines of configuration behind those of all.
+    pub fn set(name: &'static str, limits: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = Settings::in_dir(dir.path());
+        settings.config = format!("{CONFIG}{limits}");
+        let broker = settings.start();
+        let neighbour = Neighbour::move_in(broker.addr());
+        neighbour.await_rounds(30 * factor());
+        Self {
+            name,
+            settings,
+            before: Footing::of(&broker),
+            resident_bytes: broker.peak_resident_bytes(),
+            broker,
+            neighbour,
+            _dir: dir,
+        }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.broker.addr()
+    }
+
+    /// The broker gave back the descriptors of all others, although they may not have closed theirs.
+    pub fn await_alone(&self) {
+        let begin = Instant::now();
+        while self.broker.descriptor_count() > self.before.descriptor_count {
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "{}: {:?} were {:?}",
+                self.name,
+                Footing::of(&self.broker),
+                self.before
+            );
+            pause();
+        }
+    }
+
+    /// The attack, by at most so many connections at a time; what it returns is held while the neighbour is served.
+    /// Then everything must be as it was: memory within its bound, descriptors and threads given back, every message
+    /// of the neighbour there, also after a kill.
+    pub fn endure<T>(mut self, connection_count_max: u64, attack: impl FnOnce(&Self) -> T) {
+        let quiet = self.neighbour.rounds();
+        let held = attack(&self);
+        self.neighbour.await_rounds(20);
+        let attacked = self.neighbour.rounds();
+        drop(held);
+        assert!(self.broker.runs(), "{}:\n{}", self.name, self.broker.log_end());
+        let begin = Instant::now();
+        loop {
+            let now = Footing::of(&self.broker);
+            if now.thread_count <= self.before.thread_count + POOL_THREAD_COUNT_MAX
+                && now.descriptor_count <= self.before.descriptor_count
+            {
+                break;
+            }
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "{}: {now:?} were {:?}",
+                self.name,
+                self.before
+            );
+            pause();
+        }
+        let peak = self.broker.peak_resident_bytes() - self.resident_bytes;
+        let bound = BROKER_BYTES_MAX + connection_count_max * CONNECTION_BYTES_MAX;
+        let latencies = self.neighbour.move_out();
+        println!(
+            "{}: neighbour's round quiet {}, attacked {}; memory +{} of {} MiB",
+            self.name,
+            percentiles(&latencies[..quiet]),
+            percentiles(&latencies[quiet..attacked]),
+            peak / MIB,
+            bound / MIB
+        );
+        assert!(peak <= bound, "{}: {peak} bytes of {bound}", self.name);
+        assert!(!self.broker.log_end().contains("panicked"));
+        self.broker.kill();
+        let broker = self.settings.start();
+        let kept = take_all(&broker, "/queue/kept");
+        let expected: Vec<_> = (0..latencies.len()).map(|number| number.to_string()).collect();
+        assert!(
+            kept == expected,
+            "{}: {} of {} messages",
+            self.name,
+            kept.len(),
+            expected.len()
+        );
+        let again = take_all(&broker, "/queue/passed");
+        assert_eq!(again.len(), 0, "{}: settled messages came again", self.name);
+        broker.stop();
+    }
+}
+
+/// How many times the work of an ordinary run the attackers do.
+pub fn factor() -> u64 {
+    env_number("STEADFAST_TEST_HOSTILE", 1)
+}
+
+/// The bodies of all messages of a queue, settled.
+pub fn take_all(broker: &Broker, queue: &str) -> Vec<String> {
+    let mut client = broker.connect();
+    client
+        .request("SEND", &[("destination", queue)], b"the last")
+        .unwrap();
+    let headers = [
+        ("destination", queue),
+        ("id", "0"),
+        ("ack", "client"),
+        ("prefetch-count", "100000"),
+    ];
+    client.send("SUBSCRIBE", &headers, b"").unwrap();
+    let mut bodies = Vec::new();
+    loop {
+        let message = client.expect().unwrap();
+        assert_eq!(message.command, "MESSAGE", "{message:?}");
+        let body = String::from_utf8(message.body.clone()).unwrap();
+        let id = message.header("ack").unwrap();
+        if body == "the last" {
+            client.request("ACK", &[("id", id)], b"").unwrap();
+            return bodies;
+        }
+        client.send("ACK", &[("id", id)], b"").unwrap();
+        bodies.push(body);
+    }
+}
+
+/// A client that keeps to the rules: each round sends a message that stays, and one that comes back and is settled.
+struct Neighbour {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    over: AtomicBool,
+    round_count: AtomicU64,
+    /// Of each round.
+    latencies: Mutex<Vec<Duration>>,
+}
+
+impl Neighbour {
+    fn move_in(addr: SocketAddr) -> Self {
+        let shared = Arc::new(Shared::default());
+        let own = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || live(addr, &own));
+        Self {
+            shared,
+            thread: Some(thread),
+        }
+    }
+
+    fn rounds(&self) -> usize {
+        self.shared.round_count.load(SeqCst) as usize
+    }
+
+    /// Waits until it did so many rounds more.
+    fn await_rounds(&self, count: u64) {
+        let now = || self.shared.round_count.load(SeqCst);
+        let goal = now() + count;
+        let (mut last, mut since) = (now(), Instant::now());
+        while last < goal {
+            let thread = self.thread.as_ref().expect("it lives here");
+            assert!(
+                !thread.is_finished() && since.elapsed() < PATIENCE,
+                "the neighbour is not served"
+            );
+            pause();
+            if now() > last {
+                (last, since) = (now(), Instant::now());
+            }
+        }
+    }
+
+    /// The latencies of all of its rounds.
+    fn move_out(&mut self) -> Vec<Duration> {
+        self.shared.over.store(true, SeqCst);
+        let thread = self.thread.take().expect("it lives here");
+        thread.join().expect("every request of the neighbour is answered");
+        let mut latencies = self
+            .shared
+            .latencies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *latencies)
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.shared.over.store(true, SeqCst);
+    }
+}
+
+fn live(addr: SocketAddr, shared: &Shared) {
+    let mut client = Client::connect(addr).unwrap();
+    let headers = [
+        ("destination", "/queue/passed"),
+        ("id", "0"),
+        ("ack", "client-individual"),
+    ];
+    client.request("SUBSCRIBE", &headers, b"").unwrap();
+    for round in 0_u64.. {
+        if shared.over.load(SeqCst) {
+            return;
+        }
+        let body = round.to_string();
+        let begin = Instant::now();
+        client
+            .request("SEND", &[("destination", "/queue/kept")], body.as_bytes())
+            .unwrap();
+        let mut came = client
+            .request("SEND", &[("destination", "/queue/passed")], body.as_bytes())
+            .unwrap();
+        let message = match came.pop() {
+            Some(message) => message,
+            None => client.expect().unwrap(),
+        };
+        assert_eq!(message.body, body.as_bytes(), "{message:?}");
+        client
+            .request("ACK", &[("id", message.header("ack").unwrap())], b"")
+            .unwrap();
+        let mut latencies = shared.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        latencies.push(begin.elapsed());
+        drop(latencies);
+        shared.round_count.fetch_add(1, SeqCst);
+    }
+}
+
+fn percentiles(latencies: &[Duration]) -> String {
+    let mut sorted = latencies.to_vec();
+    sorted.sort_unstable();
+    let at = |percent: usize| sorted[(sorted.len() - 1) * percent / 100];
+    format!("p50 {:.1?} p99 {:.1?} of {}", at(50), at(99), sorted.len())
+}
+
+/// What is awaited is another process, which tells nobody.
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
+}
