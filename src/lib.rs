@@ -15,6 +15,8 @@ pub mod journal;
 pub mod port;
 pub mod runtime;
 pub mod session;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod store;
 pub mod telemetry;
 pub mod wire;

@@ -26,7 +26,7 @@ use super::core::Core;
 use super::room::{RoomKeeper, reusable_bytes};
 use super::stats::{Stats, StatsView};
 use super::timings::Timings;
-use super::{RunError, ServeOptions, Started, exit};
+use super::{RunError, ServeOptions, Started, entropy, exit};
 
 /// Connections waiting to be accepted.
 const BACKLOG_COUNT: u32 = 1_024;
@@ -162,6 +162,7 @@ impl Running {
             receiving: Budget::new(options.limits.receiving_bytes_max),
             stopping: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            incident: entropy::incident,
         });
 
         let mut listeners = Vec::new();
@@ -267,7 +268,7 @@ impl Running {
 }
 
 /// Makes the new term durable, before anything is promised in its name.
-fn commit_term(
+pub(crate) fn commit_term(
     broker: &mut Broker,
     store: &dyn Store,
     clock: Clock,
@@ -444,7 +445,7 @@ async fn tick(shared: Arc<Shared>, watchdog: Arc<Watchdog>) {
 
 /// Shows the core the body chunks it asks for, so that it moves what is live out of sparse ones: a few at a time, so
 /// that commits of others hardly wait for it.
-async fn relocate(shared: &Shared) {
+pub(crate) async fn relocate(shared: &Shared) {
     loop {
         let wanted = shared.core.poll_relocations(RELOCATION_COUNT);
         if wanted.is_empty() {

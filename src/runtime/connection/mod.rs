@@ -38,8 +38,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use crate::base::{Limits, Now, Tag};
 use crate::port::{Event, Refusal};
@@ -52,9 +51,9 @@ use self::reservation::Reservation;
 use super::bodies::Bodies;
 use super::clock::Clock;
 use super::core::{Core, Seat, Step};
+use super::exit;
 use super::presence::{Attendance, Presence};
 use super::stats::Stats;
-use super::{entropy, exit};
 
 pub(crate) use self::reservation::Budget;
 
@@ -81,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: AtomicBool,
     /// Connections are to be closed as they are.
     pub(crate) closing: AtomicBool,
+    /// Names for incidents, each new.
+    pub(crate) incident: fn() -> String,
 }
 
 impl Shared {
@@ -102,9 +103,9 @@ thread_local! {
 }
 
 /// See the module's text.
-pub(crate) struct Connection {
+pub(crate) struct Connection<S> {
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: S,
     seat: Seat,
     attendance: Attendance,
     session: Session,
@@ -176,7 +177,10 @@ enum Round {
 type Rounded = Result<Round, CloseReason>;
 
 /// Runs a connection to its end.
-pub(crate) async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn drive<S>(shared: Arc<Shared>, stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut connection = Box::new(Connection::new(shared, stream, peer));
     let session = connection.seat.session().0;
     tracing::info!(session, %peer, "connection opened");
@@ -193,8 +197,8 @@ pub(crate) async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
     tracing::info!(session, %peer, reason = %reason, "connection closed");
 }
 
-impl Connection {
-    fn new(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new(shared: Arc<Shared>, stream: S, peer: SocketAddr) -> Self {
         let now = shared.clock.now();
         let seat = shared.core.open(shared.clock);
         let attendance = shared.presence.enter(seat.session(), peer, now.wall_ms);
@@ -456,7 +460,7 @@ impl Connection {
             Err(Fault { place, error, torn }) => {
                 self.deliveries.clear();
                 self.faulty = true;
-                let incident = entropy::incident();
+                let incident = (self.shared.incident)();
                 tracing::error!(
                     session = self.seat.session().0,
                     code = error.code(),
@@ -642,7 +646,7 @@ impl Connection {
         if self.timer_at <= deadline && self.timer_at > now {
             return;
         }
-        let at = Instant::from_std(self.shared.clock.instant(deadline));
+        let at = self.shared.clock.instant(deadline);
         let timer = match &mut self.timer {
             Some(timer) => {
                 timer.as_mut().reset(at);
