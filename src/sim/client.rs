@@ -50,11 +50,24 @@ struct Held {
 }
 
 /// Numbers that no two clients share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Numbers {
+    /// One message of so many is long.
+    long_of: usize,
     uid: Uid,
     sub: u32,
     tx: u32,
+}
+
+impl Numbers {
+    pub(super) fn new(long_of: usize) -> Self {
+        Self {
+            long_of,
+            uid: 0,
+            sub: 0,
+            tx: 0,
+        }
+    }
 }
 
 /// A frame to be sent.
@@ -210,8 +223,8 @@ impl Client {
     }
 
     fn wish_send(&mut self, rng: &mut Rng, numbers: &mut Numbers, receipt: bool) -> Wish {
-        numbers.uid += 1;
-        let uid = numbers.uid;
+        numbers.uid += 2;
+        let uid = numbers.uid + u64::from(rng.chance(1, numbers.long_of));
         let tx = self.any_tx(rng);
         let to = match rng.below(8) {
             0 => To::Topic(rng.pick(&TOPICS).into()),

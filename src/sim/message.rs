@@ -6,15 +6,15 @@ use super::rng::Rng;
 /// The header that carries the number.
 pub(super) const UID: &str = "uid";
 
-/// The body of a message: mostly small, now and then more than a body chunk, or an extent of its own.
+/// The body of a message: of even ones small, of odd ones so long that they have body chunks of their own.
 pub(super) fn body_of(uid: Uid) -> Vec<u8> {
     let mut rng = Rng::new(uid);
-    let len = match rng.below(200) {
-        0..20 => 0,
-        20..150 => rng.below(300),
-        150..190 => rng.below(5_000),
-        190..198 => rng.below(40_000),
-        _ => rng.below(150_000),
+    let len = match rng.below(20) {
+        _ if uid % 2 == 1 => 17_000 + rng.below(70_000),
+        0 | 1 => 0,
+        2..15 => rng.below(300),
+        15..19 => rng.below(5_000),
+        _ => rng.below(20_000),
     };
     let mut body = Vec::with_capacity(len + 8);
     while body.len() < len {

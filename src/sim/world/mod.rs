@@ -121,6 +121,7 @@ impl World {
             disk_of: rng.pick(&[0, 400, 1_500]),
         };
         let limits = limits(&mut rng);
+        let numbers = Numbers::new(rng.pick(&[5, 100, 1_000]));
         let client_count = 2 + rng.below(5);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -137,7 +138,7 @@ impl World {
             host: None,
             lines: BTreeMap::new(),
             clients: (0..client_count).map(|_| None).collect(),
-            numbers: Numbers::default(),
+            numbers,
             next_conn: 1,
             next_copy: 1,
             room: true,
@@ -263,6 +264,11 @@ impl World {
         self.look_at_sessions(None);
         if ended {
             self.history.note(format!("ended {conn}"));
+            // An ERROR is waited for no longer than the linger, where the peer does not read.
+            let unread = |line: &Line| !line.wire.borrow().down.is_empty();
+            if self.lines.get(&conn).is_some_and(unread) {
+                self.oracle.excuse(conn, "unread");
+            }
             self.oracle.ended(conn);
             self.forget_line(conn);
         }
