@@ -220,7 +220,7 @@ pub struct Queue {
     pub ready_count: u64,
     /// Out for delivery.
     pub leased_count: u64,
-    /// Waiting for a time.
+    /// Waiting for a time; 0 as long as nothing lets a message wait for one.
     pub delayed_count: u64,
     /// Subscriptions.
     pub subscription_count: u64,

@@ -1,4 +1,4 @@
-//! The HTTP API of the real program: where its socket is, who may use it, kills in the middle of acts.
+//! The HTTP API of the real program: where its socket is, who may use it, kills in the middle of acts, acts under load.
 //!
 //! `STEADFAST_TEST_ACT_KILLS` sets how many; `STEADFAST_TEST_SEED` repeats a run.
 
@@ -12,6 +12,8 @@
     reason = "a test of the real program: clocks, files and processes are real here"
 )]
 
+#[path = "api/load.rs"]
+mod load;
 mod rig;
 
 use std::fs;
@@ -38,14 +40,6 @@ fn mode(path: &Path) -> u32 {
 fn is_ready(data_dir: &Path) -> bool {
     let answer = ask(&socket(data_dir), "GET", "/health/ready", "").unwrap();
     answer.json::<api::Health>().ok
-}
-
-fn depth(data_dir: &Path, queue: &str) -> u64 {
-    let answer = ask(&socket(data_dir), "GET", &format!("/v1/queues/{queue}"), "").unwrap();
-    match answer.status {
-        404 => 0,
-        _ => answer.json::<api::QueueDetail>().queue.depth,
-    }
 }
 
 fn fill(broker: &Broker, queue: &str, count: u64) {
@@ -148,55 +142,169 @@ fn metrics_have_an_address_of_their_own() {
     broker.stop();
 }
 
+/// Depth of a queue, and whether it is paused.
+fn state(data_dir: &Path, queue: &str) -> (u64, bool) {
+    let answer = ask(&socket(data_dir), "GET", &format!("/v1/queues/{queue}"), "").unwrap();
+    match answer.status {
+        404 => (0, false),
+        _ => {
+            let queue = answer.json::<api::QueueDetail>().queue;
+            (queue.depth, queue.paused)
+        }
+    }
+}
+
+/// Takes the first messages of a queue and gives them back as failed.
+fn fail(broker: &Broker, queue: &str, count: u64) {
+    let mut client = broker.connect();
+    let (destination, prefetch) = (format!("/queue/{queue}"), count.to_string());
+    let headers = [
+        ("destination", destination.as_str()),
+        ("id", "1"),
+        ("ack", "client"),
+        ("prefetch-count", &prefetch),
+    ];
+    client.request("SUBSCRIBE", &headers, b"").unwrap();
+    let mut last = String::new();
+    for _ in 0..count {
+        let message = client.expect().unwrap();
+        last = message
+            .header("ack")
+            .expect("it is to be acknowledged")
+            .to_owned();
+    }
+    client.request("NACK", &[("id", &last)], b"").unwrap();
+}
+
+/// An act to be killed in, on queues filled for it.
+struct Case {
+    act: &'static str,
+    queue: &'static str,
+    body: &'static str,
+    count: u64,
+    /// Of the queues `a`, `b` and `DLQ.a`: depth, and whether it is paused.
+    before: [(u64, bool); 3],
+    after: [(u64, bool); 3],
+}
+
+const COUNT: u64 = 3_000;
+const FULL: (u64, bool) = (COUNT, false);
+const PAUSED: (u64, bool) = (COUNT, true);
+const NONE: (u64, bool) = (0, false);
+
+const CASES: [Case; 7] = [
+    Case {
+        act: "purge",
+        queue: "a",
+        body: "",
+        count: COUNT,
+        before: [FULL, NONE, NONE],
+        after: [NONE, NONE, NONE],
+    },
+    Case {
+        act: "delete",
+        queue: "a",
+        body: "",
+        count: COUNT,
+        before: [PAUSED, NONE, NONE],
+        after: [NONE, NONE, NONE],
+    },
+    Case {
+        act: "pause",
+        queue: "a",
+        body: "",
+        count: 1,
+        before: [FULL, NONE, NONE],
+        after: [PAUSED, NONE, NONE],
+    },
+    Case {
+        act: "resume",
+        queue: "a",
+        body: "",
+        count: 1,
+        before: [PAUSED, NONE, NONE],
+        after: [FULL, NONE, NONE],
+    },
+    Case {
+        act: "move",
+        queue: "a",
+        body: r#"{"to": "b"}"#,
+        count: COUNT,
+        before: [FULL, NONE, NONE],
+        after: [NONE, FULL, NONE],
+    },
+    Case {
+        act: "copy",
+        queue: "a",
+        body: r#"{"to": "b", "header": ["n:0"]}"#,
+        count: COUNT / 2,
+        before: [FULL, NONE, NONE],
+        after: [FULL, (COUNT / 2, false), NONE],
+    },
+    Case {
+        act: "requeue",
+        queue: "DLQ.a",
+        body: "",
+        count: COUNT,
+        before: [NONE, NONE, FULL],
+        after: [FULL, NONE, NONE],
+    },
+];
+
 /// A kill at any moment leaves all of an act or nothing, and all of one that was answered.
 #[test]
 fn a_kill_in_an_act_leaves_all_of_it_or_nothing() {
-    const COUNT: u64 = 3_000;
     let mut rng = Rng::new(env_number("STEADFAST_TEST_SEED", 1));
     let dir = tempfile::tempdir().unwrap();
-    let settings = Settings::in_dir(dir.path());
+    let mut settings = Settings::in_dir(dir.path());
+    settings.config = "[limits]\ndeliveries_failed_max = 1\n".to_owned();
+    let data_dir = &settings.data_dir;
+    let act = |queue: &str, act: &str, body: &str| {
+        ask(
+            &socket(data_dir),
+            "POST",
+            &format!("/v1/queues/{queue}/{act}"),
+            body,
+        )
+        .unwrap()
+    };
+    let states = || ["a", "b", "DLQ.a"].map(|queue| state(data_dir, queue));
     let mut broker = settings.start();
     let (mut done_count, mut answered_count) = (0, 0);
-    for round in 0..env_number("STEADFAST_TEST_ACT_KILLS", 9) {
+    for round in 0..env_number("STEADFAST_TEST_ACT_KILLS", 3 * CASES.len() as u64) {
+        let case = &CASES[round as usize % CASES.len()];
         fill(&broker, "a", COUNT);
-        let (act, body, count, left, got) = match round % 3 {
-            0 => ("purge", "", COUNT, 0, 0),
-            1 => ("move", r#"{"to": "b"}"#, COUNT, 0, COUNT),
-            _ => (
-                "copy",
-                r#"{"to": "b", "header": ["n:0"]}"#,
-                COUNT / 2,
-                COUNT,
-                COUNT / 2,
-            ),
-        };
-        let socket_path = socket(&settings.data_dir);
-        let target = format!("/v1/queues/a/{act}");
+        if case.before[2] == FULL {
+            fail(&broker, "a", COUNT);
+        }
+        if case.before[0] == PAUSED {
+            act("a", "pause", "");
+        }
+        assert_eq!(states(), case.before);
+        let socket_path = socket(data_dir);
+        let target = format!("/v1/queues/{}/{}", case.queue, case.act);
+        let body = case.body;
         let asked = std::thread::spawn(move || ask(&socket_path, "POST", &target, body));
         std::thread::sleep(Duration::from_micros(rng.below(20_000) as u64));
         broker.kill();
         let answered = asked.join().unwrap().ok();
         broker = settings.start();
-        let found = (depth(&settings.data_dir, "a"), depth(&settings.data_dir, "b"));
-        let (before, after) = ((COUNT, 0), (left, got));
+        let found = states();
         assert!(
-            found == before || found == after,
-            "{act}: {found:?} is neither {before:?} nor {after:?}"
+            found == case.before || found == case.after,
+            "{}: {found:?} is neither {:?} nor {:?}",
+            case.act,
+            case.before,
+            case.after
         );
         if let Some(answer) = answered {
-            assert_eq!(answer.json::<api::Acted>().count, count);
-            assert_eq!(found, after, "{act} was answered");
+            assert_eq!(answer.json::<api::Acted>().count, case.count);
+            assert_eq!(found, case.after, "{} was answered", case.act);
             answered_count += 1;
         }
-        done_count += u64::from(found == after);
-        for queue in ["a", "b"] {
-            ask(
-                &socket(&settings.data_dir),
-                "POST",
-                &format!("/v1/queues/{queue}/purge"),
-                "",
-            )
-            .unwrap();
+        done_count += u64::from(found == case.after);
+        for queue in ["a", "b", "DLQ.a"] {
+            act(queue, "delete", "");
         }
     }
     println!("{done_count} done, {answered_count} of them answered");

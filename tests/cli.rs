@@ -398,7 +398,7 @@ error: there is no store in empty; name the data folder of a broker with --data-
         &["inspect", "--queue", "/topic/prices"],
         2,
         str![[r#"
-error: /topic/prices is not the name of a queue; write NAME or /queue/NAME
+error: '/topic/prices' is not the name of a queue; write NAME or /queue/NAME
 
 "#]],
     );

@@ -370,6 +370,113 @@ fn a_cut_at_every_sync_of_the_first_start_leaves_a_store_that_opens() {
     assert!(cuts >= 6, "a first start syncs at least once");
 }
 
+/// A store of each older format, cut at every sync of the start that takes it over, opens then with all that was in it.
+#[test]
+fn a_cut_at_every_sync_of_a_migration_loses_nothing() {
+    let _alone = alone();
+    let seed = seed();
+    let mut cuts = 0;
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut samples: Vec<_> = std::fs::read_dir(migrations)
+        .unwrap()
+        .map(|found| found.unwrap().path().join("sample.tar.gz"))
+        .collect();
+    samples.sort();
+    samples.pop();
+    assert!(!samples.is_empty(), "there is a format older than the newest");
+    for sample in samples {
+        let plain = tempfile::tempdir().unwrap();
+        unpack(&sample, plain.path());
+        let expected = messages_in(plain.path());
+        assert!(expected.len() > 10, "a sample holds messages");
+        for (at, policy) in POLICIES.into_iter().enumerate() {
+            for n in 1.. {
+                let dir = tempfile::tempdir().unwrap();
+                let mut power = Power::new([Naming::Strict, Naming::Ext4][at % 2]);
+                let mut settings = Settings::in_dir(dir.path());
+                settings.data_dir = power.disk().dir().join("data");
+                unpack(&sample, &settings.data_dir);
+                sync_all(power.disk().dir());
+                power.disk().stop_at_sync(power.disk().syncs() + n);
+                let mut broker = settings.spawn();
+                let mut ready = false;
+                let stopped = power.disk().wait_stopped(Duration::from_secs(60), || {
+                    ready = broker.output().contains("127.0.0.1:");
+                    ready || !broker.runs()
+                });
+                assert!(stopped || ready, "{}", broker.log_end());
+                broker.kill_begin();
+                power.disk().release();
+                assert!(
+                    broker.wait(Duration::from_secs(30)).is_some(),
+                    "a killed program ends"
+                );
+                power.cut(policy, seed + n);
+                settings.start().kill();
+                power.cut(Policy::DropAll, seed);
+                assert_eq!(
+                    messages_in(&settings.data_dir),
+                    expected,
+                    "{} {policy:?} cut at sync {n}",
+                    sample.display()
+                );
+                if !stopped {
+                    break;
+                }
+                cuts += 1;
+            }
+        }
+    }
+    println!("{cuts} cuts of a migration");
+    assert!(cuts >= 6, "a migration syncs at least once");
+}
+
+fn unpack(sample: &Path, dir: &Path) {
+    let packed = std::fs::File::open(sample).unwrap();
+    tar::Archive::new(flate2::read::GzDecoder::new(packed))
+        .unpack(dir)
+        .unwrap();
+}
+
+/// Makes durable what is below a folder.
+fn sync_all(dir: &Path) {
+    for found in std::fs::read_dir(dir).unwrap() {
+        let path = found.unwrap().path();
+        if path.is_dir() {
+            sync_all(&path);
+        } else {
+            std::fs::File::open(path).unwrap().sync_all().unwrap();
+        }
+    }
+    std::fs::File::open(dir).unwrap().sync_all().unwrap();
+}
+
+/// What `inspect` finds: queue, sequence, id and size of each message.
+fn messages_in(data_dir: &Path) -> Vec<String> {
+    let inspect = |queue: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_steadfast"))
+            .args(["inspect", "--json", "--data-dir"])
+            .arg(data_dir)
+            .args(queue)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let of = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        lines.lines().map(of).collect::<Vec<_>>()
+    };
+    let queues = inspect(&[]).into_iter().filter(|line| line["kind"] == "queue");
+    queues
+        .flat_map(|queue| inspect(&["--queue", queue["name"].as_str().unwrap()]))
+        .filter(|line| line["kind"] == "message")
+        .map(|line| {
+            let [queue, sequence, id, bytes] =
+                ["queue", "sequence", "message_id", "bytes"].map(|key| &line[key]);
+            format!("{queue} {sequence} {id} {bytes}")
+        })
+        .collect()
+}
+
 /// A commit of many segments: the store uses segments again that it emptied in the same commit. Their messages, long
 /// confirmed, must not be lost with what had not been synced.
 #[test]

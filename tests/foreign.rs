@@ -4,6 +4,9 @@
 //!
 //! The libraries are pinned beside their scripts in `tests/foreign/` and installed under `target/` by the first test that
 //! needs them. One that cannot be installed fails its test.
+//!
+//! The other way round, our own commands with a broker that nobody here wrote: RabbitMQ, Debian's package, which
+//! `scripts/test` installs. Where it is missing its test fails.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,11 +21,16 @@
 mod rig;
 
 use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use rig::Settings;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign")
@@ -209,4 +217,155 @@ fn the_tour_in_node() {
         command.args(["-e", program]).current_dir(node());
         command
     });
+}
+
+/// RabbitMQ with its STOMP plugin, in a folder of its own and on ports of its own. Dropping it ends it.
+struct Rabbit {
+    server: Child,
+    /// In which Erlang notes its nodes; it would start one that outlives it.
+    nodes: Child,
+    stomp_port: u16,
+    dir: tempfile::TempDir,
+}
+
+impl Rabbit {
+    fn start() -> Self {
+        let program = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+        assert!(
+            Path::new(program).exists(),
+            "RabbitMQ is missing: install Debian's package rabbitmq-server, as scripts/test does"
+        );
+        // All at once, so that they differ.
+        let ports = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [stomp_port, amqp_port, node_port, epmd_port] =
+            ports.map(|port| port.local_addr().unwrap().port());
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let config = format!(
+            "listeners.tcp.1 = 127.0.0.1:{amqp_port}\nstomp.listeners.tcp.1 = 127.0.0.1:{stomp_port}\n"
+        );
+        fs::write(path("rabbitmq.conf"), config).unwrap();
+        fs::write(path("plugins"), "[rabbitmq_stomp].").unwrap();
+        let nodes = Command::new("epmd")
+            .args(["-address", "127.0.0.1", "-port", &epmd_port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        await_port(epmd_port, || None);
+        let server = Command::new(program)
+            .env("HOME", dir.path())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("ERL_EPMD_PORT", epmd_port.to_string())
+            .env("RABBITMQ_NODENAME", "steadfast-test@localhost")
+            .env("RABBITMQ_DIST_PORT", node_port.to_string())
+            .env("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins"))
+            .env("RABBITMQ_GENERATED_CONFIG_DIR", path("generated"))
+            .env("RABBITMQ_SCHEMA_DIR", path("schema"))
+            .env("RABBITMQ_MNESIA_BASE", path("data"))
+            .env("RABBITMQ_LOG_BASE", path("log"))
+            .env("RABBITMQ_PID_FILE", path("pid"))
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(path("out")).unwrap())
+            .stderr(fs::File::create(path("err")).unwrap())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut rabbit = Self {
+            server,
+            nodes,
+            stomp_port,
+            dir,
+        };
+        await_port(stomp_port, || {
+            let ended = rabbit.server.try_wait().unwrap()?;
+            let said = |name| fs::read_to_string(rabbit.dir.path().join(name)).unwrap_or_default();
+            Some(format!("RabbitMQ {ended}\n{}{}", said("out"), said("err")))
+        });
+        rabbit
+    }
+
+    /// What a command of ours, logged in there, prints.
+    fn said(&self, args: &[&str], input: &str) -> String {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
+            .env_clear()
+            .args(args)
+            .args(["--addr", &format!("127.0.0.1:{}", self.stomp_port)])
+            .args(["--login", "guest", "--passcode", "guest", "--host", "/"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {}\n{problem}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Rabbit {
+    fn drop(&mut self) {
+        // What has ended by itself needs no killing.
+        let _ = kill_process_group(Pid::from_child(&self.server), Signal::KILL);
+        let _ = self.server.wait();
+        let _ = self.nodes.kill();
+        let _ = self.nodes.wait();
+    }
+}
+
+/// Waits until somebody listens there; fails where `ended` says why nobody will.
+fn await_port(port: u16, mut ended: impl FnMut() -> Option<String>) {
+    let start = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        let ended = ended();
+        assert!(
+            ended.is_none() && start.elapsed() < Duration::from_secs(120),
+            "nobody listens on {port}: {ended:?}"
+        );
+        // Neither a stranger's port nor its end can be awaited.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn our_commands_with_a_foreign_broker() {
+    let rabbit = Rabbit::start();
+    let persistent = ["--header", "persistent:true"];
+    let send = |args: &[&str], input: &str| rabbit.said(&[&["send"], args, &persistent].concat(), input);
+    let receive = |args: &[&str]| rabbit.said(&[&["receive"], args].concat(), "");
+
+    let header = "note:a\\b: c\n日本";
+    let sent = send(&["/queue/one", "one pair of shoes", "--header", header], "");
+    assert_eq!(sent, "1 message sent and confirmed\n");
+    let message: serde_json::Value =
+        serde_json::from_str(&receive(&["/queue/one", "--count", "1", "--json"])).unwrap();
+    assert_eq!(message["body"], "one pair of shoes");
+    let headers = message["headers"].as_array().unwrap();
+    assert!(
+        headers.contains(&serde_json::json!(["note", "a\\b: c\n日本"])),
+        "{message}"
+    );
+
+    let lines: String = (1..=250).map(|number| format!("{number}\n")).collect();
+    let sent = send(&["/queue/many", "--lines", "--transaction", "100"], &lines);
+    assert_eq!(sent, "250 messages sent and confirmed\n");
+    for (ack, count) in [("client", 100), ("client-individual", 50)] {
+        let count = count.to_string();
+        receive(&["/queue/many", "--count", &count, "--ack", ack]);
+    }
+    let rest: String = (151..=250).map(|number| format!("{number}\n")).collect();
+    assert_eq!(receive(&["/queue/many", "--ack", "auto"]), rest);
+    assert_eq!(receive(&["/queue/many"]), "");
+
+    for mode in ["publish", "e2e", "drain", "transactions"] {
+        let report = rabbit.said(
+            &[&["bench", mode, "--count", "500", "--json"][..], &persistent].concat(),
+            "",
+        );
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["valid"], true, "{mode}: {report}");
+    }
 }

@@ -147,6 +147,7 @@ impl Broker {
 
     /// See `handle_written`.
     pub(super) fn written(&mut self, session: SessionNo, up_to: Tag, now: Now) {
+        self.unpin(session, up_to);
         let mut last: Option<SubNo> = None;
         while let Some(peer) = self.peers.get_mut(&session)
             && let Some(unsent) = peer.unsent.front().copied()

@@ -59,9 +59,9 @@ pub struct Broker {
     /// Topic messages of transactions, and those behind them, waiting for a Seq.
     deferred: VecDeque<(Seq, Arc<str>, TopicMessage)>,
     deferred_bytes: usize,
-    /// Queues in which something changed, in the order in which it did.
     /// Batches that move bytes of a queue's entries, oldest first.
     moving: VecDeque<(Seq, QueueNo)>,
+    /// Queues in which something changed, in the order in which it did.
     dirty: VecDeque<QueueNo>,
     wakes: Vec<SessionNo>,
     notices: VecDeque<Notice>,
@@ -83,7 +83,7 @@ pub struct Broker {
 /// Index chunks dropped and entries stated again with an ordinary commit, and by an idle tick.
 const TEND_COMMIT: (usize, usize) = (16, 512);
 const TEND_TICK: (usize, usize) = (256, 4096);
-/// Slots given back by an idle tick: 4 MiB a second.
+/// Slots given back by an idle tick: 8 MiB a second.
 const SHRINK_TICK: u32 = 512;
 
 impl Broker {
@@ -100,9 +100,14 @@ impl Broker {
     /// A session ended, however: what it holds is released, what it staged is aborted. Safe to call twice.
     pub fn handle_close(&mut self, session: SessionNo, now: Now) {
         self.mono_ms = now.mono_ms;
-        self.end_session(session, now);
-        self.peers.remove(&session);
+        self.forget_session(session, now);
         self.dispatch(now);
+    }
+
+    fn forget_session(&mut self, session: SessionNo, now: Now) {
+        self.end_session(session, now);
+        self.unpin(session, Tag(u64::MAX));
+        self.peers.remove(&session);
     }
 
     /// Every batch up to this Seq is durable. `sizes` are those of the batches since the last call, oldest first.
@@ -164,8 +169,7 @@ impl Broker {
     pub fn handle_stop(&mut self, now: Now) -> u64 {
         let sessions: Vec<SessionNo> = self.peers.keys().copied().collect();
         for session in sessions {
-            self.end_session(session, now);
-            self.peers.remove(&session);
+            self.forget_session(session, now);
         }
         while self.release_purged() {}
         // What cannot be excluded counts as one delivery from here on. The entry itself says so too, since compaction may

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::base::{DestinationKind, MessageId, Seq, SubNo, Tag, TxNo, Window};
 use crate::port::{AckMode, DeliveryKey, Event, Refusal};
 
-use super::queue::QueueNo;
+use super::queue::{EntryBytes, QueueNo};
 
 /// How many deliveries that the broker ended are remembered for late answers.
 const ENDED_COUNT_MAX: usize = 100_000;
@@ -33,6 +33,8 @@ pub(super) struct Peer {
     /// Deliveries whose bytes are not in the socket yet.
     pub(super) unsent: VecDeque<Unsent>,
     pub(super) unsent_bytes: usize,
+    /// Bytes that may be half sent although their delivery has ended, and their length; in the order of tags.
+    pub(super) pinned: VecDeque<(Tag, EntryBytes, u32)>,
     /// A subscription was passed over because of `unsent_bytes`.
     pub(super) blocked: bool,
     pub(super) transactions: BTreeMap<TxNo, Transaction>,
@@ -147,6 +149,11 @@ pub(super) enum Step {
 }
 
 impl Peer {
+    /// Whether a delivery that the driver took is not in the socket yet.
+    pub(super) fn is_being_sent(&self, tag: Tag) -> bool {
+        tag <= self.handed && self.unsent.front().is_some_and(|first| first.tag <= tag)
+    }
+
     /// Deliveries neither settled nor staged, of all its subscriptions.
     pub(super) fn held_count(&self) -> u64 {
         self.subs.values().map(|sub| u64::from(sub.held_count)).sum()

@@ -689,8 +689,37 @@ impl Broker {
                 peer.end(tag);
             }
             if let Some((queue, sequence)) = entry {
+                self.pin(session, tag, queue, sequence);
                 self.release(queue, sequence, never);
             }
+        }
+    }
+
+    /// A delivery is about to end without the client's doing. A long message of which a part may be out is sent to its end
+    /// all the same, so its bytes stay where they are until then.
+    fn pin(&mut self, session: SessionNo, tag: Tag, no: QueueNo, sequence: u64) {
+        let entry = self.queue(no).and_then(|queue| queue.entries.get(sequence));
+        let purged = self.lingering.get(&(no, sequence));
+        let (bytes, len) = match (entry, purged) {
+            (Some(entry), _) => (&entry.bytes, entry.len),
+            (None, Some((bytes, len))) => (bytes, *len),
+            (None, None) => return,
+        };
+        let EntryBytes::Extent(chunks) = bytes else { return };
+        let bytes = EntryBytes::Extent(chunks.clone());
+        if self.peer(session).is_being_sent(tag) {
+            self.ledger.share(&bytes, len);
+            self.peer(session).pinned.push_back((tag, bytes, len));
+        }
+    }
+
+    /// What was pinned is in the socket up to this delivery, or will never be.
+    pub(super) fn unpin(&mut self, session: SessionNo, up_to: Tag) {
+        while let Some(peer) = self.peers.get_mut(&session)
+            && peer.pinned.front().is_some_and(|(tag, ..)| *tag <= up_to)
+            && let Some((_, bytes, len)) = peer.pinned.pop_front()
+        {
+            self.ledger.release(&bytes, len);
         }
     }
 
@@ -732,15 +761,17 @@ impl Broker {
         peer.staged_frame_count = 0;
         peer.by_message.clear();
         peer.events.clear();
-        peer.unsent.clear();
-        peer.unsent_bytes = 0;
         for (tag, held) in held.iter() {
             if held.state != HeldState::Ended
                 && let Some((queue, sequence)) = held.entry
             {
+                self.pin(session, Tag(tag), queue, sequence);
                 self.release(queue, sequence, Tag(tag) > handed);
             }
         }
+        let peer = self.peer(session);
+        peer.unsent.clear();
+        peer.unsent_bytes = 0;
         for (no, sub) in subs {
             self.leave(session, no, &sub);
         }

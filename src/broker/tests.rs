@@ -503,6 +503,71 @@ fn unsubscribe_makes_room_for_those_passed_over() {
 }
 
 #[test]
+fn what_is_half_sent_keeps_its_bytes_though_another_settles_it() {
+    for disconnect in [false, true] {
+        let mut world = World::new(Limits::default());
+        let held = |world: &World| {
+            let view = world.broker.ledger();
+            view.slot_count - view.free_slot_count
+        };
+        world.subscribe(1, "a", AckMode::ClientIndividual, 10);
+        let long = "x".repeat(50_000);
+        world.send("a", &long, None);
+        world.commit();
+        let (begun, _) = world.deliveries().remove(0);
+        // The driver has taken it; its first bytes may be out.
+        let applied = world.ask(|requests| {
+            let end = if disconnect {
+                Request::Disconnect
+            } else {
+                Request::Unsubscribe { sub: SubNo(1) }
+            };
+            requests.list.push(end);
+        });
+        assert_eq!(applied.refusal, None);
+        let other = SessionNo(2);
+        world.broker.handle_open(other);
+        let mut requests = Requests::default();
+        let name = requests.push_bytes(b"a");
+        requests.list.push(Request::Subscribe(Subscribe {
+            sub: SubNo(1),
+            kind: DestinationKind::Queue,
+            name,
+            ack_mode: AckMode::Auto,
+            prefetch_count: 1,
+            by_message: false,
+        }));
+        world.broker.handle_requests(other, &requests, NOW);
+        world.commit();
+        let mut events = Vec::new();
+        world.broker.poll_events(other, 1, &mut events);
+        let [Event::Delivery(again)] = events.as_slice() else {
+            panic!("it is given to another: {events:?}");
+        };
+        world.broker.handle_written(other, again.tag, NOW);
+        world.commit();
+        for n in 0..50 {
+            requests.clear();
+            send(&mut requests, "b", &n.to_string().repeat(5_000), true, None);
+            world.broker.handle_requests(other, &requests, NOW);
+            world.commit();
+        }
+        assert_eq!(world.body(&begun.body, begun.len), long);
+        let before = held(&world);
+        if disconnect {
+            world.broker.handle_close(S, NOW);
+        } else {
+            world.broker.handle_written(S, begun.tag, NOW);
+        }
+        requests.clear();
+        send(&mut requests, "b", "more", true, None);
+        world.broker.handle_requests(other, &requests, NOW);
+        world.commit();
+        assert!(held(&world) <= before - 3, "its slots are free then");
+    }
+}
+
+#[test]
 fn a_session_that_ends_itself_is_done_nothing_more_for() {
     let mut world = World::new(Limits {
         topic_backlog_count_max: 1,

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::api_client::{ApiClient, Route};
 use super::queue::subscription_rows;
-use super::show::{duration, escaped, utc};
+use super::show::{counted, duration, escaped, utc};
 use super::table::{Look, table};
 use super::{Failure, StoreArgs, print, print_json, written};
 use crate::api::{Acted, Connection, ConnectionDetail, Connections, PAGE_COUNT_MAX, Plain};
@@ -22,13 +22,16 @@ pub(super) struct ConnectionsArgs {
     /// End this session; what it holds goes back to its queues
     #[arg(long, value_name = "SESSION")]
     disconnect: Option<u64>,
+    /// Only say what would be done
+    #[arg(long, requires = "disconnect")]
+    dry_run: bool,
     /// One JSON object on each line, as the API has it
     #[arg(long)]
     json: bool,
 }
 
 const EXAMPLES: &str = "\
-SESSION is the number that the log calls connection, and the last part of the session header of CONNECTED. HELD messages \
+SESSION is the number that the log calls session, and the last part of the session header of CONNECTED. HELD messages \
 are delivered and not settled; STAGED frames are in open transactions.
 
 Examples:
@@ -42,11 +45,19 @@ pub(super) fn run(args: ConnectionsArgs) -> Result<(), Failure> {
     let api = ApiClient::new(args.store)?;
     if let Some(session) = args.disconnect {
         let route = Route::new(&["connections", &session.to_string(), "disconnect"]);
-        let acted: Acted = api.post(route, &Plain::default())?;
-        return match args.json {
-            true => print_json(&[acted]),
-            false => print(format!("ended session {session}\n")),
+        let plain = Plain {
+            dry_run: args.dry_run,
         };
+        let acted: Acted = api.post(route, &plain)?;
+        if args.json {
+            return print_json(&[acted]);
+        }
+        let would = if args.dry_run { "would have " } else { "" };
+        let back = match acted.held_count {
+            0 => String::new(),
+            count => format!(", which held {}", counted(count, "message")),
+        };
+        return print(format!("{would}ended session {session}{back}\n"));
     }
     if let Some(session) = args.show {
         let detail: ConnectionDetail = api.get(Route::new(&["connections", &session.to_string()]))?;

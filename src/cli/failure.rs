@@ -9,6 +9,7 @@ use super::api_client::ApiError;
 use crate::api::Failed;
 use crate::client::ClientError;
 use crate::config::ConfigError;
+use crate::port::Refusal;
 use crate::runtime::RunError;
 use crate::store::StoreError;
 
@@ -135,7 +136,7 @@ impl fmt::Display for Failure {
                 folder.display()
             ),
             Self::NoQueue(text) => format!(
-                "{} is not the name of a queue; write NAME or /queue/NAME",
+                "'{}' is not the name of a queue; write NAME or /queue/NAME",
                 super::show::escaped(text)
             ),
             Self::CheckFailed {
@@ -158,7 +159,13 @@ impl fmt::Display for Failure {
                 )
             }
             Self::Api(error) => super::show::escaped(&api(error)),
-            Self::Refused(failed) => super::show::escaped(&format!("{} ({})", failed.message, failed.code)),
+            Self::Refused(failed) => {
+                let hint = match failed.code == Refusal::QueueInUse.code() {
+                    true => "; --force does so",
+                    false => "",
+                };
+                super::show::escaped(&format!("{} ({}){hint}", failed.message, failed.code))
+            }
             Self::NotConfirmed => "not confirmed: nothing was done".to_owned(),
             Self::Fewer { came, wanted } => {
                 format!("{came} of {wanted} messages came, and then nothing within --timeout-ms")
@@ -193,7 +200,6 @@ fn client(error: &ClientError) -> String {
         ErrorKind::ConnectionRefused => {
             "nothing listens there: start a broker (`steadfast serve`), or name another with --addr"
         }
-        ErrorKind::InvalidInput => "write --addr as HOST:PORT",
         ErrorKind::TimedOut => "no answer came: check --addr, and what lies between",
         _ => return line,
     };

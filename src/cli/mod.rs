@@ -208,11 +208,15 @@ fn written(result: std::io::Result<()>) -> Result<(), Failure> {
 /// Prints each as an object on a line of its own.
 fn print_json(items: &[impl Serialize]) -> Result<(), Failure> {
     let mut text = Vec::new();
-    for item in items {
-        serde_json::to_writer(&mut text, item).map_err(|error| Failure::Output(error.into()))?;
-        text.push(b'\n');
-    }
+    let done = items.iter().try_for_each(|item| write_json(&mut text, item));
+    done.map_err(Failure::Output)?;
     print(text)
+}
+
+/// Writes an object and a line end.
+fn write_json(out: &mut dyn Write, item: &impl Serialize) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *out, item)?;
+    out.write_all(b"\n")
 }
 
 /// The name of a queue that an argument means.

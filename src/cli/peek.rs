@@ -7,7 +7,7 @@ use clap::Args;
 use super::api_client::{ApiClient, Route};
 use super::show::{escaped, utc};
 use super::table::Look;
-use super::{Failure, StoreArgs, print_json, queue_name, written};
+use super::{Failure, StoreArgs, queue_name, write_json, written};
 use crate::api::{BodyEncoding, Message, Messages, PAGE_COUNT_MAX};
 
 #[derive(Debug, Args)]
@@ -63,22 +63,16 @@ pub(super) fn run(args: PeekArgs) -> Result<(), Failure> {
         let page: Messages = api.get(route)?;
         left = left.saturating_sub(page.messages.len() as u64);
         from = page.next;
-        if args.json {
-            print_json(&page.messages)?;
-            continue;
-        }
-        let shown = page
-            .messages
-            .iter()
-            .try_for_each(|message| show(&mut out, look, message));
+        let shown = page.messages.iter().try_for_each(|message| match args.json {
+            true => write_json(&mut out, message),
+            false => show(&mut out, look, message),
+        });
         if let Err(error) = shown {
             return written(Err(error));
         }
     }
-    if args.json {
-        return Ok(());
-    }
     let rest = match from {
+        _ if args.json => Ok(()),
         Some(next) => writeln!(out, "more: --from {next}"),
         None if left == args.count => writeln!(out, "queue {} has no such message", escaped(queue)),
         None => Ok(()),

@@ -59,7 +59,7 @@ struct SelectionArgs {
     #[arg(long = "header", value_name = "NAME[:VALUE]")]
     headers: Vec<String>,
     /// At most this many messages, the oldest first
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Only say what would be done
     #[arg(long)]
@@ -447,11 +447,15 @@ fn show_detail(out: &mut dyn Write, look: Look, detail: &QueueDetail) -> io::Res
             oldest.unwrap_or_default()
         ),
     )?;
+    let delayed = Some(queue.delayed_count).filter(|count| *count > 0);
+    let delayed = delayed.map(|count| format!(", {count} delayed"));
     line(
         "of these",
         format!(
-            "{} ready, {} held by clients, {} delayed",
-            queue.ready_count, queue.leased_count, queue.delayed_count
+            "{} ready, {} held by clients{}",
+            queue.ready_count,
+            queue.leased_count,
+            delayed.unwrap_or_default()
         ),
     )?;
     line(

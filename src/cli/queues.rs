@@ -23,8 +23,8 @@ pub(super) struct QueuesArgs {
     #[arg(long, value_name = "PREFIX", allow_hyphen_values = true)]
     prefix: Option<String>,
     /// At most this many
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
     /// One JSON object on each line, as the API has it
     #[arg(long)]
     json: bool,
@@ -111,11 +111,17 @@ pub(super) fn run(args: QueuesArgs) -> Result<(), Failure> {
     let wanted = args.limit.filter(|_| args.sort == Sort::Name);
     let mut queues = fetch(&api, args.prefix.as_deref(), wanted)?;
     args.sort.sort(&mut queues);
-    queues.truncate(args.limit.unwrap_or(usize::MAX));
+    queues.truncate(args.limit.map_or(usize::MAX, |limit| limit as usize));
     if args.json {
         return print_json(&queues);
     }
-    show(&queues, "no queue has messages or subscriptions")
+    show(
+        &queues,
+        match args.prefix {
+            Some(_) => "no queue of such a name has messages or subscriptions",
+            None => "no queue has messages or subscriptions",
+        },
+    )
 }
 
 pub(super) fn dlq(args: DlqArgs) -> Result<(), Failure> {
@@ -132,12 +138,12 @@ pub(super) fn dlq(args: DlqArgs) -> Result<(), Failure> {
 pub(super) fn fetch(
     api: &ApiClient,
     prefix: Option<&str>,
-    count_max: Option<usize>,
+    count_max: Option<u64>,
 ) -> Result<Vec<Queue>, Failure> {
     let mut queues = Vec::new();
     let mut from = None;
     loop {
-        let left = count_max.map_or(u64::MAX, |count| (count - queues.len()) as u64);
+        let left = count_max.map_or(u64::MAX, |count| count - queues.len() as u64);
         if left == 0 {
             return Ok(queues);
         }

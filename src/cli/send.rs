@@ -53,25 +53,20 @@ pub(super) struct SendArgs {
 const EXAMPLES: &str = "\
 Each message is sent with a receipt, and the command ends well when all of them came: with Steadfast the messages \
 then survive a power cut. Where it fails, it says how many were confirmed. With --transaction the receipt is that of \
-the COMMIT. A line is sent without its line end.
+the COMMIT. A line is sent without its line end. RabbitMQ and ActiveMQ keep a message in memory unless they are asked \
+for more: --header persistent:true.
 
 Examples:
   steadfast send /queue/orders 'one pair of shoes'
   steadfast send /queue/orders --header kind:shoes --header 'note:two: left, right' < order.json
   tail -f events.log | steadfast send /queue/events --lines
   steadfast send /queue/orders test --count 1000 --transaction 100
-  STEADFAST_PASSCODE=guest steadfast send /queue/a hello --addr rabbit:61613 --login guest --host /
+  STEADFAST_PASSCODE=guest steadfast send /queue/a hello --addr rabbit:61613 --login guest --host / --header persistent:true
 
 Exit codes: 0 all sent and confirmed, 1 a fault or an ERROR of the broker, 2 wrong usage.";
 
 /// Headers that the command decides.
-const OWN: &[&str] = &[
-    "destination",
-    "content-length",
-    "receipt",
-    "transaction",
-    "persistent",
-];
+const OWN: &[&str] = &["destination", "content-length", "receipt", "transaction"];
 
 /// Receipts that may be due before more is sent.
 const WINDOW: usize = 256;

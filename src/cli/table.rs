@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 use super::show::bytes_for_people;
 
 /// For whom something is printed.
@@ -89,7 +91,7 @@ pub(super) fn table<const N: usize>(out: &mut dyn Write, look: Look, rows: &[[St
     for (at, name) in head.iter().enumerate() {
         let cells = || body.iter().filter_map(|row| row.get(at));
         if at == 0 || cells().any(|cell| !cell.is_empty()) {
-            let width = cells().chain([name]).map(|cell| cell.chars().count()).max();
+            let width = cells().chain([name]).map(|cell| cell.width()).max();
             columns.push((at, name, width.unwrap_or_default()));
         }
     }
@@ -100,7 +102,7 @@ pub(super) fn table<const N: usize>(out: &mut dyn Write, look: Look, rows: &[[St
         let mut line = String::new();
         for &(at, name, width) in &columns {
             let cell = row.get(at).map(|cell| shortened(cell, width)).unwrap_or_default();
-            let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+            let padding = " ".repeat(width.saturating_sub(cell.width()));
             let cell = match number {
                 0 => look.bold(&cell),
                 _ if name == FLAGS && !cell.is_empty() => look.warning(&cell),
@@ -134,11 +136,20 @@ fn fit(columns: &mut Vec<(usize, &str, usize)>, width: usize) {
     }
 }
 
+/// The beginning of a text that has room in so many columns of a terminal; some characters take two.
 fn shortened(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if text.width() <= width {
         return text.to_owned();
     }
-    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
+    let mut short = String::new();
+    let mut left = width.saturating_sub(1);
+    for c in text.chars() {
+        let Some(rest) = left.checked_sub(c.width().unwrap_or_default()) else {
+            break;
+        };
+        left = rest;
+        short.push(c);
+    }
     short.push('…');
     short
 }
@@ -194,13 +205,32 @@ mod tests {
         );
         for width in 1..60 {
             for line in printed(Some(width), false, ROWS) {
-                assert!(line.chars().count() <= width, "{width}: {line}");
+                assert!(line.width() <= width, "{width}: {line}");
             }
         }
         assert_eq!(
             printed(Some(20), false, ROWS),
             ["QUEUE          FLAGS", "ä             paused", "a-name-that…"]
         );
+    }
+
+    #[test]
+    fn a_wide_character_takes_two_columns() {
+        const WIDE: &[[&str; 4]] = &[
+            ["QUEUE", "A", "B", ""],
+            ["漢字の行列", "1", "2", ""],
+            ["e\u{301}", "1", "2", ""],
+        ];
+        assert_eq!(
+            printed(None, false, WIDE),
+            ["QUEUE       A  B", "漢字の行列  1  2", "e\u{301}           1  2"]
+        );
+        assert_eq!(
+            printed(Some(12), false, WIDE),
+            ["QUEUE      A", "漢字の行…  1", "e\u{301}          1"]
+        );
+        assert_eq!(shortened("漢字", 3), "漢…");
+        assert_eq!(shortened("漢字", 2), "…");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What `send` and `receive` have in common: which broker, as whom, and headers.
+//! What `send`, `receive` and `bench` have in common: which broker, as whom, and headers.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use crate::client::Target;
 use crate::config::PASSCODE_VARIABLE;
 
 /// Which broker, any that speaks STOMP 1.2, and as whom.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct TargetArgs {
     /// Address of the broker
-    #[arg(long, default_value = "127.0.0.1:61613", value_name = "HOST:PORT")]
-    addr: String,
+    #[arg(long, default_value = "127.0.0.1:61613", value_name = "HOST:PORT", value_parser = address)]
+    pub(super) addr: String,
     /// Login name
     #[arg(long, value_name = "NAME")]
     login: Option<String>,
@@ -21,13 +21,30 @@ pub(super) struct TargetArgs {
     passcode: Option<String>,
     /// Virtual host, sent as `host` [default: the host of the address]
     #[arg(long)]
-    host: Option<String>,
+    pub(super) host: Option<String>,
 }
 
 impl TargetArgs {
-    /// With how long an answer may take.
+    /// `HOST:PORT`, or `LOGIN:PASSCODE@HOST:PORT`.
+    pub(super) fn named(text: &str) -> Self {
+        let (account, addr) = match text.rsplit_once('@') {
+            Some((account, addr)) => (Some(account), addr),
+            None => (None, text),
+        };
+        let (login, passcode) = account
+            .map(|account| account.split_once(':').unwrap_or((account, "")))
+            .unzip();
+        Self {
+            addr: addr.to_owned(),
+            login: login.map(str::to_owned),
+            passcode: passcode.map(str::to_owned),
+            host: None,
+        }
+    }
+
+    /// With how long an answer may take. The variable is for whoever logs in.
     pub(super) fn target(&self, timeout: Duration) -> Target {
-        let variable = || std::env::var_os(PASSCODE_VARIABLE);
+        let variable = || std::env::var_os(PASSCODE_VARIABLE).filter(|_| self.login.is_some());
         let passcode = self.passcode.clone();
         Target {
             login: self.login.clone(),
@@ -36,6 +53,14 @@ impl TargetArgs {
             timeout,
             ..Target::new(&self.addr)
         }
+    }
+}
+
+/// Accepts `HOST:PORT`; what the host is called, a resolver may know.
+fn address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err("expected HOST:PORT".to_owned()),
     }
 }
 

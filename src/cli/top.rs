@@ -49,7 +49,7 @@ Examples:
 Exit codes: 0 well, 1 no broker runs there or a fault, 2 wrong usage or configuration.";
 
 /// Queues looked at, at most: a look shall cost the broker little.
-const QUEUE_COUNT_MAX: usize = 10_000;
+const QUEUE_COUNT_MAX: u64 = 10_000;
 
 /// Lines above the table, with the empty one, and the one on which the cursor stands.
 const OTHER_ROWS: usize = 5;

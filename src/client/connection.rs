@@ -242,6 +242,7 @@ pub fn refuse_error(frame: &Frame<'_>) -> Result<(), ClientError> {
         .lines()
         .next()
         .unwrap_or_default()
+        .trim_end_matches('.')
         .chars()
         .take(200)
         .collect();

@@ -273,7 +273,7 @@ fn the_broker_and_its_queues_are_shown() {
     );
     assert_eq!(
         world.refused(&["queue", "show", "/topic/a"], 2),
-        "error: /topic/a is not the name of a queue; write NAME or /queue/NAME\n"
+        "error: '/topic/a' is not the name of a queue; write NAME or /queue/NAME\n"
     );
 
     let status = world.said(&["status"]);
@@ -293,15 +293,14 @@ fn the_broker_and_its_queues_are_shown() {
             .said(&["connections", "--show", &session])
             .contains("/queue/b")
     );
+    let end = ["connections", "--disconnect", &session];
+    let ended = format!("ended session {session}, which held 1 message\n");
     assert_eq!(
-        world.said(&["connections", "--disconnect", &session]),
-        format!("ended session {session}\n")
+        world.said(&[&end[..], &["--dry-run"]].concat()),
+        format!("would have {ended}")
     );
-    assert!(
-        world
-            .refused(&["connections", "--disconnect", &session], 1)
-            .contains("(session-unknown)")
-    );
+    assert_eq!(world.said(&end), ended);
+    assert!(world.refused(&end, 1).contains("(session-unknown)"));
 }
 
 #[test]

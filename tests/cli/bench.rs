@@ -159,11 +159,11 @@ Options:
           
           [default: 127.0.0.1:61613]
 
-      --login <LOGIN>
+      --login <NAME>
           Login name
 
       --passcode <PASSCODE>
-          Passcode
+          Passcode; better in the variable STEADFAST_PASSCODE, since others can see arguments
 
       --host <HOST>
           Virtual host, sent as `host` [default: the host of the address]

@@ -1,6 +1,7 @@
 //! `send` and `receive` against the real broker, as somebody at a shell would use them.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -440,7 +441,7 @@ fn what_the_broker_refuses_is_one_line() {
         1,
         "",
         "error: the broker sent ERROR: bad destination (the destination is not one: write /queue/NAME or /topic/NAME, \
-         or NAME for a queue.); confirmed 0 of 3 messages\n",
+         or NAME for a queue); confirmed 0 of 3 messages\n",
     );
     let refused = world.run(&["receive", "/else/a", "--follow"]);
     told(
@@ -448,7 +449,7 @@ fn what_the_broker_refuses_is_one_line() {
         1,
         "",
         "error: the broker sent ERROR: bad destination (the destination is not one: write /queue/NAME or /topic/NAME, \
-         or NAME for a queue.)\n",
+         or NAME for a queue)\n",
     );
     let odd = world
         .command(&["send", "/queue/a", "x"])
@@ -464,32 +465,41 @@ fn what_the_broker_refuses_is_one_line() {
     );
 }
 
-/// A broker of a few lines: what it is sent, and what a stranger may answer.
-#[test]
-fn login_and_the_words_of_a_stranger() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+/// What a client wrote, up to the NUL of a frame.
+fn read_frame(stream: &mut TcpStream) -> String {
+    let mut frame = Vec::new();
+    let mut byte = [1];
+    while byte != [0] {
+        stream.read_exact(&mut byte).unwrap();
+        frame.extend_from_slice(&byte);
+    }
+    String::from_utf8(frame).unwrap()
+}
+
+/// `receive` beside a stranger that the test plays; gives its command line's end and the first connection.
+fn receive_from_stranger(args: &[&str]) -> (Child, TcpListener, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
         .env_clear()
         .env("STEADFAST_PASSCODE", "p:w")
-        .args([
-            "receive", "/queue/a", "--login", "me", "--host", "/", "--addr", &addr,
-        ])
+        .args(["receive", "/queue/a", "--addr", &addr])
+        .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let (mut stream, _) = listener.accept().unwrap();
+    let (stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let mut connect = Vec::new();
-    let mut byte = [1];
-    while byte != [0] {
-        stream.read_exact(&mut byte).unwrap();
-        connect.extend_from_slice(&byte);
-    }
+    (child, listener, stream)
+}
+
+#[test]
+fn login_and_the_words_of_a_stranger() {
+    let (child, _listener, mut stream) = receive_from_stranger(&["--login", "me", "--host", "/"]);
     assert_eq!(
-        String::from_utf8(connect).unwrap(),
+        read_frame(&mut stream),
         "CONNECT\naccept-version:1.2\nhost:/\nheart-beat:0,10000\nlogin:me\npasscode:p:w\n\n\0"
     );
     stream
@@ -502,4 +512,24 @@ fn login_and_the_words_of_a_stranger() {
         "",
         "error: the broker sent ERROR: no \\u{1b}[31mred (no such user)\n",
     );
+}
+
+/// A broker that promised heart-beats and is silent for two of them is gone, whatever its socket says.
+#[test]
+fn a_broker_that_falls_silent_is_left() {
+    let (mut child, listener, mut stream) = receive_from_stranger(&["--follow"]);
+    assert!(!read_frame(&mut stream).contains("passcode"), "nobody logs in");
+    stream
+        .write_all(b"CONNECTED\nversion:1.2\nheart-beat:10000,0\n\n\0")
+        .unwrap();
+    assert!(read_frame(&mut stream).contains("SUBSCRIBE"));
+    stream.write_all(b"RECEIPT\nreceipt-id:subscribe\n\n\0").unwrap();
+    let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert_eq!(
+        errors.next().unwrap().unwrap(),
+        "the broker did not answer in time; trying again"
+    );
+    listener.accept().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -22,6 +22,8 @@ use super::client::{Client, Frame, PATIENCE};
 use super::http::{Answer, ask, ask_tcp};
 use super::server::Server;
 
+mod acts;
+
 /// Names that a path, a terminal or a log could stumble over.
 const NAMES: [&str; 9] = [
     "plain",
@@ -371,182 +373,6 @@ fn rates_are_measured_when_asked_for() {
 }
 
 #[test]
-fn messages_are_chosen_by_header_limit_and_range() {
-    let server = Server::on_disk();
-    fill(&server, "q", 0..10);
-    let dry = server.act("q", "purge", &json!({ "header": ["n:1"], "dry_run": true }));
-    assert_eq!((dry.count, dry.dry_run, server.depth("q")), (5, true, 10));
-    let limited = server.act("q", "purge", &json!({ "header": ["n:1"], "limit": 2 }));
-    assert_eq!((limited.count, limited.next), (2, None));
-    assert_eq!(server.bodies("q"), texts([0, 2, 4, 5, 6, 7, 8, 9]));
-    let both = json!({ "header": ["n:1", "missing"] });
-    assert_eq!(server.act("q", "purge", &both).count, 0);
-
-    let sequences: Vec<u64> = server
-        .messages("q", "")
-        .messages
-        .iter()
-        .map(|message| message.sequence)
-        .collect();
-    let range = json!({ "from": sequences[1], "until": sequences[3], "to": "p" });
-    assert_eq!(server.act("q", "move", &range).count, 2);
-    assert_eq!(server.bodies("p"), texts([2, 4]));
-    let from = json!({ "from": sequences[6] });
-    assert_eq!(server.act("q", "purge", &from).count, 2);
-    assert_eq!(
-        server.act("q", "copy", &json!({ "to": "p", "limit": 1 })).count,
-        1
-    );
-    assert_eq!(server.bodies("p"), texts([2, 4, 0]));
-    assert_eq!(server.bodies("q"), texts([0, 5, 6, 7]));
-    let dry = server.act("q", "delete", &json!({ "dry_run": true }));
-    assert_eq!((dry.count, server.depth("q")), (4, 4));
-}
-
-#[test]
-fn an_act_of_many_steps_says_where_it_goes_on() {
-    let mut server = Server::start(|options| options.limits.admin_act_count_max = 3);
-    fill(&server, "q", 0..10);
-    for (filter, count) in [(json!([]), 10_u64), (json!(["n:1"]), 5)] {
-        let (mut copied, mut step_count) = (0, 0);
-        let mut body = json!({ "to": "p", "header": filter });
-        loop {
-            let acted = server.act("q", "copy", &body);
-            // What comes meanwhile is left alone.
-            fill(&server, "q", 20..21);
-            copied += acted.count;
-            step_count += 1;
-            let Some(next) = acted.next else { break };
-            body["from"] = next.from.into();
-            body["until"] = next.until.into();
-        }
-        assert_eq!((copied, step_count), (count, count.div_ceil(3)), "{filter}");
-        let numbers =
-            texts((0..10).filter(|number| filter.as_array().unwrap().is_empty() || number % 2 == 1));
-        assert_eq!(server.bodies("p"), numbers);
-        server.act("p", "purge", &json!({}));
-        let added = json!({ "header": ["n:0"], "from": server.messages("q", "").messages[10].sequence });
-        while server.depth("q") > 10 {
-            server.act("q", "purge", &added);
-        }
-    }
-    server.restart();
-    assert_eq!(server.depth("q"), 10);
-}
-
-#[test]
-fn held_messages_fare_as_documented() {
-    let server = Server::start(|options| options.limits.deliveries_failed_max = 1);
-    fill(&server, "q", 0..4);
-    let mut client = server.client();
-    subscribe(&mut client, "q", 2);
-    let held = [client.expect_message("0"), client.expect_message("1")];
-
-    let moved = server.act("q", "move", &json!({ "to": "p", "header": ["n"] }));
-    assert_eq!((moved.count, moved.held_count), (2, 2));
-    let copied = server.act("q", "copy", &json!({ "to": "p" }));
-    assert_eq!((copied.count, copied.held_count), (0, 2));
-    let refused = server.post("/v1/queues/q/delete", &json!({}));
-    assert_eq!(refused.failure(), (409, "queue-in-use".to_owned()));
-
-    // A dead letter goes back to where it came from.
-    client.send(format!("NACK\nid:{}\nreceipt:n\n\n\0", held[0].header("ack")));
-    client.expect_receipt("n");
-    assert_eq!(server.depth("DLQ.q"), 1);
-    let dead = server.messages("DLQ.q", "").messages;
-    assert_eq!(dead[0].origin.as_deref(), Some("q"));
-    assert!(server.queue("DLQ.q").queue.dead_letter);
-    fill(&server, "DLQ.q", 7..8);
-    assert_eq!(server.act("q", "pause", &json!({})).count, 1);
-    let requeued = server.act("DLQ.q", "requeue", &json!({}));
-    assert_eq!((requeued.count, requeued.skipped_count), (1, 1));
-    assert_eq!((server.depth("q"), server.depth("DLQ.q")), (2, 1));
-    assert_eq!(server.act("q", "resume", &json!({})).count, 1);
-    let back = client.expect_message("0");
-
-    let purged = server.act("q", "purge", &json!({}));
-    assert_eq!((purged.count, purged.held_count), (2, 2));
-    // The answers to what is gone have no effect and are no error.
-    client.ack(&held[1], "1");
-    client.ack(&back, "2");
-
-    fill(&server, "q", 8..9);
-    client.expect_message("8");
-    let deleted = server.act("q", "delete", &json!({ "force": true }));
-    assert_eq!(deleted.count, 1);
-    assert_eq!(client.expect_error().header("code"), "queue-deleted");
-}
-
-#[test]
-fn moves_under_load_lose_double_and_reorder_nothing() {
-    const COUNT: u32 = 2_000;
-    let server = Server::on_disk();
-    let mut consumer = server.client();
-    subscribe(&mut consumer, "p", 50);
-    let mut producer = server.client();
-    let sender = std::thread::spawn(move || {
-        for number in 0..COUNT {
-            let n = (number % 2).to_string();
-            producer.send(format!("SEND\ndestination:/queue/q\nn:{n}\n\n{number}\0"));
-        }
-        producer.disconnect();
-    });
-    let socket = server.socket();
-    let operator = std::thread::spawn(move || {
-        let (mut moved, mut round) = (0, 0);
-        let start = Instant::now();
-        while moved < u64::from(COUNT) {
-            // In turns: the whole queue in one go, a few of the oldest, and what is chosen by a header that all have.
-            let body = [
-                r#"{"to":"p"}"#,
-                r#"{"to":"p","limit":7}"#,
-                r#"{"to":"p","header":["n"]}"#,
-            ][round % 3];
-            let answer = ask(&socket, "POST", "/v1/queues/q/move", body).unwrap();
-            if answer.status == 200 {
-                moved += answer.json::<api::Acted>().count;
-            }
-            assert!(start.elapsed() < PATIENCE, "{moved} were moved");
-            round += 1;
-        }
-        moved
-    });
-    for number in 0..COUNT {
-        let message = consumer.expect_message(&number.to_string());
-        consumer.send(format!("ACK\nid:{}\n\n\0", message.header("ack")));
-    }
-    sender.join().unwrap();
-    assert_eq!(operator.join().unwrap(), u64::from(COUNT), "each was moved once");
-    consumer.disconnect();
-    assert_eq!((server.depth("q"), server.depth("p")), (0, 0));
-}
-
-#[test]
-fn a_connection_is_ended() {
-    let server = Server::start(|_| {});
-    fill(&server, "q", 0..1);
-    let mut client = server.client();
-    subscribe(&mut client, "q", 1);
-    client.expect_message("0");
-    let connections: api::Connections = server.get("/v1/connections").json();
-    let target = format!(
-        "/v1/connections/{}/disconnect",
-        connections.connections[0].session
-    );
-    let dry: api::Acted = server.post(&target, &json!({ "dry_run": true })).json();
-    assert_eq!((dry.count, dry.held_count), (1, 1));
-    let ended: api::Acted = ask(&server.socket(), "POST", &target, "").unwrap().json();
-    assert_eq!(ended.count, 1);
-    let error = client.expect_error();
-    assert_eq!(error.header("code"), "disconnected-by-operator");
-    assert_eq!(server.queue("q").queue.ready_count, 1);
-    client.stream.shutdown(std::net::Shutdown::Both).unwrap();
-    server.await_answer("/v1/connections", |answer| answer["connections"] == json!([]));
-    let again = server.post(&target, &json!({}));
-    assert_eq!(again.failure(), (404, "session-unknown".to_owned()));
-}
-
-#[test]
 fn wrong_requests_are_told_so() {
     let server = Server::start(|options| options.limits.header_line_bytes_max = 1_000);
     fill(&server, "q", 0..1);
@@ -889,4 +715,23 @@ fn a_commit_that_hangs_is_not_ready_and_answers_no_act() {
     client.expect_receipt("r");
     assert_eq!(act.join().unwrap().json::<api::Acted>().count, 1);
     server.await_answer("/health/ready", |answer| answer["ok"] == true);
+}
+
+#[test]
+fn while_it_stops_it_is_alive_and_not_ready() {
+    let (go, wait) = sync_channel(1);
+    let store = Arc::new(Held::new(None, Some(wait)));
+    let mut server = Server::with(move |_| Arc::<Held>::clone(&store), |_| {});
+    let mut client = server.client();
+    // The stop waits for the receipt, which waits for the flush.
+    client.publish("q", "stuck", "r");
+    server.await_answer("/v1/queues", |answer| answer["queues"][0]["depth"] == 1);
+    let stopped = server.begin_stop();
+    let answer = server.await_answer("/health/ready", |answer| answer["ok"] == false);
+    assert_eq!(answer["reasons"][0]["code"], "stopping");
+    assert_eq!(server.get("/health/ready").status, 503);
+    assert_eq!(server.get("/health/live").status, 200);
+    go.send(()).unwrap();
+    client.expect_receipt("r");
+    server.wait(stopped);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::super::target::{TargetArgs, header};
 use super::engine::{AckMode, Await, Plan, Stop};
 use super::{BenchError, clock, probe, sink, verify};
 use crate::client::Target;
@@ -19,22 +20,14 @@ const BRIEF: (Duration, u64) = (Duration::from_millis(300), 20_000);
 const SIZE: usize = 1024;
 const PREFIX: &str = "/queue/bench-";
 const PATIENCE_MS: &str = "10000";
+/// How long a connection, and each answer to a blocking call, may take.
+const ANSWER: Duration = Duration::from_secs(10);
 
-/// Which broker, as whom, and how to tell the result.
+/// Which broker, and how to tell the result.
 #[derive(Debug, Clone, Args)]
-pub(super) struct TargetArgs {
-    /// Address of the broker
-    #[arg(long, default_value = "127.0.0.1:61613", value_name = "HOST:PORT")]
-    pub(super) addr: String,
-    /// Login name
-    #[arg(long)]
-    login: Option<String>,
-    /// Passcode
-    #[arg(long)]
-    passcode: Option<String>,
-    /// Virtual host, sent as `host` [default: the host of the address]
-    #[arg(long)]
-    host: Option<String>,
+pub(super) struct BrokerArgs {
+    #[command(flatten)]
+    pub(super) at: TargetArgs,
     /// Process of the broker [default: the one that listens at the address, on this machine]
     #[arg(long)]
     pid: Option<u32>,
@@ -43,37 +36,22 @@ pub(super) struct TargetArgs {
     pub(super) json: bool,
 }
 
-impl TargetArgs {
+impl BrokerArgs {
     /// `HOST:PORT`, or `LOGIN:PASSCODE@HOST:PORT`.
     pub(super) fn named(text: &str) -> Self {
-        let (account, addr) = match text.rsplit_once('@') {
-            Some((account, addr)) => (Some(account), addr),
-            None => (None, text),
-        };
-        let (login, passcode) = account
-            .map(|account| account.split_once(':').unwrap_or((account, "")))
-            .unzip();
         Self {
-            addr: addr.to_owned(),
-            login: login.map(str::to_owned),
-            passcode: passcode.map(str::to_owned),
-            host: None,
+            at: TargetArgs::named(text),
             pid: None,
             json: false,
         }
     }
 
     pub(super) fn target(&self) -> Target {
-        Target {
-            login: self.login.clone(),
-            passcode: self.passcode.clone(),
-            host: self.host.clone(),
-            ..Target::new(&self.addr)
-        }
+        self.at.target(ANSWER)
     }
 
     pub(super) fn pid(&self) -> Option<u32> {
-        self.pid.or_else(|| probe::find_listener(&self.addr))
+        self.pid.or_else(|| probe::find_listener(&self.at.addr))
     }
 }
 
@@ -81,7 +59,7 @@ impl TargetArgs {
 #[derive(Debug, Clone, Args)]
 pub(super) struct LoadArgs {
     #[command(flatten)]
-    pub(super) target: TargetArgs,
+    pub(super) broker: BrokerArgs,
     /// Measure against a sink in this process instead of a broker
     #[arg(long, conflicts_with_all = ["addr", "pid"])]
     pub(super) sink: bool,
@@ -122,10 +100,10 @@ pub(super) struct LoadArgs {
     #[arg(long)]
     pub(super) prefetch: Option<u32>,
     /// A further header of every SEND
-    #[arg(long = "header", value_name = "NAME:VALUE", value_parser = header_parser)]
+    #[arg(long = "header", value_name = "NAME:VALUE", value_parser = header)]
     pub(super) headers: Vec<(String, String)>,
     /// A further header of every SUBSCRIBE
-    #[arg(long = "subscribe-header", value_name = "NAME:VALUE", value_parser = header_parser)]
+    #[arg(long = "subscribe-header", value_name = "NAME:VALUE", value_parser = header)]
     pub(super) subscribe_headers: Vec<(String, String)>,
     /// How long nothing may come though something is due, before the rest counts as lost
     #[arg(long, value_name = "MS", default_value = PATIENCE_MS, value_parser = ms_parser)]
@@ -189,9 +167,9 @@ impl PacedArgs {
 
 impl LoadArgs {
     /// The defaults, for a broker and a size of bodies.
-    pub(super) fn standard(target: TargetArgs, size: usize, patience: Duration) -> Self {
+    pub(super) fn standard(broker: BrokerArgs, size: usize, patience: Duration) -> Self {
         Self {
-            target,
+            broker,
             sink: false,
             fault: None,
             fault_every: 1,
@@ -218,7 +196,7 @@ impl LoadArgs {
     /// The same load, to be put briefly on a sink at this address, as fast as it goes.
     pub(super) fn brief(&self, addr: &str) -> Self {
         Self {
-            target: TargetArgs::named(addr),
+            broker: BrokerArgs::named(addr),
             sink: true,
             rate: None,
             timeline: false,
@@ -258,7 +236,7 @@ impl LoadArgs {
         let queues = self.queues.or(queues).unwrap_or(producers);
         Plan {
             name,
-            target: self.target.target(),
+            target: self.broker.target(),
             destinations: self.destinations(&self.prefix, queues),
             producers,
             consumers: 0,
@@ -279,7 +257,7 @@ impl LoadArgs {
             subscribe_headers: self.subscribe_headers.clone(),
             patience: self.patience_ms,
             // A sink in this process has no usage of its own.
-            pid: self.target.pid().filter(|_| !self.sink),
+            pid: self.broker.pid().filter(|_| !self.sink),
             timeline: self.timeline,
             silent: self.brief,
         }
@@ -311,7 +289,7 @@ impl LoadArgs {
             every: self.fault_every,
         });
         let sink = sink::SinkThread::start(plan).map_err(BenchError::Sink)?;
-        self.target.addr = sink.addr.clone();
+        self.broker.at.addr = sink.addr.clone();
         Ok((self, Some(sink)))
     }
 }
@@ -342,9 +320,4 @@ fn rate_parser(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|rate: &f64| rate.is_finite() && *rate > 0.0)
         .ok_or_else(|| "a number above 0 is needed".to_owned())
-}
-
-fn header_parser(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("NAME:VALUE is needed")?;
-    Ok((name.to_owned(), value.to_owned()))
 }

@@ -79,7 +79,7 @@ pub(super) fn run(load: &LoadArgs, backlog: u64) -> Result<BacklogReport, BenchE
     Ok(BacklogReport {
         mode: "backlog",
         version: env!("CARGO_PKG_VERSION"),
-        addr: load.target.addr.clone(),
+        addr: load.broker.at.addr.clone(),
         body_bytes: load.size,
         backlog,
         publish_ratio: ratio(|stage| stage.publish_per_s),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::args::{LoadArgs, TargetArgs, count_parser, ms_parser, size_parser};
+use super::super::target::header;
+use super::args::{BrokerArgs, LoadArgs, count_parser, ms_parser, size_parser};
 use super::report::{Ratio, Report, grouped, median, verdict_text};
 use super::verify::Faults;
 use super::{BenchError, loads, sink};
@@ -17,6 +18,9 @@ pub(super) struct CompareArgs {
     a: String,
     /// The second
     b: String,
+    /// Virtual host, sent as `host` to both [default: the host of each address]
+    #[arg(long)]
+    host: Option<String>,
     /// Turns of each; an even number is fair to both
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = count_parser)]
     rounds: usize,
@@ -29,6 +33,9 @@ pub(super) struct CompareArgs {
     /// Bytes of each body
     #[arg(long, default_value_t = 1024, value_parser = size_parser)]
     size: usize,
+    /// A further header of every SEND, to both; `persistent:true` asks RabbitMQ and ActiveMQ for what Steadfast does unasked
+    #[arg(long = "header", value_name = "NAME:VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
     /// How long nothing may come though something is due, before the rest counts as lost
     #[arg(long, value_name = "MS", default_value = "10000", value_parser = ms_parser)]
     patience_ms: Duration,
@@ -105,9 +112,15 @@ pub(super) struct CompareReport {
 }
 
 pub(super) fn run(args: &CompareArgs) -> Result<CompareReport, BenchError> {
-    let targets = [TargetArgs::named(&args.a), TargetArgs::named(&args.b)];
-    let addrs = targets.each_ref().map(|target| target.addr.clone());
-    let sides = targets.map(|target| LoadArgs::standard(target, args.size, args.patience_ms));
+    let mut brokers = [BrokerArgs::named(&args.a), BrokerArgs::named(&args.b)];
+    brokers
+        .iter_mut()
+        .for_each(|broker| broker.at.host = args.host.clone());
+    let addrs = brokers.each_ref().map(|broker| broker.at.addr.clone());
+    let sides = brokers.map(|broker| LoadArgs {
+        headers: args.headers.clone(),
+        ..LoadArgs::standard(broker, args.size, args.patience_ms)
+    });
     let mut faults = [Faults::default(); 2];
     let mut rows = Vec::new();
     let sink = sink::SinkThread::start(None).map_err(BenchError::Sink)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::args::{TargetArgs, count_parser, ms_parser};
+use super::args::{BrokerArgs, count_parser, ms_parser};
 use super::clock::{self, unix_ns};
 use super::{BenchError, print, probe};
 use crate::client::{ClientError, Connection, Target, encode_frame, expect_command};
@@ -13,7 +13,7 @@ use crate::client::{ClientError, Connection, Target, encode_frame, expect_comman
 #[derive(Debug, Args)]
 pub(super) struct FirstArgs {
     #[command(flatten)]
-    target: TargetArgs,
+    broker: BrokerArgs,
     /// Destination to receive from
     #[arg(long, default_value = "/queue/bench-0")]
     destination: String,
@@ -28,7 +28,7 @@ pub(super) struct FirstArgs {
 #[derive(Debug, Args)]
 pub(super) struct IdleArgs {
     #[command(flatten)]
-    target: TargetArgs,
+    broker: BrokerArgs,
     /// Connections to open
     #[arg(long, default_value_t = 500, value_parser = count_parser)]
     connections: usize,
@@ -43,7 +43,7 @@ pub(super) fn first(args: &FirstArgs) -> Result<bool, BenchError> {
     }
     let target = Target {
         timeout: args.patience_ms,
-        ..args.target.target()
+        ..args.broker.target()
     };
     let since_ns = args.since.unwrap_or_else(unix_ns);
     let since_s = || unix_ns().saturating_sub(since_ns) as f64 / 1e9;
@@ -77,7 +77,7 @@ pub(super) fn first(args: &FirstArgs) -> Result<bool, BenchError> {
         "first  connected after {connected_s:.3} s, delivery after {:.3} s\n",
         report.first_delivery_s
     );
-    print(args.target.json, &report, &text)?;
+    print(args.broker.json, &report, &text)?;
     Ok(true)
 }
 
@@ -90,8 +90,8 @@ pub(super) fn idle(args: &IdleArgs) -> Result<bool, BenchError> {
         rss_bytes_after: u64,
         bytes_per_connection: f64,
     }
-    let target = args.target.target();
-    let pid = args.target.pid().ok_or(BenchError::NoProcess)?;
+    let target = args.broker.target();
+    let pid = args.broker.pid().ok_or(BenchError::NoProcess)?;
     let rss_bytes = || {
         probe::usage(pid)
             .map(|usage| usage.rss_bytes)
@@ -117,6 +117,6 @@ pub(super) fn idle(args: &IdleArgs) -> Result<bool, BenchError> {
     let text = format!(
         "idle  {connections} connections, RSS {before:.1} -> {after:.1} MiB, {bytes_per_connection:.0} bytes each\n"
     );
-    print(args.target.json, &report, &text)?;
+    print(args.broker.json, &report, &text)?;
     Ok(true)
 }

@@ -193,7 +193,7 @@ fn run_mode(mode: &Mode) -> Result<bool, BenchError> {
         Mode::Backlog(args) => {
             let (load, _sink) = args.load.clone().with_sink()?;
             let report = backlog::run(&load, args.backlog)?;
-            print(load.target.json, &report, &report.text())?;
+            print(load.broker.json, &report, &report.text())?;
             Ok(report.valid)
         }
         Mode::First(args) => idle::first(args),
@@ -256,7 +256,7 @@ fn measure(
             source,
         })?;
     }
-    print(load.target.json, &report, &report.text())?;
+    print(load.broker.json, &report, &report.text())?;
     Ok(report.valid)
 }
 

@@ -15,7 +15,13 @@ const RIGHT: f64 = 110.0;
 const ABOVE: f64 = 26.0;
 const BELOW: f64 = 12.0;
 
-const COLOURS: [&str; 4] = ["#1f6f8b", "#d1495b", "#edae49", "#66666e"];
+/// By series, with the width of its line. A later one is drawn below, and wider: where they coincide all are seen.
+const STROKES: [(&str, f64); 4] = [
+    ("#1f6f8b", 1.5),
+    ("#d1495b", 3.0),
+    ("#d9902f", 5.0),
+    ("#c4c4cc", 7.0),
+];
 
 /// One line of a panel; a place without value is a gap.
 struct Series {
@@ -90,7 +96,8 @@ impl Panel {
 
     fn label(&self, value: f64) -> String {
         if self.logarithmic {
-            duration_text(value)
+            // A power of ten has nothing behind its point.
+            duration_text(value).replace(".00", "")
         } else {
             grouped(value.round() as u64)
         }
@@ -212,14 +219,17 @@ fn draw(out: &mut String, panel: &Panel, top: f64, points: &[Point], x_of: &impl
             &panel.label(tick),
         );
     }
-    for ((number, series), colour) in panel.series.iter().enumerate().zip(COLOURS) {
+    let series: Vec<_> = panel.series.iter().enumerate().zip(STROKES).collect();
+    for ((number, series), (colour, width)) in series.into_iter().rev() {
         let mut path = String::new();
         let mut pen = 'M';
         for (point, value) in points.iter().zip(&series.values) {
             match value {
                 Some(value) => {
                     let (x, y) = (x_of(point.at_s), y_of(*value));
-                    let _ = write!(path, "{pen}{x:.1} {y:.1}");
+                    // A place between two gaps is a dot.
+                    let dot = if pen == 'M' { "h0" } else { "" };
+                    let _ = write!(path, "{pen}{x:.1} {y:.1}{dot}");
                     pen = 'L';
                 }
                 None => pen = 'M',
@@ -227,16 +237,15 @@ fn draw(out: &mut String, panel: &Panel, top: f64, points: &[Point], x_of: &impl
         }
         let _ = writeln!(
             out,
-            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" stroke-linecap=\"round\"/>"
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" stroke-linecap=\"round\" stroke-linejoin=\"round\"/>"
         );
         let y = top + ABOVE + 16.0 * number as f64 + 8.0;
-        text(
+        text(out, WIDTH - RIGHT + 34.0, y, "start", "", series.name);
+        let (x, y) = (WIDTH - RIGHT + 10.0, y - 4.0);
+        let _ = writeln!(
             out,
-            WIDTH - RIGHT + 12.0,
-            y,
-            "start",
-            &format!("fill=\"{colour}\""),
-            series.name,
+            "<line x1=\"{x}\" y1=\"{y}\" x2=\"{}\" y2=\"{y}\" stroke=\"{colour}\" stroke-width=\"{width}\"/>",
+            x + 18.0
         );
     }
 }
@@ -293,11 +302,7 @@ mod tests {
         assert_eq!(picture.matches("<path").count(), 5);
         assert!(!picture.contains("delivery") && !picture.contains("NaN") && !picture.contains("inf"));
         // The gap begins its line anew.
-        let p50 = picture
-            .lines()
-            .filter(|line| line.starts_with("<path"))
-            .nth(1)
-            .unwrap();
+        let p50 = picture.lines().rfind(|line| line.starts_with("<path")).unwrap();
         assert_eq!((p50.matches('M').count(), p50.matches('L').count()), (2, 0));
     }
 

@@ -196,7 +196,7 @@ fn a_fault_of_one_of_two_brokers_is_found() {
     .unwrap();
     let compare = |b: &SinkThread| {
         let line = format!(
-            "compare {} login:pass:code@{} --rounds 2 --duration-ms 20 --count 500 --json",
+            "compare {} login:pass:code@{} --host / --rounds 2 --duration-ms 20 --count 500 --json",
             sound.addr, b.addr
         );
         run_mode(&parse(&line).unwrap().mode).unwrap()
@@ -207,7 +207,7 @@ fn a_fault_of_one_of_two_brokers_is_found() {
 
 #[test]
 fn a_target_is_named_with_its_account() {
-    let target = args::TargetArgs::named("me:p@ss:word@127.0.0.1:61613").target();
+    let target = args::BrokerArgs::named("me:p@ss:word@127.0.0.1:61613").target();
     assert_eq!(
         (
             target.addr.as_str(),
@@ -216,7 +216,7 @@ fn a_target_is_named_with_its_account() {
         ),
         ("127.0.0.1:61613", Some("me"), Some("p@ss:word"))
     );
-    let target = args::TargetArgs::named("127.0.0.1:61613").target();
+    let target = args::BrokerArgs::named("127.0.0.1:61613").target();
     assert_eq!((target.login, target.passcode), (None, None));
 }
 

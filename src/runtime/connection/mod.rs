@@ -43,7 +43,6 @@ use tokio::time::Sleep;
 use crate::base::{Limits, Now, Tag};
 use crate::port::{Event, Refusal};
 use crate::session::{EndReason, Phase, Session, SessionConfig};
-use crate::store::StoreError;
 
 use self::deliveries::{Deliveries, Fault};
 use self::output::Output;
@@ -452,11 +451,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .fill(held, &mut self.session, &mut self.output, &self.shared.bodies, cx);
         match filled {
             Ok(()) => {}
-            // The core has ended this session, and with it the delivery that was begun: no fault, but nothing can follow.
-            Err(Fault {
-                error: StoreError::Gone(_),
-                ..
-            }) if held => return Err(self.reason(CloseReason::Torn)),
             Err(Fault { place, error, torn }) => {
                 self.deliveries.clear();
                 self.faulty = true;
