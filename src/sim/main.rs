@@ -12,7 +12,7 @@ use steadfast::sim::{Outcome, run};
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Args {
-    /// Runs this seed alone and prints its last events.
+    /// Runs this seed alone and prints its last events; the broker's log goes to standard error.
     #[arg(long)]
     seed: Option<u64>,
     /// The first seed; another at each start where it is missing.
@@ -41,6 +41,11 @@ fn main() -> ExitCode {
 }
 
 fn one(seed: u64) -> ExitCode {
+    tracing_subscriber::fmt()
+        .without_time()
+        .with_writer(stderr)
+        .with_ansi(false)
+        .init();
     let outcome = run(seed, None);
     let mut out = stdout().lock();
     for line in &outcome.trail {

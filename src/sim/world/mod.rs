@@ -67,6 +67,8 @@ struct Line {
     wire: Rc<RefCell<Wire>>,
     task: Option<Task>,
     session: SessionNo,
+    /// When the core was seen to have ended the session, in the time of the run.
+    died_at: Option<u64>,
     /// Reads along what the broker writes.
     tap: Decoder,
     /// Which client has it, if one still does.
@@ -252,7 +254,7 @@ impl World {
         };
         let Some(task) = &mut line.task else { return };
         let ended = task.turn();
-        let session = line.session;
+        let (session, died_at) = (line.session, line.died_at);
         if ended {
             line.task = None;
         }
@@ -265,8 +267,7 @@ impl World {
         if ended {
             self.history.note(format!("ended {conn}"));
             // An ERROR is waited for no longer than the linger, where the peer does not read.
-            let unread = |line: &Line| !line.wire.borrow().down.is_empty();
-            if self.lines.get(&conn).is_some_and(unread) {
+            if died_at.is_some_and(|at| at + self.limits.linger_ms_max <= self.elapsed_ms) {
                 self.oracle.excuse(conn, "unread");
             }
             self.oracle.ended(conn);
@@ -318,8 +319,9 @@ impl World {
     /// Tells the oracle of sessions that the core has ended, but for this one.
     fn look_at_sessions(&mut self, but: Option<Conn>) {
         let Some(host) = &self.host else { return };
-        for (conn, line) in &self.lines {
+        for (conn, line) in &mut self.lines {
             if Some(*conn) != but && !host.is_live(line.session) {
+                line.died_at.get_or_insert(self.elapsed_ms);
                 self.oracle.died(*conn);
             }
         }
@@ -441,6 +443,7 @@ impl World {
                 wire,
                 task: Some(task),
                 session,
+                died_at: None,
                 tap: Decoder::with_space(4_096),
                 client: Some(slot),
             },
