@@ -186,12 +186,12 @@ impl Client {
                 let prefetch = rng.chance(4, 5).then(|| 1 + rng.below(6));
                 Some(self.wish_subscribe(numbers, to, mode, prefetch, receipt))
             }
-            82..85 if !self.subs.is_empty() => {
+            82..86 if !self.subs.is_empty() => {
                 let at = rng.below(self.subs.len());
                 let keep = self.version != 10 && rng.chance(1, 3);
                 Some(self.wish_unsubscribe(at, keep, receipt))
             }
-            85..90 if self.txs.len() < TX_COUNT_MAX => {
+            86..90 if self.txs.len() < TX_COUNT_MAX => {
                 numbers.tx += 1;
                 let tx = numbers.tx;
                 self.txs.push((tx, Vec::new()));

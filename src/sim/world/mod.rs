@@ -67,8 +67,6 @@ struct Line {
     wire: Rc<RefCell<Wire>>,
     task: Option<Task>,
     session: SessionNo,
-    /// When the core was seen to have ended the session, in the time of the run.
-    died_at: Option<u64>,
     /// Reads along what the broker writes.
     tap: Decoder,
     /// Which client has it, if one still does.
@@ -86,6 +84,8 @@ struct Profile {
     cut_of: usize,
     act_of: usize,
     disk_of: usize,
+    /// The longest that nothing happens.
+    pause_ms_max: usize,
 }
 
 /// See the module's text.
@@ -121,6 +121,7 @@ impl World {
             cut_of: rng.pick(&[0, 100, 400]),
             act_of: rng.pick(&[0, 60, 250]),
             disk_of: rng.pick(&[0, 400, 1_500]),
+            pause_ms_max: rng.pick(&[100, 1_000, 2_500]),
         };
         let limits = limits(&mut rng);
         let numbers = Numbers::new(rng.pick(&[5, 100, 1_000]));
@@ -200,12 +201,12 @@ impl World {
             52..72 => self.step_client(),
             72..90 => _ = self.step_commit(),
             90..97 => {
-                let ms = match self.rng.below(20) {
-                    0 => 1_000,
-                    1..4 => 100,
-                    _ => 10,
+                let most = if self.rng.chance(1, 5) {
+                    self.profile.pause_ms_max
+                } else {
+                    10
                 };
-                let ms = 1 + self.rng.below(ms);
+                let ms = 1 + self.rng.below(most);
                 self.pass(ms as u64);
             }
             _ => {}
@@ -249,12 +250,13 @@ impl World {
 
     /// One turn of a connection, and what it wrote.
     fn turn(&mut self, conn: Conn) {
+        let refused_count = self.refused_count();
         let Some(line) = self.lines.get_mut(&conn) else {
             return;
         };
         let Some(task) = &mut line.task else { return };
         let ended = task.turn();
-        let (session, died_at) = (line.session, line.died_at);
+        let session = line.session;
         if ended {
             line.task = None;
         }
@@ -267,12 +269,18 @@ impl World {
         if ended {
             self.history.note(format!("ended {conn}"));
             // An ERROR is waited for no longer than the linger, where the peer does not read.
-            if died_at.is_some_and(|at| at + self.limits.linger_ms_max <= self.elapsed_ms) {
+            if self.refused_count() > refused_count {
                 self.oracle.excuse(conn, "unread");
             }
             self.oracle.ended(conn);
             self.forget_line(conn);
         }
+    }
+
+    /// Connections that the broker says it has ended by a refusal, or for unread output.
+    fn refused_count(&mut self) -> u64 {
+        let stats = &self.host().shared.stats;
+        stats.refused_count.value() + stats.timed_out_count.value()
     }
 
     /// What the broker has written on a connection: shown to the oracle, and sent on its way.
@@ -319,9 +327,8 @@ impl World {
     /// Tells the oracle of sessions that the core has ended, but for this one.
     fn look_at_sessions(&mut self, but: Option<Conn>) {
         let Some(host) = &self.host else { return };
-        for (conn, line) in &mut self.lines {
+        for (conn, line) in &self.lines {
             if Some(*conn) != but && !host.is_live(line.session) {
-                line.died_at.get_or_insert(self.elapsed_ms);
                 self.oracle.died(*conn);
             }
         }
@@ -433,7 +440,7 @@ impl World {
     fn connect(&mut self, slot: usize, version: u8) {
         let conn = self.next_conn;
         self.next_conn += 1;
-        let window = self.rng.pick(&[300, 8_000, 100_000, 1_000_000]);
+        let window = self.rng.pick(&[300, 3_000, 30_000, 1_000_000]);
         let wire = Wire::new(window, self.rng.split());
         let (task, session) = self.host().accept(&wire);
         let (client, wish) = Client::connect(conn, version);
@@ -443,7 +450,6 @@ impl World {
                 wire,
                 task: Some(task),
                 session,
-                died_at: None,
                 tap: Decoder::with_space(4_096),
                 client: Some(slot),
             },
@@ -638,7 +644,7 @@ fn limits(rng: &mut Rng) -> Limits {
     Limits {
         commit_bytes_max: rng.pick(&[2_000, 50_000, 2 << 20]),
         unflushed_bytes_max: rng.pick(&[10_000, 200_000, 8 << 20]),
-        body_cache_bytes_max: rng.pick(&[1, 40_000, 64 << 20]),
+        body_cache_bytes_max: rng.pick(&[1, 40_000, 120_000, 64 << 20]),
         deliveries_failed_max: rng.pick(&[1, 2, 3, 5]),
         memory_bytes_max: rng.pick(&[20_000, 1 << 20, 256 << 20]),
         prefetch_bytes_max: rng.pick(&[1_000, 50_000, 8 << 20]),
