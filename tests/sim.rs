@@ -71,14 +71,10 @@ fn a_seed_tells_a_run_byte_for_byte() {
 #[test]
 fn every_planted_fault_is_found() {
     for plant in Plant::ALL {
-        let found = PLANT_SEEDS
-            .map(|seed| run(seed, Some(plant)).found)
-            .find(|found| !found.is_empty());
-        let found = found.unwrap_or_else(|| panic!("{plant:?} was not found"));
         let expected = plant.found_as();
-        assert!(
-            found.iter().any(|violation| expected.contains(&violation.kind)),
-            "{plant:?} was found as {found:?}"
-        );
+        let found = PLANT_SEEDS
+            .flat_map(|seed| run(seed, Some(plant)).found)
+            .any(|violation| expected.contains(&violation.kind));
+        assert!(found, "{plant:?} was not found");
     }
 }
