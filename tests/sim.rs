@@ -18,7 +18,7 @@ fn check_clean(seeds: impl Iterator<Item = u64>) -> Vec<Tally> {
             let found: Vec<String> = outcome.found.iter().map(ToString::to_string).collect();
             assert!(
                 found.is_empty(),
-                "seed {seed}: {}\nagain: cargo run --release --features sim --bin steadfast-sim -- --seed {seed}",
+                "seed {seed}: {}\nagain: cargo run --features sim --bin steadfast-sim -- --seed {seed}",
                 found.join("\n")
             );
             outcome.tally

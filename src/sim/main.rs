@@ -108,7 +108,7 @@ fn verdict(seed: u64, outcome: &Outcome) -> ExitCode {
     }
     let _ = writeln!(
         out,
-        "again: cargo run --release --features sim --bin steadfast-sim -- --seed {seed}"
+        "again: cargo run --features sim --bin steadfast-sim -- --seed {seed}"
     );
     ExitCode::FAILURE
 }
