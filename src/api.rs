@@ -11,6 +11,8 @@
 //! # Not here
 //! Sockets: the server is in `runtime`, the client in `cli`.
 
+mod body;
+
 use serde::{Deserialize, Serialize};
 
 /// What every path but `/metrics` and `/health` begins with.
@@ -42,6 +44,9 @@ pub const SCAN_COUNT_MAX: u64 = 100_000;
 
 /// Bytes of a request's body, at most.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes that a backup reads in a second when nothing was asked for.
+pub const BACKUP_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
 
 /// How long rates may be measured.
 pub const RATE_MS_MAX: u64 = 10_000;
@@ -234,6 +239,8 @@ pub struct Queue {
     pub dead_letter: bool,
     /// Subscriptions that hold their limit and settle nothing (`stuck_subscription_ms`).
     pub stuck_count: u64,
+    /// The queue sequence that the next message gets: all that are in it now have lower ones.
+    pub next_sequence: u64,
     /// Entries added since the queue exists in this run.
     pub in_count: u64,
     /// Deliveries handed to sessions.
@@ -423,6 +430,14 @@ pub struct Delete {
     pub force: bool,
     /// Only says what would be done.
     pub dry_run: bool,
+}
+
+/// The body of `POST /v1/backup`; may be left out. The answer is no JSON but the backup (`docs/storage.md`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Backup {
+    /// The most that is read in a second; 0 for as much as can be, [`BACKUP_BYTES_PER_SECOND`] where nothing is said.
+    pub bytes_per_second_max: Option<u64>,
 }
 
 /// The body of `POST /v1/queues/{name}/pause`, `.../resume` and `POST /v1/connections/{session}/disconnect`; may be left out.

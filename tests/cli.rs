@@ -13,6 +13,8 @@
 
 #[path = "cli/admin.rs"]
 mod admin;
+#[path = "cli/backup.rs"]
+mod backup;
 #[path = "cli/bench.rs"]
 mod bench;
 #[path = "cli/check.rs"]
@@ -41,6 +43,10 @@ Usage: steadfast <COMMAND>
 Commands:
   serve        Run the broker until SIGTERM or Ctrl-C
   inspect      Look into the data folder of a stopped broker
+  backup       Back up a broker, running or not, into a file
+  restore      Make a data folder from a backup
+  export       Write messages of queues of the running broker into a stream
+  import       Send what was exported to a broker, any that speaks STOMP 1.2
   send         Send messages to a broker, any that speaks STOMP 1.2
   receive      Receive messages from a broker, any that speaks STOMP 1.2
   status       Show the running broker in short

@@ -8,7 +8,7 @@ use steadfast::base::{ChunkNo, ChunkRef, Epoch, Seq, SlotNo};
 use steadfast::port::Refusal;
 use steadfast::runtime::{ApiCode, METRICS, refusal_status};
 use steadfast::session::{CODES, REFUSALS, unsupported_headers};
-use steadfast::store::StoreError;
+use steadfast::store::{BackupError, StoreError};
 
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -58,11 +58,37 @@ fn store_errors() -> Vec<StoreError> {
         },
         StoreError::Gone(place),
         StoreError::InUse(path()),
+        StoreError::NotEmpty(path()),
+        StoreError::RestoreUnfinished(path()),
         StoreError::NewerFormat { found: 3, known: 2 },
         StoreError::UnknownFact { tag: 9 },
         StoreError::Poisoned,
         StoreError::Fenced { current: Epoch(1) },
     ]
+}
+
+/// The same for backups.
+fn backup_errors() -> Vec<BackupError> {
+    let what = String::new;
+    vec![
+        BackupError::Read(io::Error::other("why")),
+        BackupError::NotABackup,
+        BackupError::NewerFormat { found: 2, known: 1 },
+        BackupError::Incomplete { at: 0 },
+        BackupError::Damaged { at: 0, what: what() },
+        BackupError::Contradictory { what: what() },
+    ]
+}
+
+fn is_listed_of_backups(error: &BackupError) -> bool {
+    match error {
+        BackupError::Read(_)
+        | BackupError::NotABackup
+        | BackupError::NewerFormat { .. }
+        | BackupError::Incomplete { .. }
+        | BackupError::Damaged { .. }
+        | BackupError::Contradictory { .. } => true,
+    }
 }
 
 fn is_listed(error: &StoreError) -> bool {
@@ -73,6 +99,8 @@ fn is_listed(error: &StoreError) -> bool {
         | StoreError::File { .. }
         | StoreError::Gone(_)
         | StoreError::InUse(_)
+        | StoreError::NotEmpty(_)
+        | StoreError::RestoreUnfinished(_)
         | StoreError::NewerFormat { .. }
         | StoreError::UnknownFact { .. }
         | StoreError::Poisoned
@@ -105,7 +133,11 @@ fn every_code_is_listed_as_it_is() {
 
     let errors = store_errors();
     assert!(errors.iter().all(is_listed));
-    let expected: BTreeSet<Vec<String>> = errors.iter().map(|error| vec![error.code().to_owned()]).collect();
+    let backups = backup_errors();
+    assert!(backups.iter().all(is_listed_of_backups));
+    let codes = errors.iter().map(StoreError::code);
+    let codes = codes.chain(backups.iter().map(BackupError::code));
+    let expected: BTreeSet<Vec<String>> = codes.map(|code| vec![code.to_owned()]).collect();
     same(&rows(store, 1), &expected);
 }
 

@@ -111,6 +111,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Restart),
         1 => prop::bool::weighted(0.7).prop_map(Op::Room),
         4 => deed().prop_map(Op::Act),
+        8 => Just(Op::Backup),
     ]
 }
 
@@ -197,6 +198,7 @@ fn churn() -> impl Strategy<Value = Op> {
         1 => any::<u8>().prop_map(|pattern| Op::Act(Deed::Purge("a", Which::Some(pattern)))),
         1 => Just(Op::Act(Deed::Copy("a", "b", Which::All))),
         1 => Just(Op::Act(Deed::Purge("b", Which::All))),
+        10 => Just(Op::Backup),
     ]
 }
 

@@ -18,7 +18,7 @@ mod rig;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rig::http::ask;
@@ -380,6 +380,76 @@ impl Drop for SmallDisk {
             .status()
             .ok();
     }
+}
+
+fn run(args: &[&str], paths: &[&std::path::Path]) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    command.env_clear().args(args).args(paths).output().unwrap()
+}
+
+#[test]
+fn a_restore_onto_a_full_disk_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings::in_dir(dir.path());
+    let broker = settings.start();
+    let mut client = broker.connect();
+    for number in 0..400_u32 {
+        let body = number.to_be_bytes().repeat(12_500);
+        client
+            .request("SEND", &[("destination", "/queue/a")], &body)
+            .unwrap();
+    }
+    broker.stop();
+    let backup = dir.path().join("a.backup");
+    let to = [backup.as_path(), "--data-dir".as_ref(), &settings.data_dir];
+    assert!(run(&["backup", "--to"], &to).status.success());
+
+    let fails = |output: std::process::Output, data: &std::path::Path| {
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), said.lines().count()),
+            (Some(4), 1),
+            "{said}"
+        );
+        assert_eq!(
+            fs::read_dir(data).unwrap().count(),
+            0,
+            "nothing looks like a store"
+        );
+        said
+    };
+    let disk = SmallDisk::new(40 << 20);
+    let data = disk.0.path().join("data");
+    let from = [backup.as_path(), "--data-dir".as_ref(), &data];
+    let said = fails(run(&["restore"], &from), &data);
+    assert!(said.contains("free; make room there"), "{said}");
+
+    // Somebody else fills the disk meanwhile. A restore that was faster is tried again.
+    for _ in 0..50 {
+        let disk = SmallDisk::new(64 << 20);
+        let data = disk.0.path().join("data");
+        let from = [backup.as_path(), "--data-dir".as_ref(), &data];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+        let mut child = command
+            .arg("restore")
+            .args(from)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        while fs::metadata(data.join("durable")).is_err() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).ok();
+        // It ends where the disk does.
+        fs::write(disk.0.path().join("filler"), vec![1; 64 << 20]).ok();
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).ok();
+        let output = child.wait_with_output().unwrap();
+        if !output.status.success() && fails(output, &data).contains("No space left on device") {
+            return;
+        }
+    }
+    panic!("the disk was never full in the middle of a restore");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! - Index chunks are dropped oldest first only; before one is dropped, what is still live in it has been stated again in
 //!   the batch that drops it or in an earlier one.
 //! - Every Seq has exactly one record in the index log until it is dropped, so a record is found by subtraction.
+//! - Nothing that a backup holds is dropped or handed out (`hold`).
 //!
 //! # Not here
 //! Entries. Who calls `place` and `state_*` keeps them, and calls `forget` when one is settled.
@@ -21,6 +22,10 @@ use crate::journal::{
 };
 
 use super::queue::{EntryBytes, Queue, QueueNo};
+
+mod hold;
+
+use hold::Hold;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -49,6 +54,8 @@ pub(super) struct Ledger {
     wanted: bool,
     /// Facts that belong together are being stated.
     kept_open: bool,
+    /// What a backup needs.
+    hold: Option<Hold>,
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +167,7 @@ impl Ledger {
             clean_epoch: Epoch(0),
             wanted: false,
             kept_open: false,
+            hold: None,
         }
     }
 
@@ -591,11 +599,7 @@ impl Ledger {
         }));
         let bytes = open.chunk_bytes + open.fact_bytes;
         self.unflushed_bytes += bytes;
-        let meta = Meta {
-            epoch: self.epoch,
-            next_id: self.next_id,
-            clean_epoch: self.clean_epoch,
-        };
+        let meta = self.meta();
         let batch = Batch {
             seq: open.seq,
             facts,
@@ -606,6 +610,14 @@ impl Ledger {
         };
         self.closed.push_back((batch, bytes));
         self.open_at(next);
+    }
+
+    fn meta(&self) -> Meta {
+        Meta {
+            epoch: self.epoch,
+            next_id: self.next_id,
+            clean_epoch: self.clean_epoch,
+        }
     }
 
     /// Bytes in batches that are not durable.
@@ -628,7 +640,7 @@ impl Ledger {
         {
             self.freeing.pop_front();
             if slot.0 < self.slot_count && self.slot_mut(slot).live == 0 {
-                self.free.insert(slot);
+                self.end_slot(slot);
             }
         }
         self.log_bytes += u64::from(size.bytes);

@@ -14,6 +14,7 @@
 //! Receipts (the session keeps them, gated by [`Applied::gate`]); bytes of bodies once they are in a batch.
 
 mod admin;
+mod backup;
 mod dispatch;
 mod ledger;
 mod peer;
@@ -36,6 +37,7 @@ use ledger::{Ledger, Mark, Oldest, Statement, Thresholds};
 use peer::{Peer, TopicMessage};
 use queue::{Entry, EntryBytes, Queue, QueueNo, SubRef};
 
+pub use backup::BackupPoint;
 pub use ledger::LedgerView;
 pub use recovery::Recovery;
 use relocation::Relocation;
@@ -352,6 +354,9 @@ impl Broker {
     /// Drops what the oldest index chunks hold no more and, if it is worth it, states again what they still hold:
     /// up to so many chunks and entries.
     fn tend(&mut self, (mut drops, mut moves): (usize, usize)) {
+        if self.ledger.holds_index() {
+            return;
+        }
         let thresholds = Thresholds {
             garbage_bytes_min: self.limits.compaction_garbage_bytes_min,
             chunk_count_slack: self.limits.compaction_chunk_count_slack,

@@ -1,14 +1,16 @@
 //! Requests to the running broker of a data folder, over the HTTP API on its local socket.
 
-use std::io::{self, ErrorKind};
+use std::future::Future;
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Collected, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::{Method, Request, header};
+use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
@@ -97,6 +99,11 @@ impl ApiClient {
         })
     }
 
+    /// The data folder.
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     pub(super) fn get<T: DeserializeOwned>(&self, route: Route) -> Result<T, Failure> {
         self.request(Method::GET, route, Bytes::new())
     }
@@ -110,7 +117,60 @@ impl ApiClient {
         self.request(Method::POST, route, body.into())
     }
 
+    /// An answer that is no JSON, to be read as it comes.
+    pub(super) fn get_bytes(&self, route: Route) -> Result<ApiStream<'_>, Failure> {
+        self.stream(Method::GET, route, Bytes::new())
+    }
+
+    /// The same for an answer that is no JSON, to be read as it comes.
+    pub(super) fn post_for_bytes(
+        &self,
+        route: Route,
+        body: &impl Serialize,
+    ) -> Result<ApiStream<'_>, Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::Api(error.into()))?;
+        self.stream(Method::POST, route, body.into())
+    }
+
+    fn stream(&self, method: Method, route: Route, body: Bytes) -> Result<ApiStream<'_>, Failure> {
+        let response = self.ask(method, route, body)?;
+        if !response.status().is_success() {
+            return Err(self.refusal(response));
+        }
+        Ok(ApiStream {
+            runtime: &self.runtime,
+            body: response.into_body(),
+            rest: Bytes::new(),
+        })
+    }
+
     fn request<T: DeserializeOwned>(&self, method: Method, route: Route, body: Bytes) -> Result<T, Failure> {
+        let response = self.ask(method, route, body)?;
+        if !response.status().is_success() {
+            return Err(self.refusal(response));
+        }
+        let bytes = self.collect(response)?;
+        serde_json::from_slice(&bytes).map_err(|error| Failure::Api(error.into()))
+    }
+
+    fn refusal(&self, response: Response<Incoming>) -> Failure {
+        let failed = self
+            .collect(response)
+            .map(|bytes| serde_json::from_slice::<Failed>(&bytes));
+        match failed {
+            Ok(Ok(failed)) => Failure::Refused(failed),
+            Ok(Err(error)) => Failure::Api(error.into()),
+            Err(failure) => failure,
+        }
+    }
+
+    fn collect(&self, response: Response<Incoming>) -> Result<Bytes, Failure> {
+        let collected = wait(&self.runtime, response.into_body().collect());
+        let collected = collected.and_then(|collected| collected.map_err(ApiError::Http));
+        collected.map(Collected::to_bytes).map_err(Failure::Api)
+    }
+
+    fn ask(&self, method: Method, route: Route, body: Bytes) -> Result<Response<Incoming>, Failure> {
         let path = socket_path(&self.data_dir);
         let connect = |source: io::Error| match source.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::NotADirectory => {
@@ -126,20 +186,41 @@ impl ApiClient {
             let stream = UnixStream::connect(socket).await.map_err(connect)?;
             exchange(stream, method, route, body).await.map_err(Failure::Api)
         };
-        let (status, bytes) = self
-            .runtime
-            .block_on(async { tokio::time::timeout(ANSWER, exchange).await })
-            .unwrap_or(Err(Failure::Api(ApiError::TimedOut)))?;
-        let done = if status.is_success() {
-            serde_json::from_slice(&bytes)
-        } else {
-            return Err(match serde_json::from_slice::<Failed>(&bytes) {
-                Ok(failed) => Failure::Refused(failed),
-                Err(error) => Failure::Api(error.into()),
-            });
-        };
-        done.map_err(|error| Failure::Api(error.into()))
+        wait(&self.runtime, exchange).unwrap_or_else(|error| Err(Failure::Api(error)))
     }
+}
+
+/// The body of an answer.
+pub(super) struct ApiStream<'a> {
+    runtime: &'a Runtime,
+    body: Incoming,
+    /// Came and was not read yet.
+    rest: Bytes,
+}
+
+impl Read for ApiStream<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match wait(self.runtime, self.body.frame()) {
+                Ok(None) => return Ok(0),
+                Ok(Some(Ok(frame))) => self.rest = frame.into_data().unwrap_or_default(),
+                Ok(Some(Err(error))) => return Err(io::Error::other(ApiError::Http(error))),
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        let taken = self.rest.split_to(self.rest.len().min(into.len()));
+        into.get_mut(..taken.len())
+            .expect("no more was taken")
+            .copy_from_slice(&taken);
+        Ok(taken.len())
+    }
+}
+
+/// Lets something come to its end, or the broker's time be up.
+fn wait<T>(runtime: &Runtime, what: impl Future<Output = T>) -> Result<T, ApiError> {
+    runtime
+        .block_on(async { tokio::time::timeout(ANSWER, what).await })
+        .map_err(|_| ApiError::TimedOut)
 }
 
 async fn exchange(
@@ -147,21 +228,17 @@ async fn exchange(
     method: Method,
     route: Route,
     body: Bytes,
-) -> Result<(hyper::StatusCode, Bytes), ApiError> {
+) -> Result<Response<Incoming>, ApiError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // What goes wrong with it is told by the request, too.
-    let connection = tokio::spawn(connection);
+    // What goes wrong with it is told by the request, too. It ends with the answer.
+    tokio::spawn(connection);
     let request = Request::builder()
         .method(method)
         .uri(route.0)
         .header(header::HOST, "localhost")
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(body))?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let bytes = response.into_body().collect().await?.to_bytes();
-    connection.abort();
-    Ok((status, bytes))
+    Ok(sender.send_request(request).await?)
 }
 
 /// Where the socket is: in the folder, or where a file in it says.

@@ -11,7 +11,7 @@ use crate::client::ClientError;
 use crate::config::ConfigError;
 use crate::port::Refusal;
 use crate::runtime::RunError;
-use crate::store::StoreError;
+use crate::store::{BackupError, StoreError};
 
 /// What a command ends with when it does not end well.
 #[derive(Debug)]
@@ -51,6 +51,22 @@ pub(super) enum Failure {
     Fewer { came: u64, wanted: u64 },
     /// A file that was to be made.
     Write { path: PathBuf, source: io::Error },
+    /// A file that was to be read.
+    Read { path: PathBuf, source: io::Error },
+    /// A message of a file to be imported.
+    Record {
+        path: PathBuf,
+        number: u64,
+        what: String,
+    },
+    /// An import, and how many messages of its file are there.
+    Import { failure: Box<Failure>, skip: u64 },
+    /// A body that was to be exported.
+    Export(io::Error),
+    /// Messages that could not be exported.
+    Unread(u64),
+    /// A backup that cannot be made, or cannot be relied on.
+    Backup { error: BackupError, path: PathBuf },
     /// Arguments that each are right and do not go together.
     Usage(&'static str),
     /// Logging could not be set up.
@@ -77,7 +93,11 @@ impl Failure {
                 error: StoreError::InUse(_),
                 ..
             } => 5,
-            Self::Store { .. } | Self::CheckFailed { .. } => 4,
+            Self::Backup {
+                error: BackupError::Read(_),
+                ..
+            } => 1,
+            Self::Store { .. } | Self::CheckFailed { .. } | Self::Backup { .. } => 4,
             Self::Output(_)
             | Self::Input(_)
             | Self::Signals(_)
@@ -88,6 +108,11 @@ impl Failure {
             | Self::NotConfirmed
             | Self::Fewer { .. }
             | Self::Write { .. }
+            | Self::Read { .. }
+            | Self::Record { .. }
+            | Self::Import { .. }
+            | Self::Export(_)
+            | Self::Unread(_)
             | Self::Telemetry(_) => 1,
         }
     }
@@ -173,6 +198,19 @@ impl fmt::Display for Failure {
             Self::Write { path, source } => {
                 format!("cannot write {}: {}", path.display(), chain(source))
             }
+            Self::Read { path, source } => format!("cannot read {}: {}", path.display(), chain(source)),
+            Self::Record { path, number, what } => {
+                let what = super::show::escaped(what);
+                format!("message {number} of {} is none: {what}", path.display())
+            }
+            Self::Import { failure, skip } => format!(
+                "{failure}; the first {skip} messages of the file are there, and `--skip {skip}` goes on behind them"
+            ),
+            Self::Export(error) => format!("cannot read a body: {}", chain(error)),
+            Self::Unread(count) => {
+                format!("{count} messages could not be read and were not exported; `steadfast peek` says why")
+            }
+            Self::Backup { error, path } => format!("backup {}: {}", path.display(), chain(error)),
             Self::Usage(line) => (*line).to_owned(),
             Self::Telemetry(error) => format!("logging cannot be set up: {}", chain(error)),
         };
@@ -217,6 +255,12 @@ fn store(error: &StoreError, data_dir: &Path) -> String {
         }
         StoreError::Damaged { .. } => format!("{line}; {}", remedy(data_dir)),
         StoreError::File { source, .. } => folder(line, source),
+        StoreError::RestoreUnfinished(_) => {
+            format!("{line}; remove the folder and restore again: there is no store in it")
+        }
+        StoreError::NotEmpty(_) => {
+            format!("{line}; a restore needs a folder of its own: choose another with --data-dir")
+        }
         StoreError::NewerFormat { .. } => {
             format!("{line}; use the version that wrote {}", data_dir.display())
         }

@@ -507,7 +507,8 @@ fn unescaped(text: &str) -> String {
     }
 }
 
-fn open(data_dir: &Path) -> Result<SledStore, Failure> {
+/// Opens the store of a stopped broker.
+pub(super) fn open(data_dir: &Path) -> Result<SledStore, Failure> {
     SledStore::open_existing(data_dir).map_err(|error| match &error {
         StoreError::File { source, .. }
             if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>

@@ -7,16 +7,21 @@
 //! - A failure is one line on standard error that says what to do, unless `clap` shows the usage.
 
 mod api_client;
+mod backup;
 pub mod bench;
 mod clock;
 mod connections;
+mod export;
 mod failure;
+mod import;
 mod inspect;
 mod peek;
+mod progress;
 mod queue;
 mod queues;
 mod receive;
 mod reference;
+mod restore;
 mod send;
 mod serve;
 mod show;
@@ -70,6 +75,14 @@ enum Command {
     Serve(ServeArgs),
     /// Look into the data folder of a stopped broker
     Inspect(inspect::InspectArgs),
+    /// Back up a broker, running or not, into a file
+    Backup(backup::BackupArgs),
+    /// Make a data folder from a backup
+    Restore(restore::RestoreArgs),
+    /// Write messages of queues of the running broker into a stream
+    Export(export::ExportArgs),
+    /// Send what was exported to a broker, any that speaks STOMP 1.2
+    Import(import::ImportArgs),
     /// Send messages to a broker, any that speaks STOMP 1.2
     Send(send::SendArgs),
     /// Receive messages from a broker, any that speaks STOMP 1.2
@@ -166,6 +179,10 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Backup(args) => backup::run(args),
+        Command::Restore(args) => restore::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(&args),
         Command::Status(args) => status::run(args),
         Command::Queues(args) => queues::run(args),
         Command::Queue(args) => queue::run(args),

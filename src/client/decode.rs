@@ -170,6 +170,12 @@ impl Decoder {
         }
     }
 
+    /// Whether nothing is left but what was given out, and ends of lines.
+    pub fn is_empty(&self) -> bool {
+        let rest = &self.buffer[self.start..self.end];
+        rest.iter().all(|byte| matches!(byte, b'\n' | b'\r'))
+    }
+
     /// The next whole frame, if there is one. Ends of lines between frames (heart-beats) are skipped.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, DecodeError> {
         while self.start < self.end && matches!(self.buffer[self.start], b'\n' | b'\r') {

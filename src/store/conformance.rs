@@ -50,6 +50,7 @@ macro_rules! suite {
             batches_come_back_in_order,
             dropped_chunks_stay_away,
             facts_of_many_parts_come_back,
+            the_index_is_read_in_pieces,
             a_slot_has_the_last_chunk_only,
             the_pool_shrinks_and_grows,
             many_large_batches_are_whole,
@@ -338,6 +339,39 @@ pub(super) fn facts_of_many_parts_come_back<B: Bed>(bed: &mut B) {
     store.flush().unwrap();
     bed.kill(store, 0);
     script.check(&bed.open(), 41);
+}
+
+fn many_facts(seq: u64) -> Vec<Fact> {
+    (0..seq).map(|n| watched(&format!("{n:>05000}"))).collect()
+}
+
+pub(super) fn the_index_is_read_in_pieces<B: Bed>(bed: &mut B) {
+    let store = bed.open();
+    let mut script = Script::default();
+    recovered(&store);
+    for seq in 1..=9 {
+        let facts = if seq % 3 == 0 { Vec::new() } else { many_facts(seq) };
+        let batch = script.batch(facts, Vec::new());
+        if seq == 9 {
+            batch.drop = vec![Seq(1)];
+        }
+        store.append(batch).unwrap();
+    }
+    // What is behind the end is not read, nor what was dropped.
+    let mut found = Vec::new();
+    let mut from = Seq(0);
+    loop {
+        let piece = store.index(from, Seq(7), 30_000).unwrap();
+        let Some(last) = piece.last() else { break };
+        from = Seq(last.seq.0 + 1);
+        let bytes: u32 = piece.iter().map(|chunk| chunk.size.bytes).sum();
+        let before: u32 = piece.iter().rev().skip(1).map(|chunk| chunk.size.bytes).sum();
+        assert!(before < 30_000 && (bytes >= 30_000 || last.seq == Seq(7)));
+        found.extend(piece.into_iter().map(|chunk| (chunk.seq, chunk.facts)));
+    }
+    let expect: Vec<_> = [2, 4, 5, 7].map(|seq| (Seq(seq), many_facts(seq))).into();
+    assert!(found == expect);
+    assert!(store.index(Seq(8), Seq(7), 1).unwrap().is_empty());
 }
 
 pub(super) fn a_slot_has_the_last_chunk_only<B: Bed>(bed: &mut B) {

@@ -48,6 +48,12 @@ pub enum StoreError {
     /// Another process has the folder.
     #[error("another broker is using {}", .0.display())]
     InUse(PathBuf),
+    /// The folder was to be empty.
+    #[error("{} is not empty", .0.display())]
+    NotEmpty(PathBuf),
+    /// A restore into the folder did not come to its end.
+    #[error("a restore into {} did not come to its end", .0.display())]
+    RestoreUnfinished(PathBuf),
     /// The store was written by a newer version.
     #[error("the store has format {found}; this version reads up to {known}")]
     NewerFormat {
@@ -95,6 +101,8 @@ impl StoreError {
             Self::File { .. } => "store-file",
             Self::Gone(_) => "store-gone",
             Self::InUse(_) => "store-in-use",
+            Self::NotEmpty(_) => "store-not-empty",
+            Self::RestoreUnfinished(_) => "store-restore-unfinished",
             Self::NewerFormat { .. } => "store-newer-format",
             Self::UnknownFact { .. } => "store-unknown-fact",
             Self::Poisoned => "store-poisoned",

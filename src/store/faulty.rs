@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::{Store, StoreError, StoreStats};
-use crate::base::ChunkRef;
+use crate::base::{ChunkRef, Seq};
 use crate::journal::{Batch, IndexChunk, IndexSize, Recovered};
 
 /// Which call fails.
@@ -107,6 +107,10 @@ impl<S: Store> FaultyStore<S> {
 impl<S: Store> Store for FaultyStore<S> {
     fn recover(&self, visit: &mut dyn FnMut(IndexChunk)) -> Result<Recovered, StoreError> {
         self.inner.recover(visit)
+    }
+
+    fn index(&self, from: Seq, to: Seq, bytes_min: usize) -> Result<Vec<IndexChunk>, StoreError> {
+        self.inner.index(from, to, bytes_min)
     }
 
     fn append(&self, batch: &Batch) -> Result<IndexSize, StoreError> {

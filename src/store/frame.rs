@@ -4,9 +4,9 @@
 //! ```text
 //! 0   magic      53 54 46 44 ("STFD")
 //! 4   format     u8
-//! 5   kind       u8: 1 index part, 2 body chunk, 3 meta, 4 durable
+//! 5   kind       u8: 1 index part, 2 body chunk, 3 meta, 4 durable; in a backup also 5 head, 6 slot, 7 end
 //! 6   part       u16: of an index chunk; else 0
-//! 8   number     u64: chunk number of a body chunk; else Seq
+//! 8   number     u64: chunk number of a body chunk or slot; else Seq
 //! 16  length     u32: bytes of the payload
 //! 20  checksum   u32: CRC32C of bytes 0 to 19 and the payload
 //! 24  payload
@@ -33,6 +33,9 @@ pub(super) enum Kind {
     Body = 2,
     Meta = 3,
     Durable = 4,
+    BackupHead = 5,
+    BackupSlot = 6,
+    BackupEnd = 7,
 }
 
 /// Why a value is not the frame that was looked for.
@@ -98,6 +101,17 @@ pub(super) fn open(value: &[u8], kind: Kind) -> Result<Frame<'_>, FrameError> {
         format if format > FORMAT => Err(FrameError::Newer(u32::from(format))),
         _ => Err(broken("has format 0")),
     }
+}
+
+/// The kind and the length of the payload that the first bytes of a frame say, unverified. `None` without the magic number.
+pub(super) fn peek(head: &[u8]) -> Option<(u8, usize)> {
+    let mut fields = Fields(head.get(..HEAD_BYTES)?);
+    if fields.take() != MAGIC {
+        return None;
+    }
+    let [_format, kind] = fields.take();
+    let _part_and_number: [u8; 10] = fields.take();
+    Some((kind, u32::from_le_bytes(fields.take()) as usize))
 }
 
 /// Fixed fields, read from the front.

@@ -110,6 +110,14 @@ impl MemoryStore {
     }
 }
 
+fn decoded(seq: Seq, bytes: &[u8]) -> Result<IndexChunk, StoreError> {
+    Ok(IndexChunk {
+        seq,
+        facts: decode_facts(bytes).map_err(|error| StoreError::undecodable(seq, &error))?,
+        size: index_size(bytes.len()),
+    })
+}
+
 impl Store for MemoryStore {
     fn recover(&self, visit: &mut dyn FnMut(IndexChunk)) -> Result<Recovered, StoreError> {
         let (index, found) = {
@@ -118,13 +126,25 @@ impl Store for MemoryStore {
             (state.current.index.clone(), state.current.found)
         };
         for (seq, bytes) in index {
-            visit(IndexChunk {
-                seq,
-                facts: decode_facts(&bytes).map_err(|error| StoreError::undecodable(seq, &error))?,
-                size: index_size(bytes.len()),
-            });
+            visit(decoded(seq, &bytes)?);
         }
         Ok(found)
+    }
+
+    fn index(&self, from: Seq, to: Seq, bytes_min: usize) -> Result<Vec<IndexChunk>, StoreError> {
+        let mut bytes = 0;
+        let state = self.lock();
+        let chunks = state
+            .current
+            .index
+            .range(from..)
+            .take_while(|(seq, _)| **seq <= to);
+        let wanted = chunks.take_while(|(_, facts)| {
+            let wanted = bytes < bytes_min;
+            bytes += facts.len();
+            wanted
+        });
+        wanted.map(|(seq, facts)| decoded(*seq, facts)).collect()
     }
 
     fn append(&self, batch: &Batch) -> Result<IndexSize, StoreError> {

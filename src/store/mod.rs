@@ -4,12 +4,13 @@
 //! # Invariants
 //! - After `append(b)` and a successful `flush()`, `b` and every batch before it survive power loss, whole.
 //! - Without that flush, after a crash, a prefix of the appended batches is there, each whole or absent.
-//! - One writer: `append`, `flush` and `tidy` are called by the committer only; `body` from any thread.
+//! - One writer: `append`, `flush` and `tidy` are called by the committer only; `body` and `index` from any thread.
 //! - After any failed `append`, `flush` or `tidy` the store is poisoned: every later call of the three fails.
 //!
 //! # Not here
 //! What facts mean. The store moves them; only `broker` understands them.
 
+mod backup;
 mod ballast;
 #[cfg(test)]
 mod conformance;
@@ -23,11 +24,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use backup::{BackupError, BackupHead, BackupItem, BackupReader, BackupWriter};
 pub use ballast::{Ballast, Room, room};
 pub use error::StoreError;
 pub use faulty::{Call, Effect, Fault, FaultyStore};
 pub use memory::MemoryStore;
-pub use sled::{SledOptions, SledStore, make_folder};
+pub use sled::{SledOptions, SledStore, make_folder, remove_restore};
 
 use crate::base::{ChunkRef, Epoch, Seq};
 use crate::journal::{Batch, CHUNK_BYTES_MAX, IndexChunk, IndexSize, Recovered};
@@ -36,6 +38,10 @@ use crate::journal::{Batch, CHUNK_BYTES_MAX, IndexChunk, IndexSize, Recovered};
 pub trait Store: std::marker::Send + Sync {
     /// Reads every index chunk back, in the order of Seq. Called once, before the first `append`.
     fn recover(&self, visit: &mut dyn FnMut(IndexChunk)) -> Result<Recovered, StoreError>;
+
+    /// Index chunks from a Seq to another, both included, in order: so many that they have this many bytes, if there are.
+    /// None at the end. After [`Store::recover`]; what is dropped meanwhile is seen or not.
+    fn index(&self, from: Seq, to: Seq, bytes_min: usize) -> Result<Vec<IndexChunk>, StoreError>;
 
     /// Appends a batch as one atomic unit; not durable yet.
     fn append(&self, batch: &Batch) -> Result<IndexSize, StoreError>;
@@ -66,6 +72,10 @@ pub struct StoreStats {
 impl<S: Store + ?Sized> Store for Arc<S> {
     fn recover(&self, visit: &mut dyn FnMut(IndexChunk)) -> Result<Recovered, StoreError> {
         (**self).recover(visit)
+    }
+
+    fn index(&self, from: Seq, to: Seq, bytes_min: usize) -> Result<Vec<IndexChunk>, StoreError> {
+        (**self).index(from, to, bytes_min)
     }
 
     fn append(&self, batch: &Batch) -> Result<IndexSize, StoreError> {

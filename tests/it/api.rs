@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use steadfast::api;
-use steadfast::base::ChunkRef;
+use steadfast::base::{ChunkRef, Seq};
 use steadfast::journal::{Batch, IndexChunk, IndexSize, Recovered};
 use steadfast::store::{MemoryStore, Store, StoreError, StoreStats};
 
@@ -626,6 +626,10 @@ impl Store for Held {
             wait.recv().unwrap();
         }
         self.inner.recover(visit)
+    }
+
+    fn index(&self, from: Seq, to: Seq, bytes_min: usize) -> Result<Vec<IndexChunk>, StoreError> {
+        self.inner.index(from, to, bytes_min)
     }
 
     fn append(&self, batch: &Batch) -> Result<IndexSize, StoreError> {

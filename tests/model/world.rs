@@ -2,6 +2,8 @@
 
 #[path = "acts.rs"]
 mod acts;
+#[path = "backup.rs"]
+mod backup;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +48,8 @@ pub(crate) enum Op {
     Room(bool),
     /// An operator asks for something.
     Act(Deed),
+    /// A backup begins, or the next piece of it is read.
+    Backup,
 }
 
 /// What an operator asks for, with the entries still to be chosen.
@@ -145,6 +149,7 @@ pub(crate) struct World {
     /// Two calls were made since events were polled last.
     unseen_return: bool,
     tally: Tally,
+    backup: Option<backup::Backup>,
 }
 
 /// What the broker must have counted.
@@ -190,6 +195,7 @@ impl World {
             paused: BTreeMap::new(),
             unseen_return: false,
             tally: Tally::default(),
+            backup: None,
         };
         world.sync();
         world
@@ -226,6 +232,7 @@ impl World {
                 self.broker.handle_room(*room);
             }
             Op::Act(deed) => self.act(deed),
+            Op::Backup => self.backup(),
         }
         self.observe();
         self.check_all();
@@ -1138,6 +1145,7 @@ impl World {
         self.gate_max = Seq(0);
         self.room = true;
         self.broker = self.disk.recover(&self.limits, self.now);
+        self.backup = None;
     }
 
     /// The new term's first batch.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use steadfast::base::{ChunkNo, ChunkRef, Limits, Now, Seq};
-use steadfast::broker::{Broker, Recovery};
+use steadfast::broker::{BackupPoint, Broker, Recovery};
 use steadfast::journal::{
     Batch, CHUNK_BYTES_MAX, Enqueued, Fact, IndexChunk, IndexSize, Meta, Place, Recovered, decode_facts,
     encode_facts,
@@ -217,6 +217,34 @@ impl Disk {
     pub(crate) fn extent(&self) -> (usize, usize, u32) {
         let bytes = self.index.values().map(Vec::len).sum();
         (self.index.len(), bytes, self.slot_count)
+    }
+
+    /// Durable index chunks from a Seq to another: the first of them.
+    pub(crate) fn index(&self, from: Seq, to: Seq, count_max: usize) -> Vec<(Seq, Vec<u8>)> {
+        let found = self.index.range(from..).take_while(|(seq, _)| **seq <= to);
+        found
+            .take(count_max)
+            .map(|(seq, bytes)| (*seq, bytes.clone()))
+            .collect()
+    }
+
+    /// What a backup has read.
+    pub(crate) fn of(
+        point: &BackupPoint,
+        index: BTreeMap<Seq, Vec<u8>>,
+        chunks: Vec<(ChunkRef, Bytes)>,
+    ) -> Self {
+        let slots = chunks
+            .into_iter()
+            .map(|(place, payload)| (place.slot.0, (place.chunk, payload)));
+        Self {
+            index,
+            slots: slots.collect(),
+            slot_count: point.slot_count,
+            meta: point.meta,
+            last_seq: point.seq,
+            pending: VecDeque::new(),
+        }
     }
 
     /// A broker in a new term, from what is durable. Its first batches are not appended yet.

@@ -5,7 +5,7 @@ use snapbox::{Assert, IntoData, str};
 
 use super::*;
 use crate::base::DestinationKind;
-use crate::base::{Limits, SessionNo};
+use crate::base::{Limits, Seq, SessionNo};
 use crate::journal::{Batch, IndexChunk, IndexSize};
 use crate::port::{Payload, Request, Requests, Send};
 use crate::store::MemoryStore;
@@ -16,6 +16,10 @@ struct Damaged<F>(MemoryStore, F);
 impl<F: Fn(Bytes) -> Result<Bytes, StoreError> + std::marker::Send + Sync> Store for Damaged<F> {
     fn recover(&self, visit: &mut dyn FnMut(IndexChunk)) -> Result<Recovered, StoreError> {
         self.0.recover(visit)
+    }
+
+    fn index(&self, from: Seq, to: Seq, bytes_min: usize) -> Result<Vec<IndexChunk>, StoreError> {
+        self.0.index(from, to, bytes_min)
     }
 
     fn append(&self, batch: &Batch) -> Result<IndexSize, StoreError> {

@@ -13,11 +13,14 @@
 //! The types of requests and answers: `crate::api`.
 
 mod acts;
+mod backup;
+mod body;
 mod metrics;
 mod problem;
 mod query;
 mod reader;
 mod socket;
+mod stream;
 mod views;
 
 use std::convert::Infallible;
@@ -29,7 +32,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -75,7 +78,7 @@ const STOP_TIME: Duration = Duration::from_secs(2);
 /// After accept failed for want of descriptors: time for others to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Either<Full<Bytes>, stream::Stream>>;
 
 /// Whether the broker runs, and what the API works on as soon as it does.
 #[derive(Default)]
@@ -346,10 +349,10 @@ impl Api {
             })?;
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match route {
-            Route::Act(..) | Route::Disconnect(_) if request.method() != Method::POST => {
+            Route::Act(..) | Route::Disconnect(_) | Route::Backup if request.method() != Method::POST => {
                 return Err(Problem::not_allowed("POST"));
             }
-            Route::Act(..) | Route::Disconnect(_) => {}
+            Route::Act(..) | Route::Disconnect(_) | Route::Backup => {}
             _ if !reads => return Err(Problem::not_allowed("GET")),
             _ => {}
         }
@@ -433,6 +436,13 @@ impl Api {
                 let answer = tokio::task::spawn_blocking(move || ok(&messages)).await;
                 answer.map_err(|_| Problem::bad("the broker is stopping"))
             }
+            Route::Body(name, sequence) => {
+                query.end()?;
+                let sequence = sequence
+                    .parse()
+                    .map_err(|_| Problem::bad(format!("{sequence:?} is not a queue sequence")))?;
+                parts.whole_body(name, sequence)
+            }
             Route::Connections => {
                 let from = query.number("from")?.unwrap_or(0);
                 let count = query.count()?;
@@ -454,6 +464,11 @@ impl Api {
                 let session = session(text)?;
                 let plain: api::Plain = read_body(request).await?;
                 Ok(ok(&parts.disconnect(session, plain.dry_run, caller).await?))
+            }
+            Route::Backup => {
+                query.end()?;
+                let wanted: api::Backup = read_body(request).await?;
+                parts.backup(&wanted, caller)
             }
             Route::Act(queue, act) => {
                 query.end()?;
@@ -524,11 +539,13 @@ enum Route<'a> {
     Topics,
     Queue(&'a str),
     Messages(&'a str),
+    Body(&'a str, &'a str),
     Act(&'a str, ActName),
     Connections,
     Connection(&'a str),
     Disconnect(&'a str),
     Transactions,
+    Backup,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -555,6 +572,7 @@ impl<'a> Route<'a> {
                 ["topics"] => Self::Topics,
                 ["queues", name] => Self::Queue(name),
                 ["queues", name, "messages"] => Self::Messages(name),
+                ["queues", name, "messages", sequence, "body"] => Self::Body(name, sequence),
                 ["queues", name, "purge"] => Self::Act(name, ActName::Purge),
                 ["queues", name, "delete"] => Self::Act(name, ActName::Delete),
                 ["queues", name, "pause"] => Self::Act(name, ActName::Pause),
@@ -566,6 +584,7 @@ impl<'a> Route<'a> {
                 ["connections", session] => Self::Connection(session),
                 ["connections", session, "disconnect"] => Self::Disconnect(session),
                 ["transactions"] => Self::Transactions,
+                ["backup"] => Self::Backup,
                 _ => return None,
             },
             _ => return None,
@@ -643,14 +662,14 @@ fn json(status: StatusCode, answer: &impl Serialize) -> Answer {
     let mut bytes =
         serde_json::to_vec(answer).expect("an answer has text for keys, and nothing in it can fail");
     bytes.push(b'\n');
-    let mut response = Response::new(Full::new(Bytes::from(bytes)));
+    let mut response = Response::new(Either::Left(Full::new(Bytes::from(bytes))));
     *response.status_mut() = status;
     content(&mut response, "application/json");
     response
 }
 
 fn plain(content_type: &'static str, text: String) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let mut response = Response::new(Either::Left(Full::new(Bytes::from(text))));
     content(&mut response, content_type);
     response
 }

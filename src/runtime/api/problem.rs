@@ -1,7 +1,6 @@
 //! Why a request is not done: a code, its status, and a line for people.
 
-use http_body_util::Full;
-use hyper::{Response, StatusCode, header};
+use hyper::{StatusCode, header};
 
 use crate::api::Failed;
 use crate::port::Refusal;
@@ -41,6 +40,10 @@ codes! {
     PathUnknown = "path-unknown", NOT_FOUND;
     /// There is, but not with this method.
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED;
+    /// There is no such message in the queue.
+    MessageUnknown = "message-unknown", NOT_FOUND;
+    /// Another backup is under way.
+    BackupRunning = "backup-running", CONFLICT;
     /// The body did not come in time.
     RequestTimeout = "request-timeout", REQUEST_TIMEOUT;
     /// The body is larger than any request needs.
@@ -100,7 +103,7 @@ impl Problem {
         }
     }
 
-    pub(super) fn into_response(self) -> Response<Full<bytes::Bytes>> {
+    pub(super) fn into_response(self) -> super::Answer {
         let failed = Failed {
             code: self.code.to_owned(),
             message: self.message,

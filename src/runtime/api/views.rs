@@ -342,7 +342,7 @@ impl Parts {
             _ if fault.is_some() => None,
             _ => {
                 let part = bytes.get(header_len..).unwrap_or_default();
-                Some(body(part, (part.len() as u64) < body_bytes))
+                Some(api::Body::of(part, (part.len() as u64) < body_bytes))
             }
         };
         Some(api::Message {
@@ -532,6 +532,7 @@ fn queue(view: &QueueView, wall_ms: u64, rates: Option<api::Rates>) -> api::Queu
         paused: view.paused,
         dead_letter: view.name.starts_with(DEAD_LETTER_PREFIX),
         stuck_count: view.stuck_count,
+        next_sequence: view.next_sequence,
         in_count: view.counters.in_count,
         out_count: view.counters.out_count,
         accepted_count: view.counters.accepted_count,
@@ -581,51 +582,6 @@ fn weight(message: &api::Message) -> usize {
     headers + message.body.as_ref().map_or(0, |body| body.data.len())
 }
 
-/// A body, or its beginning, as text where it is.
-fn body(bytes: &[u8], truncated: bool) -> api::Body {
-    let text = match std::str::from_utf8(bytes) {
-        Ok(text) => Some(text),
-        // A character that was cut in two is not shown.
-        Err(error) if truncated && error.error_len().is_none() => bytes
-            .get(..error.valid_up_to())
-            .and_then(|whole| std::str::from_utf8(whole).ok()),
-        Err(_) => None,
-    };
-    match text {
-        Some(text) => api::Body {
-            encoding: api::BodyEncoding::Text,
-            data: text.to_owned(),
-            truncated,
-        },
-        None => api::Body {
-            encoding: api::BodyEncoding::Base64,
-            data: base64(bytes),
-            truncated,
-        },
-    }
-}
-
-/// RFC 4648, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let word = group
-            .iter()
-            .chain([&0, &0])
-            .take(3)
-            .fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
-        for place in 0..4 {
-            let digit = DIGITS.get((word >> (18 - 6 * place) & 63) as usize);
-            text.push(match digit {
-                Some(digit) if place <= group.len() => char::from(*digit),
-                _ => '=',
-            });
-        }
-    }
-    text
-}
-
 fn latency(view: &HistogramView) -> api::Latency {
     let count = view.count();
     let ms = |us: u64| us as f64 / 1_000.0;
@@ -644,41 +600,4 @@ fn latency(view: &HistogramView) -> api::Latency {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        let cases = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(base64(text.as_bytes()), expected);
-        }
-        assert_eq!(base64(&[0xff, 0xfe, 0xfb]), "//77");
-    }
-
-    #[test]
-    fn a_body_is_text_where_it_can_be() {
-        let text = |data: &str, truncated| api::Body {
-            encoding: api::BodyEncoding::Text,
-            data: data.to_owned(),
-            truncated,
-        };
-        assert_eq!(body("aü".as_bytes(), false), text("aü", false));
-        // The cut goes through the last character.
-        assert_eq!(body(b"a\xc3", true), text("a", true));
-        // No cut, no excuse.
-        assert_eq!(body(b"a\xc3", false).encoding, api::BodyEncoding::Base64);
-        assert_eq!(body(b"\xff\x00", true).data, "/wA=");
-    }
 }

@@ -6,8 +6,8 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::base::{Now, Seq, SessionNo};
-use crate::broker::LedgerView;
+use crate::base::{ChunkRef, Now, Seq, SessionNo, SlotNo};
+use crate::broker::{BackupPoint, LedgerView};
 use crate::port::{
     Act, Acted, EntryView, HoldingsView, Page, QueueView, Refusal, SessionDetail, SessionView,
     SubscriptionView, TopicView,
@@ -50,6 +50,29 @@ impl Core {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Begins a backup of everything up to now; `None` while there is another.
+    pub(crate) fn begin_backup(&self) -> Option<BackupPoint> {
+        let mut state = self.lock();
+        let point = state.broker.begin_backup();
+        self.finish(state, None, Vec::new());
+        point
+    }
+
+    /// The backup has read the index.
+    pub(crate) fn end_backup_index(&self) {
+        self.lock().broker.end_backup_index();
+    }
+
+    /// Body chunks that the backup is to read, from a slot on; those before were read.
+    pub(crate) fn backup_chunks(&self, from: SlotNo, count_max: usize) -> Page<ChunkRef, SlotNo> {
+        self.lock().broker.backup_chunks(from, count_max)
+    }
+
+    /// The backup has ended, however.
+    pub(crate) fn end_backup(&self) {
+        self.lock().broker.end_backup();
     }
 
     /// Queues by name, from a name on.

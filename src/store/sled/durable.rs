@@ -7,12 +7,11 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 
-use super::folder::Folder;
+use super::folder::{DURABLE, Folder};
 use crate::base::Seq;
 use crate::store::StoreError;
 use crate::store::frame::{self, HEAD_BYTES, Kind};
 
-const NAME: &str = "durable";
 const ID_BYTES: usize = 16;
 
 /// See the module's text.
@@ -30,8 +29,8 @@ impl Durable {
             .write(true)
             .create(true)
             .truncate(false)
-            .open(folder.dir().join(NAME));
-        let file = opened.map_err(folder.error("open", NAME))?;
+            .open(folder.dir().join(DURABLE));
+        let file = opened.map_err(folder.error("open", DURABLE))?;
         Ok(Self { file, uuid })
     }
 

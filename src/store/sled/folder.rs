@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! lock       held (flock) while the store is open
-//! format     "steadfast store, format 2, ID": written last when a store is made, "creating" until then
+//! format     "steadfast store, format 2, ID": written last when a store is made, "creating" until then, or "restoring"
 //! durable    the last Seq that a flush has made durable
 //! db  conf  blobs/  snap.*   sled's
 //! ```
 //!
 //! # Invariants
 //! - sled's files are removed only while `format` says "creating": until then nothing can have been confirmed.
+//! - A folder whose `format` says "restoring" is opened by nobody: an operator believes that there are messages in it.
 //! - When `create_or_open` returns, every file and every folder on the way to it survives power loss.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -24,6 +25,7 @@ use crate::journal::FORMAT_VERSION;
 use crate::store::StoreError;
 
 pub(super) const DB: &str = "db";
+pub(super) const DURABLE: &str = "durable";
 const CONF: &str = "conf";
 const BLOBS: &str = "blobs";
 const SNAPSHOT: &str = "snap.";
@@ -33,6 +35,7 @@ const FORMAT: &str = "format";
 const FORMAT_NEXT: &str = "format.next";
 const FORMAT_TEXT: &str = "steadfast store, format ";
 const CREATING: &str = "creating";
+const RESTORING: &str = "restoring";
 
 /// What `format` says.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +83,39 @@ pub(super) fn check_exists(dir: &Path) -> Result<(), StoreError> {
         Err(source) if source.kind() == ErrorKind::NotFound && !dir.join(DB).exists() => Err(no_store(dir)),
         Err(source) => Err(error("open", &dir.join(FORMAT))(source)),
     }
+}
+
+/// Refuses a folder in which there is anything, touching nothing. One that is missing is empty.
+pub(super) fn check_empty(dir: &Path) -> Result<(), StoreError> {
+    let entries = match fs::read_dir(dir) {
+        Err(source) if source.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(error("read", dir))?,
+    };
+    for entry in entries {
+        // The root of a new file system may have this, and nothing else.
+        if entry.map_err(error("read", dir))?.file_name() != "lost+found" {
+            let full = match fs::read_to_string(dir.join(FORMAT)) {
+                Ok(text) if text.ends_with(&format!(", {RESTORING}\n")) => StoreError::RestoreUnfinished,
+                _ => StoreError::NotEmpty,
+            };
+            return Err(full(dir.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a restore that failed has left; nothing in a folder that holds anything else.
+pub fn remove_restore(dir: &Path) -> Result<(), StoreError> {
+    let folder = Folder::take(dir)?;
+    if !matches!(folder.state(), Err(StoreError::RestoreUnfinished(_))) {
+        return Err(StoreError::NotEmpty(dir.to_owned()));
+    }
+    folder.remove_engine()?;
+    // Until the last of them is gone, it is told for what it is.
+    for name in [DURABLE, FORMAT_NEXT, FORMAT, LOCK] {
+        ignore_absent(fs::remove_file(dir.join(name))).map_err(folder.error("remove", name))?;
+    }
+    folder.sync()
 }
 
 /// There is no store in this folder.
@@ -134,14 +170,24 @@ impl Folder {
             }),
             (0, _) => Err(unreadable()),
             (_, CREATING) => Ok(State::Creating),
+            (_, RESTORING) => Err(StoreError::RestoreUnfinished(self.dir.clone())),
             (FORMAT_VERSION, id) => parse_id(id).map(State::Complete).ok_or_else(unreadable),
             (_, id) => parse_id(id).map(State::Older).ok_or_else(unreadable),
         }
     }
 
+    /// From here on, and until `end_creation`, the folder holds no store, and nobody opens it.
+    pub(super) fn begin_restore(&self) -> Result<(), StoreError> {
+        self.write_format(RESTORING)
+    }
+
     /// From here on, and until `end_creation`, the folder holds no store that anyone could rely on.
     pub(super) fn begin_creation(&self) -> Result<(), StoreError> {
         self.write_format(CREATING)?;
+        self.remove_engine()
+    }
+
+    fn remove_engine(&self) -> Result<(), StoreError> {
         for name in [DB, CONF] {
             ignore_absent(fs::remove_file(self.dir.join(name))).map_err(self.error("remove", name))?;
         }

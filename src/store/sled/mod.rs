@@ -27,6 +27,7 @@ mod sync_file_range;
 mod tidy;
 
 use std::fs::File;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -35,8 +36,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::durable::Durable;
-pub use self::folder::make_folder;
 use self::folder::{Folder, State};
+pub use self::folder::{make_folder, remove_restore};
 use self::live::LiveIndex;
 use self::meta::MetaRecord;
 use self::tidy::{Step, Tidy};
@@ -146,15 +147,41 @@ impl SledStore {
             State::Absent | State::Creating => {}
         }
         folder.begin_creation()?;
+        let store = Self::create(folder, options)?;
+        store.end_creation()?;
+        Ok(store)
+    }
+
+    /// Makes a store in an empty folder, to be filled from a backup: nobody opens it before [`SledStore::end_restore`].
+    /// Where it comes to no end, [`remove_restore`] leaves the folder as it was.
+    pub fn begin_restore(dir: &Path, options: SledOptions) -> Result<Self, StoreError> {
+        folder::check_empty(dir)?;
+        make_folder(dir)?;
+        let folder = Folder::take(dir)?;
+        folder.begin_restore()?;
+        Self::create(folder, options)
+    }
+
+    /// Everything was appended and flushed: from now on this is a store like any other.
+    pub fn end_restore(&self) -> Result<(), StoreError> {
+        self.end_creation()
+    }
+
+    fn create(folder: Folder, options: SledOptions) -> Result<Self, StoreError> {
         let db = open_engine(&folder, options.cache_bytes)?;
         let file = folder.open_db()?;
         let meta = MetaRecord::default();
         fill_new(&db, &meta, options.uuid).map_err(|error| engine_error(&folder, error))?;
-        file.sync_all().map_err(folder.error("fsync", folder::DB))?;
-        folder.end_creation(options.uuid)?;
         let durable = Durable::open(&folder, options.uuid)?;
         durable.write(meta.last_seq);
         Ok(Self::new(folder, db, file, durable, options.uuid, meta))
+    }
+
+    fn end_creation(&self) -> Result<(), StoreError> {
+        self.file
+            .sync_all()
+            .map_err(self.folder.error("fsync", folder::DB))?;
+        self.folder.end_creation(self.uuid)
     }
 
     /// Opens the store in a folder, for reading by people; makes nothing where there is none.
@@ -313,6 +340,53 @@ impl SledStore {
         self.db.apply_batch(unit)
     }
 
+    /// Reads the index chunks of a range of keys, none behind a batch, and looks that each is whole.
+    fn scan_index<K: AsRef<[u8]>>(
+        &self,
+        keys: Range<K>,
+        last: Seq,
+        mut take: impl FnMut(IndexChunk) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut items = self.db.range(keys);
+        let mut chunk: Option<(Seq, u16, Vec<u8>)> = None;
+        let mut close = |(seq, parts, bytes): (Seq, u16, Vec<u8>)| -> Result<_, StoreError> {
+            let facts = decode_facts(&bytes).map_err(|error| StoreError::undecodable(seq, &error))?;
+            let size = IndexSize {
+                parts,
+                ..index_size(bytes.len())
+            };
+            Ok(take(IndexChunk { seq, facts, size }))
+        };
+        while let Some(item) = guard::catch("reading the index", || items.next())? {
+            let (key, value) = item.map_err(|error| engine_error(&self.folder, error))?;
+            let (seq, part) = parse_index_key(&key).ok_or_else(|| damaged("an index key does not parse"))?;
+            let name = || format!("part {part} of index chunk {seq}");
+            let frame = frame::open(&value, Kind::Index).map_err(|error| frame_error(&name(), error))?;
+            if (frame.number, frame.part) != (seq.0, part) || seq > last {
+                return Err(damaged(format!("{} is out of place", name())));
+            }
+            match &mut chunk {
+                Some((last, parts, bytes)) if *last == seq && *parts == part => {
+                    *parts += 1;
+                    bytes.extend_from_slice(frame.payload);
+                }
+                _ if part == 0 => {
+                    if let Some(whole) = chunk.replace((seq, 1, frame.payload.to_vec()))
+                        && close(whole)?.is_break()
+                    {
+                        return Ok(());
+                    }
+                }
+                _ => return Err(damaged(format!("the part before {} is missing", name()))),
+            }
+        }
+        if let Some(whole) = chunk {
+            // Whether it was the last one wanted does not matter: it is the last.
+            let _ = close(whole)?;
+        }
+        Ok(())
+    }
+
     /// A `Batch` of sled is applied in no order, and ascending inserts leave emptier leaves: half the rewriting later.
     fn make_slots(&self, meta: &mut MetaRecord, batch: &Batch) -> Result<(), ::sled::Error> {
         let needed = batch
@@ -335,39 +409,12 @@ impl Store for SledStore {
     fn recover(&self, visit: &mut dyn FnMut(IndexChunk)) -> Result<Recovered, StoreError> {
         let writer = &mut *self.lock();
         let mut live = LiveIndex::default();
-        let mut items = self.db.scan_prefix([INDEX_RANGE]);
-        let mut chunk: Option<(Seq, u16, Vec<u8>)> = None;
-        let mut close = |(seq, parts, bytes): (Seq, u16, Vec<u8>)| {
-            live.push(seq, parts);
-            let facts = decode_facts(&bytes).map_err(|error| StoreError::undecodable(seq, &error))?;
-            let size = index_size(bytes.len());
-            visit(IndexChunk { seq, facts, size });
-            Ok(())
-        };
-        while let Some(item) = guard::catch("reading the index", || items.next())? {
-            let (key, value) = item.map_err(|error| engine_error(&self.folder, error))?;
-            let (seq, part) = parse_index_key(&key).ok_or_else(|| damaged("an index key does not parse"))?;
-            let name = || format!("part {part} of index chunk {seq}");
-            let frame = frame::open(&value, Kind::Index).map_err(|error| frame_error(&name(), error))?;
-            if (frame.number, frame.part) != (seq.0, part) || seq > writer.meta.last_seq {
-                return Err(damaged(format!("{} is out of place", name())));
-            }
-            match &mut chunk {
-                Some((last, parts, bytes)) if *last == seq && *parts == part => {
-                    *parts += 1;
-                    bytes.extend_from_slice(frame.payload);
-                }
-                _ if part == 0 => {
-                    if let Some(whole) = chunk.replace((seq, 1, frame.payload.to_vec())) {
-                        close(whole)?;
-                    }
-                }
-                _ => return Err(damaged(format!("the part before {} is missing", name()))),
-            }
-        }
-        if let Some(whole) = chunk {
-            close(whole)?;
-        }
+        let last = writer.meta.last_seq;
+        self.scan_index(&[INDEX_RANGE]..&[INDEX_RANGE + 1], last, |chunk| {
+            live.push(chunk.seq, chunk.size.parts);
+            visit(chunk);
+            ControlFlow::Continue(())
+        })?;
         let meta = writer.meta;
         if (live.key_count(), live.key_sum()) != (meta.index_key_count, meta.index_key_sum) {
             return Err(damaged(format!(
@@ -385,6 +432,21 @@ impl Store for SledStore {
             slot_count: meta.slot_count,
             uuid: self.uuid,
         })
+    }
+
+    fn index(&self, from: Seq, to: Seq, bytes_min: usize) -> Result<Vec<IndexChunk>, StoreError> {
+        let mut chunks = Vec::new();
+        let mut bytes = 0;
+        let keys = index_key(from, 0)..index_key(Seq(to.0 + 1), 0);
+        self.scan_index(&keys.start..&keys.end, to, |chunk| {
+            bytes += chunk.size.bytes as usize;
+            chunks.push(chunk);
+            match bytes < bytes_min {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })?;
+        Ok(chunks)
     }
 
     fn append(&self, batch: &Batch) -> Result<IndexSize, StoreError> {

@@ -1,0 +1,193 @@
+//! `steadfast export`: messages of queues of the running broker, as lines of JSON or as STOMP frames.
+
+use std::io::{self, BufWriter, Read, Write};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::api_client::{ApiClient, Route};
+use super::progress::Progress;
+use super::show::counted;
+use super::{Failure, StoreArgs, queue_name, written};
+use crate::api::{Body, Message, Messages, PAGE_COUNT_MAX, QueueDetail, Queues};
+use crate::client::{BODY_BYTES_MAX, encode_frame};
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// A queue: NAME or /queue/NAME; any number of times
+    #[arg(long = "queue", value_name = "NAME", required_unless_present = "all")]
+    queues: Vec<String>,
+    /// Every queue that has messages
+    #[arg(long, conflicts_with = "queues")]
+    all: bool,
+    /// What is written
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A JSON object on each line: the message as the API has it, and its queue
+    Json,
+    /// SEND frames of STOMP 1.2, with a line end behind each
+    Frames,
+}
+
+const EXAMPLES: &str = "\
+Nothing is delivered, settled or changed. Each queue is read in its order up to the last message that it had when its \
+turn came; what leaves it meanwhile is exported or not. Messages that clients hold are among them. How `steadfast \
+import` takes them in, and what is not kept: docs/operations.md.
+
+Examples:
+  steadfast export --queue orders > orders.jsonl
+  steadfast export --all --format frames > all.stomp
+  steadfast export --queue DLQ.orders | jq -r '.headers[] | select(.[0] == \"order-id\")[1]'
+
+Exit codes: 0 well, 1 no broker runs there, no such queue, a message that cannot be read or another fault, 2 wrong \
+usage or configuration.";
+
+/// A line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    queue: &'a str,
+    #[serde(flatten)]
+    message: Message,
+}
+
+pub(super) fn run(args: ExportArgs) -> Result<(), Failure> {
+    let named: Result<Vec<&str>, Failure> = args.queues.iter().map(|name| queue_name(name)).collect();
+    let named = named?;
+    let api = ApiClient::new(args.store)?;
+    let export = Export {
+        api: &api,
+        format: args.format,
+        out: BufWriter::new(io::stdout().lock()),
+        frame: Vec::new(),
+        progress: Progress::new("exported"),
+        count: 0,
+        unread_count: 0,
+    };
+    match export.run(named, args.all) {
+        Err(Failure::Output(error)) => written(Err(error)),
+        done => done,
+    }
+}
+
+struct Export<'a> {
+    api: &'a ApiClient,
+    format: Format,
+    out: BufWriter<io::StdoutLock<'static>>,
+    frame: Vec<u8>,
+    progress: Progress,
+    count: u64,
+    /// Messages whose bytes could not be read.
+    unread_count: u64,
+}
+
+impl Export<'_> {
+    fn run(mut self, named: Vec<&str>, all: bool) -> Result<(), Failure> {
+        let mut from = all.then(String::new);
+        while let Some(first) = from {
+            let page: Queues = self.api.get(Route::new(&["queues"]).with("from", Some(first)))?;
+            for queue in page.queues.iter().filter(|queue| queue.depth > 0) {
+                self.queue(&queue.name, queue.next_sequence)?;
+            }
+            from = page.next;
+        }
+        for name in named {
+            let detail: QueueDetail = self.api.get(Route::new(&["queues", name]))?;
+            self.queue(name, detail.queue.next_sequence)?;
+        }
+        self.end()
+    }
+
+    /// The messages of a queue below a sequence.
+    fn queue(&mut self, queue: &str, until: u64) -> Result<(), Failure> {
+        let mut from = Some(0);
+        while let Some(first) = from.filter(|first| *first < until) {
+            let route = Route::new(&["queues", queue, "messages"])
+                .with("from", Some(first))
+                .with("count", Some(PAGE_COUNT_MAX))
+                .with("body", Some("whole"));
+            let page: Messages = match self.api.get(route) {
+                // It had messages, and has none any more.
+                Err(Failure::Refused(failed)) if failed.code == "queue-unknown" => return Ok(()),
+                page => page?,
+            };
+            from = page.next;
+            for mut message in page.messages {
+                if message.sequence >= until {
+                    return Ok(());
+                }
+                if message.fault.is_some() {
+                    self.unread_count += 1;
+                    continue;
+                }
+                if let Some(body) = &mut message.body
+                    && body.truncated
+                    && !self.complete(queue, message.sequence, body)?
+                {
+                    continue;
+                }
+                self.write(queue, message).map_err(Failure::Output)?;
+                self.count += 1;
+                self.progress.tell(|| counted(self.count, "message"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a body that a page does not hold whole. False if the message has left the queue.
+    fn complete(&self, queue: &str, sequence: u64, body: &mut Body) -> Result<bool, Failure> {
+        let route = Route::new(&["queues", queue, "messages", &sequence.to_string(), "body"]);
+        let mut bytes = Vec::new();
+        let read = match self.api.get_bytes(route) {
+            Err(Failure::Refused(_)) => return Ok(false),
+            stream => stream?.take(BODY_BYTES_MAX as u64).read_to_end(&mut bytes),
+        };
+        if let Err(error) = read {
+            let route = Route::new(&["queues", queue, "messages"])
+                .with("from", Some(sequence))
+                .with("count", Some(1))
+                .with("body", Some("none"));
+            let page: Messages = self.api.get(route)?;
+            return match page.messages.first() {
+                Some(message) if message.sequence == sequence => Err(Failure::Export(error)),
+                _ => Ok(false),
+            };
+        }
+        *body = Body::of(&bytes, false);
+        Ok(true)
+    }
+
+    fn write(&mut self, queue: &str, message: Message) -> io::Result<()> {
+        match self.format {
+            Format::Json => serde_json::to_writer(&mut self.out, &Line { queue, message })?,
+            Format::Frames => {
+                let destination = format!("/queue/{queue}");
+                let mut headers = vec![("destination", destination.as_str())];
+                let own = message
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_str()));
+                headers.extend(own.filter(|(name, _)| !matches!(*name, "destination" | "content-length")));
+                let body = message.body.and_then(Body::into_bytes).unwrap_or_default();
+                self.frame.clear();
+                encode_frame(&mut self.frame, "SEND", &headers, Some(&body));
+                self.out.write_all(&self.frame)?;
+            }
+        }
+        self.out.write_all(b"\n")
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        self.out.flush().map_err(Failure::Output)?;
+        match self.unread_count {
+            0 => Ok(()),
+            count => Err(Failure::Unread(count)),
+        }
+    }
+}
