@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::Plant;
-use crate::base::ChunkRef;
+use crate::base::{ChunkRef, Seq};
 use crate::journal::{Batch, Fact, IndexChunk, IndexSize, Recovered};
 use crate::store::{MemoryStore, Store, StoreError, StoreStats};
 
@@ -120,6 +120,10 @@ impl Store for Disk {
         }
         state.pending = None;
         self.memory.flush()
+    }
+
+    fn index(&self, from: Seq, to: Seq, bytes_min: usize) -> Result<Vec<IndexChunk>, StoreError> {
+        self.memory.index(from, to, bytes_min)
     }
 
     fn body(&self, place: ChunkRef) -> Result<Bytes, StoreError> {
