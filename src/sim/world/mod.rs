@@ -541,8 +541,8 @@ impl World {
             }
             // Bodies may be on their way from the disk.
             self.pass(READ_MS_MAX as u64 + 1);
-            self.step_tick();
-            idle_count += 1;
+            // What a tick moves is there again once it is durable.
+            idle_count = if self.step_tick() { 0 } else { idle_count + 1 };
             if idle_count > 3 {
                 return;
             }
