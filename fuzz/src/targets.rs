@@ -489,6 +489,7 @@ pub fn journal(data: &[u8]) {
     let mut sealed = Vec::new();
     frame::seal(&mut sealed, kind, part, number, payload);
     let opened = Frame {
+        kind: kind as u8,
         part,
         number,
         payload,

@@ -10,7 +10,8 @@ use super::*;
 use crate::base::{ChunkRef, DestinationKind, TxNo};
 use crate::journal::{IndexChunk, Recovered};
 use crate::port::{
-    Act, Applied, Body, Delivery, DeliveryKey, Payload, Request, Requests, Selection, Send, Settle, Span, Subscribe,
+    Act, Applied, Body, Delivery, DeliveryKey, Payload, Request, Requests, Selection, Send, Settle, Span,
+    Subscribe,
 };
 
 const S: SessionNo = SessionNo(1);

@@ -41,7 +41,13 @@ pub(crate) struct Bodies {
     readers: Arc<Semaphore>,
     store: Arc<dyn Store>,
     stats: Arc<Stats>,
+    #[cfg(feature = "sim")]
+    simulated: Option<Pause>,
 }
+
+/// In a simulation there are no threads: a run of chunks is read after this.
+#[cfg(feature = "sim")]
+pub(crate) type Pause = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 impl Bodies {
     /// With an empty cache.
@@ -51,6 +57,17 @@ impl Bodies {
             readers: Arc::new(Semaphore::new(READER_COUNT)),
             store,
             stats,
+            #[cfg(feature = "sim")]
+            simulated: None,
+        }
+    }
+
+    /// The same without threads.
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated(self, pause: Pause) -> Self {
+        Self {
+            simulated: Some(pause),
+            ..self
         }
     }
 
@@ -92,6 +109,14 @@ impl Bodies {
 
     fn run(self: &Arc<Self>, places: Vec<ChunkRef>, keep: bool) -> Fetch {
         let bodies = Arc::clone(self);
+        #[cfg(feature = "sim")]
+        if let Some(pause) = &self.simulated {
+            let pause = pause();
+            return Box::pin(async move {
+                pause.await;
+                bodies.read(&places, keep)
+            });
+        }
         Box::pin(async move {
             let readers = Arc::clone(&bodies.readers);
             let permit = readers

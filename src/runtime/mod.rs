@@ -69,6 +69,16 @@ pub use self::error::RunError;
 pub use self::server::Running;
 pub use self::stats::StatsView;
 
+/// What a simulation drives itself, in place of threads and sockets.
+#[cfg(feature = "sim")]
+pub(crate) mod parts {
+    pub(crate) use super::bodies::Bodies;
+    pub(crate) use super::clock::Clock;
+    pub(crate) use super::connection::{Budget, Shared, drive};
+    pub(crate) use super::core::{Core, Wait};
+    pub(crate) use super::server::{commit_term, relocate};
+}
+
 /// What `serve` needs to know.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {

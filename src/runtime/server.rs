@@ -267,7 +267,7 @@ impl Running {
 }
 
 /// Makes the new term durable, before anything is promised in its name.
-fn commit_term(
+pub(crate) fn commit_term(
     broker: &mut Broker,
     store: &dyn Store,
     clock: Clock,
@@ -458,7 +458,7 @@ async fn tick(shared: Arc<Shared>, watchdog: Arc<Watchdog>) {
 
 /// Shows the core the body chunks it asks for, so that it moves what is live out of sparse ones: a few at a time, so
 /// that commits of others hardly wait for it.
-async fn relocate(shared: &Shared) {
+pub(crate) async fn relocate(shared: &Shared) {
     loop {
         let wanted = shared.core.poll_relocations(RELOCATION_COUNT);
         if wanted.is_empty() {

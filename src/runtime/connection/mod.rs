@@ -38,8 +38,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use crate::base::{Limits, Now, Tag};
 use crate::port::{Event, Refusal};
@@ -101,9 +100,9 @@ thread_local! {
 }
 
 /// See the module's text.
-pub(crate) struct Connection {
+pub(crate) struct Connection<S> {
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: S,
     seat: Seat,
     attendance: Attendance,
     session: Session,
@@ -174,7 +173,10 @@ enum Round {
 type Rounded = Result<Round, CloseReason>;
 
 /// Runs a connection to its end.
-pub(crate) async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn drive<S>(shared: Arc<Shared>, stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut connection = Box::new(Connection::new(shared, stream, peer));
     let session = connection.seat.session().0;
     tracing::info!(session, %peer, "connection opened");
@@ -191,8 +193,8 @@ pub(crate) async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
     tracing::info!(session, %peer, reason = %reason, "connection closed");
 }
 
-impl Connection {
-    fn new(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new(shared: Arc<Shared>, stream: S, peer: SocketAddr) -> Self {
         let now = shared.clock.now();
         let seat = shared.core.open(shared.clock);
         let attendance = shared.presence.enter(seat.session(), peer, now.wall_ms);
@@ -641,7 +643,7 @@ impl Connection {
         if self.timer_at <= deadline && self.timer_at > now {
             return;
         }
-        let at = Instant::from_std(self.shared.clock.instant(deadline));
+        let at = self.shared.clock.instant(deadline);
         let timer = match &mut self.timer {
             Some(timer) => {
                 timer.as_mut().reset(at);

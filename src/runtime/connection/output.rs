@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 
 use crate::base::Tag;
 
@@ -45,7 +44,7 @@ impl Output {
     /// Writes as much as the socket takes; the number of bytes it took. Pending only if it took none.
     pub(super) fn poll_write(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &mut (impl AsyncWrite + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut count = 0;
