@@ -114,7 +114,7 @@ pub fn remove_restore(dir: &Path) -> Result<(), StoreError> {
     }
     folder.remove_engine()?;
     // Until the last of them is gone, it is told for what it is.
-    for name in [DURABLE, FORMAT_NEXT, FORMAT, LOCK] {
+    for name in [FORMAT_NEXT, FORMAT, LOCK] {
         ignore_absent(fs::remove_file(dir.join(name))).map_err(folder.error("remove", name))?;
     }
     folder.sync()
@@ -189,8 +189,9 @@ impl Folder {
         self.remove_engine()
     }
 
+    /// With the witness of its end, which names another store from now on.
     fn remove_engine(&self) -> Result<(), StoreError> {
-        for name in [DB, CONF] {
+        for name in [DB, CONF, DURABLE] {
             ignore_absent(fs::remove_file(self.dir.join(name))).map_err(self.error("remove", name))?;
         }
         ignore_absent(fs::remove_dir_all(self.dir.join(BLOBS))).map_err(self.error("remove", BLOBS))?;
