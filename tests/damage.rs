@@ -668,7 +668,7 @@ fn round(sample: &Sample, other: &Path, kind: usize, seed: u64) -> Result<Outcom
 
 #[test]
 fn damage_is_told_and_what_is_whole_is_saved() {
-    let count = env_number("STEADFAST_TEST_DAMAGES", 6);
+    let count = env_number("STEADFAST_TEST_DAMAGES", 2);
     let first = env_number("STEADFAST_TEST_SEED", 1);
     let only = std::env::var("STEADFAST_TEST_KIND").ok();
     let samples = [Sample::make(1, false), Sample::make(2, true)];
