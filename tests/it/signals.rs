@@ -49,6 +49,14 @@ impl Program {
     }
 }
 
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Where it has ended, and was waited for, there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn either_signal_stops_in_good_order() {
     for signal in [Signal::TERM, Signal::INT] {
