@@ -317,6 +317,25 @@ fn cut_while_starting(trial: &mut Trial, power: &mut Power, policy: Policy) {
     power.cut(policy, trial.rng.next());
 }
 
+/// Starts the broker, stops its disk at this sync of the start, and kills it there. False where it got through before.
+fn start_stopped_at_sync(settings: &Settings, power: &Power, n: u64) -> bool {
+    power.disk().stop_at_sync(power.disk().syncs() + n);
+    let mut broker = settings.spawn();
+    let mut ready = false;
+    let stopped = power.disk().wait_stopped(Duration::from_secs(60), || {
+        ready = broker.output().contains("127.0.0.1:");
+        ready || !broker.runs()
+    });
+    assert!(stopped || ready, "{}", broker.log_end());
+    broker.kill_begin();
+    power.disk().release();
+    assert!(
+        broker.wait(Duration::from_secs(30)).is_some(),
+        "a killed program ends"
+    );
+    stopped
+}
+
 /// The first start of all is cut at its first sync, at its second, and so on until it gets through.
 #[test]
 fn a_cut_at_every_sync_of_the_first_start_leaves_a_store_that_opens() {
@@ -330,21 +349,7 @@ fn a_cut_at_every_sync_of_the_first_start_leaves_a_store_that_opens() {
                 let mut power = Power::new(naming);
                 let mut settings = Settings::in_dir(dir.path());
                 settings.data_dir = power.disk().dir().join("data");
-                power.disk().stop_at_sync(n);
-                let mut broker = settings.spawn();
-                let mut ready = false;
-                let stopped = power.disk().wait_stopped(Duration::from_secs(60), || {
-                    ready = broker.output().contains("127.0.0.1:");
-                    ready || !broker.runs()
-                });
-                assert!(stopped || ready, "{}", broker.log_end());
-                broker.kill_begin();
-                power.disk().release();
-                assert!(
-                    broker.wait(Duration::from_secs(30)).is_some(),
-                    "a killed program ends"
-                );
-                if !stopped {
+                if !start_stopped_at_sync(&settings, &power, n) {
                     break;
                 }
                 power.cut(policy, seed + n);
@@ -401,20 +406,7 @@ fn a_cut_at_every_sync_of_a_migration_loses_nothing() {
                 settings.data_dir = power.disk().dir().join("data");
                 unpack(&sample, &settings.data_dir);
                 sync_all(power.disk().dir());
-                power.disk().stop_at_sync(power.disk().syncs() + n);
-                let mut broker = settings.spawn();
-                let mut ready = false;
-                let stopped = power.disk().wait_stopped(Duration::from_secs(60), || {
-                    ready = broker.output().contains("127.0.0.1:");
-                    ready || !broker.runs()
-                });
-                assert!(stopped || ready, "{}", broker.log_end());
-                broker.kill_begin();
-                power.disk().release();
-                assert!(
-                    broker.wait(Duration::from_secs(30)).is_some(),
-                    "a killed program ends"
-                );
+                let stopped = start_stopped_at_sync(&settings, &power, n);
                 power.cut(policy, seed + n);
                 settings.start().kill();
                 power.cut(Policy::DropAll, seed);

@@ -139,6 +139,7 @@ impl Sample {
     }
 }
 
+/// Asks for no receipt: deliveries come at once.
 fn subscribe(client: &mut Client, queue: &str) {
     let destination = format!("/queue/{queue}");
     let headers = [
@@ -146,7 +147,7 @@ fn subscribe(client: &mut Client, queue: &str) {
         ("id", queue),
         ("ack", "client-individual"),
     ];
-    client.request("SUBSCRIBE", &headers, b"").unwrap();
+    client.send("SUBSCRIBE", &headers, b"").unwrap();
 }
 
 fn number(message: &Frame) -> u64 {
@@ -400,7 +401,7 @@ fn serve(sample: &Sample, root: &Path, dir: &Path) -> Result<Served, String> {
         }
         let connected = client.get_or_insert_with(|| {
             let mut client = broker.connect();
-            QUEUES.iter().for_each(|queue| subscribe_only(&mut client, queue));
+            QUEUES.iter().for_each(|queue| subscribe(&mut client, queue));
             client
         });
         match connected.receive(Duration::from_millis(50)) {
@@ -439,17 +440,6 @@ fn serve(sample: &Sample, root: &Path, dir: &Path) -> Result<Served, String> {
         set_aside,
         all_marked,
     })
-}
-
-/// Without waiting for the receipt, among the deliveries that come with it.
-fn subscribe_only(client: &mut Client, queue: &str) {
-    let destination = format!("/queue/{queue}");
-    let headers = [
-        ("destination", destination.as_str()),
-        ("id", queue),
-        ("ack", "client-individual"),
-    ];
-    client.send("SUBSCRIBE", &headers, b"").unwrap();
 }
 
 fn panicked(text: &str) -> bool {

@@ -316,6 +316,32 @@ fn an_unfinished_snapshot_does_not_stop_it_from_opening() {
 }
 
 /// Random damage to the file: what is found is right, or the store or the body is refused; never a panic, never less.
+/// sled frees the segment in which the log was known to be whole last, once a snapshot lies behind it.
+#[test]
+fn a_log_whose_stable_segment_was_given_back_is_followed_from_the_snapshot() {
+    let (mut dir, mut script) = filled(1);
+    let mut given_back = 0;
+    for kill in 1..60_u32 {
+        let store = open(dir.path()).unwrap();
+        let recovered = store.recover(&mut |_| ()).unwrap();
+        assert_eq!(recovered.last_seq, script.last().seq, "kill {kill}");
+        for number in 0..4 {
+            let slots = (0..3).map(|n| (number * 3 + n) % 10);
+            let chunks = slots.map(|slot| (slot, payload(kill, 9_000))).collect();
+            let facts = vec![enqueued(u64::from(1000 * kill + number), 0)];
+            store.append(script.batch(facts, chunks)).unwrap();
+            store.flush().unwrap();
+        }
+        let killed = tempfile::tempdir().unwrap();
+        copy_folder(dir.path(), killed.path());
+        drop(store);
+        dir = killed;
+        let head = fs::read(dir.path().join("db")).unwrap();
+        given_back += u32::from(head.iter().take(20).all(|byte| *byte == 0));
+    }
+    assert!(given_back > 0, "the first segment was given back");
+}
+
 #[test]
 fn damage_is_told() {
     let (dir, script) = filled(400);
