@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,10 @@ const BROKER_BYTES_MAX: u64 = (2 * 8 + 16 + 4 + 2 * 4 + 64) * MIB;
 /// What one connection may hold: receipts that are not read, output on its way (up to four times its bound as memory
 /// grows), a header block or a short body, and small things.
 const CONNECTION_BYTES_MAX: u64 = MIB / 4 + MIB + MIB / 8;
+
+/// Of the machine, before any thread of this program was told where to run.
+static CORE_COUNT: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 /// Threads that read bodies and look after the disk stay for a while after their work, and take the next.
 const POOL_THREAD_COUNT_MAX: usize = 8;
@@ -73,7 +77,9 @@ impl Stage {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::in_dir(dir.path());
         settings.config = format!("{CONFIG}{limits}");
+        run_on(Cores::Others);
         let broker = settings.start();
+        run_on(Cores::First);
         let neighbour = Neighbour::move_in(broker.addr());
         neighbour.await_rounds(30 * factor());
         Self {
@@ -111,6 +117,8 @@ impl Stage {
     /// of the neighbour there, also after a kill.
     pub fn endure<T>(mut self, connection_count_max: u64, attack: impl FnOnce(&Self) -> T) {
         let quiet = self.neighbour.rounds();
+        // They have machines of their own: they do not take the neighbour's.
+        rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19).unwrap();
         let held = attack(&self);
         self.neighbour.await_rounds(20);
         let attacked = self.neighbour.rounds();
@@ -295,6 +303,28 @@ fn live(addr: SocketAddr, shared: &Shared) {
         drop(latencies);
         shared.round_count.fetch_add(1, SeqCst);
     }
+}
+
+/// The cores of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cores {
+    First,
+    Others,
+}
+
+/// For figures: what this thread starts from now on runs on these cores only. Clients have machines of their own, and the
+/// broker is to be measured, not a scheduler that divides one machine between all of them.
+fn run_on(cores: Cores) {
+    let count = *CORE_COUNT;
+    if factor() == 1 || count < 2 {
+        return;
+    }
+    let mut set = rustix::thread::CpuSet::new();
+    match cores {
+        Cores::First => set.set(0),
+        Cores::Others => (1..count).for_each(|core| set.set(core)),
+    }
+    rustix::thread::sched_setaffinity(None, &set).unwrap();
 }
 
 fn percentiles(latencies: &[Duration]) -> String {
