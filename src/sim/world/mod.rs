@@ -491,6 +491,8 @@ impl World {
                 let durable = self.host().shared.core.durable();
                 self.history.note(format!("commit {durable}"));
                 self.oracle.durable(durable.0);
+                // What a transaction sent to topics goes out now, and ends who is too slow for it.
+                self.look_at_sessions(None);
                 true
             }
             Err(Failed) => {
