@@ -83,7 +83,7 @@ pub struct Status {
     pub metrics_listen: Option<String>,
     /// As `/health/ready` says.
     pub health: Health,
-    /// Queues that have messages or subscriptions, or are paused.
+    /// Queues that have messages or subscriptions, are paused, or keep the messages of a topic.
     pub queue_count: u64,
     /// Topics that have subscriptions.
     pub topic_count: u64,
@@ -237,6 +237,8 @@ pub struct Queue {
     pub oldest_ms: Option<u64>,
     /// Deliveries are stopped.
     pub paused: bool,
+    /// The topic, or pattern of topics, whose messages it keeps, without `/topic/`: it is a durable subscription.
+    pub topic: Option<String>,
     /// Its name begins with `DLQ.`.
     pub dead_letter: bool,
     /// Subscriptions that hold their limit and settle nothing (`stuck_subscription_ms`).
@@ -490,7 +492,7 @@ pub struct TopicsQuery {
     pub count: Option<u64>,
 }
 
-/// The answer to `GET /v1/topics`: those that have subscriptions, in the order of names.
+/// The answer to `GET /v1/topics`: those, and patterns of them, that have subscriptions, durable ones too, in the order of names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topics {
     /// One page.
@@ -504,8 +506,10 @@ pub struct Topics {
 pub struct Topic {
     /// Without `/topic/`.
     pub name: String,
-    /// Its subscriptions.
+    /// Its subscriptions, but for durable ones.
     pub subscription_count: u64,
+    /// Queues that keep its messages.
+    pub queue_count: u64,
 }
 
 /// The query of `GET /v1/connections` and `GET /v1/transactions`.

@@ -809,7 +809,7 @@ fn each_obstacle_is_one_clear_line() {
     }
     let dir = copy("newer");
     let format = fs::read_to_string(dir.join("format")).unwrap();
-    let newer = format.replace("format 2", "format 3");
+    let newer = format.replace("format 3", "format 4");
     assert_ne!(format, newer);
     fs::write(dir.join("format"), newer).unwrap();
     let line = refusal(command(&["serve"]), &dir, 4);

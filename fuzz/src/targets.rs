@@ -9,7 +9,7 @@ use steadfast::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag}
 use steadfast::client;
 use steadfast::config::{Config, Overrides, keys};
 use steadfast::journal::{DecodeError, decode_facts, encode_facts};
-use steadfast::port::{AckMode, Applied, Body, Delivery, Payload, Request, Requests, Send};
+use steadfast::port::{AckMode, Applied, Binding, Body, Delivery, Payload, Request, Requests, Send};
 use steadfast::session::{CODES, REFUSALS, Session, SessionConfig};
 use steadfast::store::frame::{self, Frame, FrameError, Kind};
 use steadfast::wire::{Decoded, Decoder, Escapes, FrameLimits, Grammar, Version, escape, store, unescape};
@@ -239,9 +239,11 @@ fn told(request: &Request, requests: &Requests) -> String {
             };
             arrives(send, bytes);
             format!(
-                "{:?} {:?} {bytes:?} {} {} {:?}",
-                send.kind,
-                requests.text(send.name),
+                "{:?} {bytes:?} {} {} {:?}",
+                std::iter::once(&send.to)
+                    .chain(&send.also)
+                    .map(|to| (to.kind, requests.text(to.name)))
+                    .collect::<Vec<_>>(),
                 send.header_len,
                 send.persistent,
                 send.tx
@@ -251,8 +253,13 @@ fn told(request: &Request, requests: &Requests) -> String {
             let name = requests.text(subscribe.name);
             let mut subscribe = subscribe.clone();
             subscribe.name = Default::default();
-            format!("{subscribe:?} {name:?}")
+            let topic = match &mut subscribe.binding {
+                Binding::To(topic) => Some(requests.text(std::mem::take(topic))),
+                _ => None,
+            };
+            format!("{subscribe:?} {name:?} {topic:?}")
         }
+        Request::Unbind { name } => format!("Unbind {:?}", requests.text(*name)),
         other => format!("{other:?}"),
     }
 }

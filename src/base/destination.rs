@@ -5,7 +5,7 @@
 pub enum DestinationKind {
     /// Each message goes to one subscription; stored.
     Queue,
-    /// Each message goes to every subscription present; never stored.
+    /// Each message goes to every subscription present, and to the queues bound to it; stored in those only.
     Topic,
 }
 
@@ -18,20 +18,118 @@ pub struct Destination<'a> {
     pub name: &'a str,
 }
 
+/// Separates the levels of a topic's name.
+pub const LEVEL_SEPARATOR: char = '.';
+
+/// The prefixes that a destination can have.
+const PREFIXES: [(&str, DestinationKind); 2] = [
+    ("/queue/", DestinationKind::Queue),
+    ("/topic/", DestinationKind::Topic),
+];
+
 impl<'a> Destination<'a> {
     /// Reads `/queue/NAME`, `/topic/NAME`, and a bare `NAME` as `/queue/NAME`.
     ///
     /// `None` for an empty name and for a text that begins with `/` and has another prefix: those are reserved
     /// (`/temp-queue/`, `/dsub/`, `/exchange/`, ...), and guessing would send messages astray.
     pub fn parse(text: &'a str) -> Option<Self> {
-        let (kind, name) = match text.strip_prefix("/queue/") {
-            Some(name) => (DestinationKind::Queue, name),
-            None => match text.strip_prefix("/topic/") {
-                Some(name) => (DestinationKind::Topic, name),
-                None if text.starts_with('/') => return None,
-                None => (DestinationKind::Queue, text),
-            },
+        let prefixed = PREFIXES
+            .iter()
+            .find_map(|(prefix, kind)| text.strip_prefix(prefix).map(|name| (*kind, name)));
+        let (kind, name) = match prefixed {
+            Some(prefixed) => prefixed,
+            None if text.starts_with('/') => return None,
+            None => (DestinationKind::Queue, text),
         };
         (!name.is_empty()).then_some(Self { kind, name })
+    }
+
+    /// Splits a composite destination, `/queue/a,/topic/b`, at each comma that a prefix follows, so that a comma is legal in
+    /// a name. Only a text whose first part has a prefix too is a composite; any other is one part.
+    pub fn parts(text: &'a str) -> impl Iterator<Item = &'a str> {
+        let has_prefix = |text: &str| PREFIXES.iter().any(|(prefix, _)| text.starts_with(prefix));
+        let mut rest = Some(text);
+        let whole = !has_prefix(text);
+        std::iter::from_fn(move || {
+            let text = rest?;
+            let end = text
+                .match_indices(',')
+                .map(|(at, _)| at)
+                .find(|at| !whole && text.get(at + 1..).is_some_and(has_prefix));
+            rest = end.and_then(|at| text.get(at + 1..));
+            Some(end.and_then(|at| text.get(..at)).unwrap_or(text))
+        })
+    }
+}
+
+/// What a topic's name says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wildcards {
+    /// It names one topic.
+    None,
+    /// It names many: `*` is any one level; `>`, `#` or `**`, as the last level, is any number of levels, also none.
+    Valid,
+    /// One of those stands for any number of levels and is not the last.
+    Misplaced,
+}
+
+impl Wildcards {
+    /// Looks at the levels of a topic's name.
+    pub fn of(name: &str) -> Self {
+        let mut found = Self::None;
+        let mut levels = name.split(LEVEL_SEPARATOR).peekable();
+        while let Some(level) = levels.next() {
+            match level {
+                level if is_deep(level) && levels.peek().is_some() => return Self::Misplaced,
+                level if is_deep(level) || level == ANY => found = Self::Valid,
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// Any one level.
+pub const ANY: &str = "*";
+
+/// Whether this level stands for any number of levels.
+pub fn is_deep(level: &str) -> bool {
+    matches!(level, ">" | "#" | "**")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_composite_is_split_where_a_prefix_follows_a_comma() {
+        let cases: &[(&str, &[&str])] = &[
+            ("/queue/a", &["/queue/a"]),
+            ("/queue/a,/topic/b", &["/queue/a", "/topic/b"]),
+            ("/queue/a,b,/topic/c,d", &["/queue/a,b", "/topic/c,d"]),
+            ("/queue/a,/queue/", &["/queue/a", "/queue/"]),
+            ("/queue/,/queue/a", &["/queue/", "/queue/a"]),
+            ("a,/queue/b", &["a,/queue/b"]),
+            ("a,b", &["a,b"]),
+            ("/queue/a,/other/b", &["/queue/a,/other/b"]),
+            ("/queue/ä,/topic/ö", &["/queue/ä", "/topic/ö"]),
+            ("", &[""]),
+        ];
+        for (text, parts) in cases {
+            assert_eq!(Destination::parts(text).collect::<Vec<_>>(), *parts, "{text}");
+        }
+    }
+
+    #[test]
+    fn wildcards_are_whole_levels() {
+        for name in ["a", "a.b", "a*", "a.b*.c", "a>b", "", "..", "***"] {
+            assert_eq!(Wildcards::of(name), Wildcards::None, "{name}");
+        }
+        for name in ["*", ">", "#", "**", "a.*", "*.a", "a.*.b.>", "a.#", "*.**"] {
+            assert_eq!(Wildcards::of(name), Wildcards::Valid, "{name}");
+        }
+        for name in [">.a", "a.#.b", "**.**", "a.>."] {
+            assert_eq!(Wildcards::of(name), Wildcards::Misplaced, "{name}");
+        }
     }
 }

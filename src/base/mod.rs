@@ -9,7 +9,7 @@ mod limits;
 mod time;
 mod window;
 
-pub use destination::{Destination, DestinationKind};
+pub use destination::{ANY, Destination, DestinationKind, LEVEL_SEPARATOR, Wildcards, is_deep};
 pub use ids::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SessionNo, SlotNo, SubNo, Tag, TxNo};
 pub use limits::Limits;
 pub use time::Now;

@@ -72,6 +72,7 @@ impl Broker {
                     self.evict(session, Refusal::QueueDeleted, now);
                 }
                 self.set_paused(plan.queue(), false);
+                self.end_binding(plan.queue());
                 self.purge_all(plan.queue());
             }
             Act::Pause { .. } => self.set_paused(plan.queue(), true),
@@ -238,7 +239,7 @@ impl Broker {
 
     // ---- purge ----
 
-    fn purge_all(&mut self, no: QueueNo) {
+    pub(super) fn purge_all(&mut self, no: QueueNo) {
         let Some(queue) = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut) else {
             return;
         };

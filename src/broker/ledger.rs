@@ -121,6 +121,8 @@ pub(super) enum Mark {
     Watched(QueueNo),
     /// Its deliveries are stopped.
     Paused(QueueNo),
+    /// It has properties.
+    Declared(QueueNo),
 }
 
 /// What the oldest index chunk still holds, for whoever keeps the entries.
@@ -500,6 +502,17 @@ impl Ledger {
         self.state(Fact::Paused {
             queue: Arc::clone(name),
             paused,
+        });
+    }
+
+    /// States which topic a queue is bound to; none once it is bound no more, which is dropped as what `state_paused` says is.
+    pub(super) fn state_declared(&mut self, queue: QueueNo, name: &QueueName, topic: Option<&Arc<str>>) {
+        if topic.is_some() {
+            self.state_mark(Mark::Declared(queue));
+        }
+        self.state(Fact::Declared {
+            queue: Arc::clone(name),
+            topic: topic.map(Arc::clone),
         });
     }
 

@@ -22,6 +22,7 @@ mod queue;
 mod recovery;
 mod relocation;
 mod request;
+mod routes;
 mod settle;
 mod topic;
 mod view;
@@ -36,6 +37,7 @@ use crate::port::{AckMode, Event, Refusal};
 use ledger::{Ledger, Mark, Oldest, Statement, Thresholds};
 use peer::{Peer, TopicMessage};
 use queue::{Entry, EntryBytes, Queue, QueueNo, SubRef};
+use routes::Routes;
 
 pub use backup::BackupPoint;
 pub use ledger::LedgerView;
@@ -51,8 +53,8 @@ pub struct Broker {
     queues: Vec<Option<Queue>>,
     free_queues: BTreeSet<QueueNo>,
     names: BTreeMap<Arc<str>, QueueNo>,
-    /// Subscriptions present, by topic, in the order in which they came.
-    topics: BTreeMap<Arc<str>, Vec<SubRef>>,
+    /// Where messages for topics go.
+    routes: Routes,
     peers: BTreeMap<SessionNo, Peer>,
     /// For each batch that is not durable, oldest first: the queues that got entries, and up to which sequence.
     touched: VecDeque<Vec<(QueueNo, u64)>>,
@@ -396,13 +398,16 @@ impl Broker {
             Mark::Paused(no) => self
                 .queue(no)
                 .is_some_and(|queue| queue.paused && queue.paused_at == seq),
+            Mark::Declared(no) => self
+                .queue(no)
+                .is_some_and(|queue| queue.binding.is_some() && queue.declared_at == seq),
         }
     }
 
     /// States a fact about a queue in the batch being filled.
     fn state_mark(&mut self, mark: Mark) {
         let seq = self.ledger.seq();
-        let (Mark::Watched(no) | Mark::Paused(no)) = mark;
+        let (Mark::Watched(no) | Mark::Paused(no) | Mark::Declared(no)) = mark;
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         let queue = queue.expect("the queue was just seen");
         match mark {
@@ -413,6 +418,11 @@ impl Broker {
             Mark::Paused(_) => {
                 queue.paused_at = seq;
                 self.ledger.state_paused(no, &queue.name, queue.paused);
+            }
+            Mark::Declared(_) => {
+                queue.declared_at = seq;
+                self.ledger
+                    .state_declared(no, &queue.name, queue.binding.as_ref());
             }
         }
     }

@@ -137,8 +137,7 @@ pub(super) struct Transaction {
 #[derive(Debug)]
 pub(super) enum Step {
     Send {
-        kind: DestinationKind,
-        name: Arc<str>,
+        to: Vec<(DestinationKind, Arc<str>)>,
         bytes: Bytes,
         header_len: u32,
     },

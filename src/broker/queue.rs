@@ -60,6 +60,10 @@ pub(super) struct Queue {
     pub(super) paused: bool,
     /// The last batch that states whether.
     pub(super) paused_at: Seq,
+    /// The topic, or pattern of topics, whose messages it keeps.
+    pub(super) binding: Option<Arc<str>>,
+    /// The last batch that states which.
+    pub(super) declared_at: Seq,
     /// Subscriptions that are stuck.
     pub(super) stuck_count: usize,
     pub(super) counters: QueueCounters,
@@ -194,6 +198,8 @@ impl Queue {
             moved_at: Seq(0),
             paused: false,
             paused_at: Seq(0),
+            binding: None,
+            declared_at: Seq(0),
             stuck_count: 0,
             counters: QueueCounters::default(),
             dirty: false,
@@ -297,7 +303,7 @@ impl Queue {
 
     /// Nothing refers to it any more.
     pub(super) fn is_idle(&self) -> bool {
-        self.entries.is_empty() && self.sub_count == 0 && !self.paused
+        self.entries.is_empty() && self.sub_count == 0 && !self.paused && self.binding.is_none()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::port::QueueCounters;
 use super::ledger::{Ledger, Mark, Run};
 use super::queue::{Entry, EntryBytes, QueueNo};
 use super::relocation::Relocation;
+use super::routes::Routes;
 use super::{Broker, Counters};
 
 /// Rebuilds a [`Broker`] from the index chunks of the journal, handed over in the order of Seq.
@@ -28,7 +29,7 @@ impl Recovery {
             queues: Vec::new(),
             free_queues: BTreeSet::new(),
             names: BTreeMap::new(),
-            topics: BTreeMap::new(),
+            routes: Routes::default(),
             peers: BTreeMap::new(),
             touched: VecDeque::new(),
             activating: BTreeSet::new(),
@@ -121,6 +122,14 @@ impl Recovery {
                     }
                     let queue = self.broker.queue_mut(no).expect("it was just made");
                     (queue.paused, queue.paused_at) = (paused, seq);
+                }
+                Fact::Declared { queue, topic } => {
+                    let no = self.queue_no(&queue);
+                    if topic.is_some() {
+                        self.broker.ledger.recover_mark(seq, Mark::Declared(no));
+                    }
+                    self.broker.bind(no, topic);
+                    self.broker.queue_mut(no).expect("it was just made").declared_at = seq;
                 }
             }
         }

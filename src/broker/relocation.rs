@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::{ChunkRef, SlotNo};
+use crate::journal::Place;
 
 use super::Broker;
 use super::queue::{EntryBytes, QueueNo};
@@ -51,6 +52,8 @@ impl Broker {
         if !self.room || self.ledger.find_chunk(chunk.slot) != Some(chunk) {
             return;
         }
+        // Entries that share bytes go on sharing them.
+        let mut places: BTreeMap<u32, Place> = BTreeMap::new();
         for (no, sequence) in entries {
             let Some(queue) = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut) else {
                 continue;
@@ -67,7 +70,17 @@ impl Broker {
             let Some(bytes) = bytes.filter(|_| slot == chunk.slot && !entry.leased) else {
                 continue;
             };
-            let place = self.ledger.place(bytes);
+            let place = match places.get(&offset) {
+                Some(place) => {
+                    self.ledger.share(&EntryBytes::of(place), entry.len);
+                    place.clone()
+                }
+                None => {
+                    let place = self.ledger.place(bytes);
+                    places.insert(offset, place.clone());
+                    place
+                }
+            };
             let old = std::mem::replace(&mut entry.bytes, EntryBytes::of(&place));
             let len = entry.len;
             self.relocation.moved = true;

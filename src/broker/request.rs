@@ -1,12 +1,15 @@
 //! What a session asks: one call for all requests of a socket read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::base::{DestinationKind, MessageId, Now, Seq, SessionNo, SubNo, Tag, TxNo};
 use crate::journal::{Item, Place};
-use crate::port::{Applied, DeliveryKey, Payload, Refusal, Request, Requests, Send, Settle, Subscribe};
+use crate::port::{
+    Applied, Binding, DeliveryKey, Payload, Refusal, Request, Requests, Send, Settle, Subscribe, Target,
+};
 
 use super::Broker;
 use super::ledger::{Mark, Statement};
@@ -52,7 +55,7 @@ impl Broker {
             self.ledger.close_if_full();
             // A message to a topic may have ended this very session: nothing more is done for it.
             let published = match request {
-                Request::Send(send) => send.kind == DestinationKind::Topic,
+                Request::Send(send) => targets(send).any(|to| to.kind == DestinationKind::Topic),
                 request => matches!(request, Request::Commit { .. }),
             };
             if published && let Some(why) = self.peers.get(&session).and_then(|peer| peer.evicted) {
@@ -82,14 +85,12 @@ impl Broker {
         match request {
             Request::Send(send) => self.send(session, send, requests, now),
             Request::Settle(settle) => self.settle_request(session, settle, now),
-            Request::Subscribe(subscribe) => {
-                self.subscribe(session, subscribe, requests.text(subscribe.name), now);
-                Ok(Seq(0))
-            }
+            Request::Subscribe(subscribe) => self.subscribe(session, subscribe, requests, now),
             Request::Unsubscribe { sub } => {
                 self.unsubscribe(session, *sub);
                 Ok(Seq(0))
             }
+            Request::Unbind { name } => self.unbind(requests.text(*name)),
             Request::Begin { tx } => {
                 let transaction = Transaction {
                     since_ms: now.mono_ms,
@@ -127,25 +128,19 @@ impl Broker {
         requests: &Requests,
         now: Now,
     ) -> Result<Seq, Refusal> {
-        let name = requests.text(send.name);
-        let queue = send.kind == DestinationKind::Queue;
-        let stored = queue && (send.persistent || send.tx.is_some());
-        if stored && !self.room {
+        let stored = send.persistent || send.tx.is_some();
+        if stored && !self.room && self.is_kept(targets(send).map(|to| (to.kind, requests.text(to.name)))) {
             return Err(Refusal::DiskFull);
         }
         if let Some(tx) = send.tx {
             return self.stage_send(session, tx, send, requests);
         }
-        if !queue {
+        if send.to.kind == DestinationKind::Topic || !send.also.is_empty() {
+            let way = self.way(targets(send).map(|to| (to.kind, requests.text(to.name))));
             let bytes = shared(&send.payload, requests);
-            let message = TopicMessage {
-                message: self.message_id(),
-                bytes,
-                header_len: send.header_len,
-            };
-            self.publish(&Arc::from(name), message, now);
-            return Ok(Seq(0));
+            return self.send_ways(&way, bytes, send.header_len, send.persistent, now);
         }
+        let name = requests.text(send.to.name);
         let item = Item {
             header_len: send.header_len,
             len: payload_len(&send.payload),
@@ -178,6 +173,93 @@ impl Broker {
                 fields: Vec::new(),
             },
         ))
+    }
+
+    /// Whether one of these is a queue, or has queues bound to it.
+    fn is_kept<'a>(&self, mut to: impl Iterator<Item = (DestinationKind, &'a str)>) -> bool {
+        to.any(|(kind, name)| kind == DestinationKind::Queue || !self.routes.queues_of(name).is_empty())
+    }
+
+    /// Where a message goes, each queue and topic once.
+    fn way<'a>(&mut self, to: impl Iterator<Item = (DestinationKind, &'a str)>) -> Way {
+        let mut way = Way::default();
+        for (kind, name) in to {
+            match kind {
+                DestinationKind::Queue => {
+                    way.queues.insert(self.open_queue(name));
+                }
+                DestinationKind::Topic => {
+                    way.queues.extend(self.routes.queues_of(name));
+                    way.topics.insert(name.into());
+                }
+            }
+        }
+        way
+    }
+
+    /// A message that may have several places to go to: all of them, or none.
+    fn send_ways(
+        &mut self,
+        way: &Way,
+        bytes: Bytes,
+        header_len: u32,
+        persistent: bool,
+        now: Now,
+    ) -> Result<Seq, Refusal> {
+        if !persistent && self.memory_bytes() + bytes.len() * way.queues.len() > self.limits.memory_bytes_max
+        {
+            way.queues.iter().for_each(|no| self.mark_dirty(*no));
+            return Err(Refusal::MemoryFull);
+        }
+        let place = (persistent && !way.queues.is_empty()).then(|| self.ledger.place_shared(&bytes));
+        let message = self.message_id();
+        let gate = self.keep(way, message, place.as_ref(), &bytes, header_len, now);
+        for topic in &way.topics {
+            let message = TopicMessage {
+                message,
+                bytes: bytes.clone(),
+                header_len,
+            };
+            self.publish_behind(gate, topic, message, now);
+        }
+        Ok(gate)
+    }
+
+    /// Adds an entry to each queue on the way; those that are stored share the bytes placed. Gives the Seq that states them.
+    fn keep(
+        &mut self,
+        way: &Way,
+        message: MessageId,
+        place: Option<&Place>,
+        bytes: &Bytes,
+        header_len: u32,
+        now: Now,
+    ) -> Seq {
+        let item = Item {
+            header_len,
+            len: u32::try_from(bytes.len()).expect("a frame is under 4 GiB"),
+        };
+        let mut gate = Seq(0);
+        for (count, no) in way.queues.iter().enumerate() {
+            self.counters.enqueued_count += 1;
+            let Some(place) = place else {
+                self.enqueue_transient(*no, message, now.wall_ms, bytes.clone(), item);
+                continue;
+            };
+            // The bytes count once as they are placed, and once more for each queue behind the first.
+            if count > 0 {
+                self.ledger.share(&EntryBytes::of(place), item.len);
+            }
+            let new = Enqueue {
+                message,
+                accepted_at_ms: now.wall_ms,
+                place: place.clone(),
+                item,
+                fields: Vec::new(),
+            };
+            gate = self.enqueue(*no, &new);
+        }
+        gate
     }
 
     /// The queue of a name; mostly the one that this session sent to before.
@@ -308,8 +390,9 @@ impl Broker {
         let len = payload_len(&send.payload) as usize;
         self.check_stage(session, tx, len)?;
         let step = Step::Send {
-            kind: send.kind,
-            name: requests.text(send.name).into(),
+            to: targets(send)
+                .map(|to| (to.kind, requests.text(to.name).into()))
+                .collect(),
             bytes: shared(&send.payload, requests),
             header_len: send.header_len,
         };
@@ -352,73 +435,46 @@ impl Broker {
 
     fn commit(&mut self, session: SessionNo, tx: TxNo, now: Now) -> Result<Seq, Refusal> {
         let transaction = self.take_transaction(session, tx)?;
-        let stores = |step: &Step| {
-            matches!(
-                step,
-                Step::Send {
-                    kind: DestinationKind::Queue,
-                    ..
-                }
-            )
+        let kept = |step: &Step| match step {
+            Step::Send { to, .. } => self.is_kept(to.iter().map(|(kind, name)| (*kind, &**name))),
+            Step::Settle { .. } => false,
         };
-        if !self.room && transaction.steps.iter().any(stores) {
+        if !self.room && transaction.steps.iter().any(kept) {
             self.counters.aborted_count += 1;
             self.unstage(session, transaction);
             return Err(Refusal::DiskFull);
         }
         // Bytes first: they may fill several batches. Then all facts in the one that is open by then.
-        let places: Vec<Option<Place>> = transaction
+        let ways: Vec<(Way, Option<Place>)> = transaction
             .steps
             .iter()
             .map(|step| match step {
-                Step::Send {
-                    kind: DestinationKind::Queue,
-                    bytes,
-                    ..
-                } => Some(self.ledger.place_shared(bytes)),
-                _ => None,
+                Step::Send { to, bytes, .. } => {
+                    let way = self.way(to.iter().map(|(kind, name)| (*kind, &**name)));
+                    let place = (!way.queues.is_empty()).then(|| self.ledger.place_shared(bytes));
+                    (way, place)
+                }
+                Step::Settle { .. } => Default::default(),
             })
             .collect();
         self.ledger.keep_open(true);
         let mut topics = Vec::new();
-        for (step, place) in transaction.steps.into_iter().zip(places) {
+        for (step, (way, place)) in transaction.steps.into_iter().zip(ways) {
             match step {
                 Step::Send {
-                    name,
-                    bytes,
-                    header_len,
-                    ..
+                    bytes, header_len, ..
                 } => {
-                    let Some(place) = place else {
-                        let message = self.message_id();
-                        topics.push((
-                            name,
-                            TopicMessage {
-                                message,
-                                bytes,
-                                header_len,
-                            },
-                        ));
-                        continue;
-                    };
-                    let item = Item {
-                        header_len,
-                        len: u32::try_from(bytes.len()).expect("a frame is under 4 GiB"),
-                    };
-                    // In this order, so that the queue's sequences stay below the numbers handed out.
-                    let no = self.open_queue(&name);
                     let message = self.message_id();
-                    self.counters.enqueued_count += 1;
-                    self.enqueue(
-                        no,
-                        &Enqueue {
+                    self.keep(&way, message, place.as_ref(), &bytes, header_len, now);
+                    topics.extend(way.topics.into_iter().map(|topic| {
+                        let bytes = bytes.clone();
+                        let message = TopicMessage {
                             message,
-                            accepted_at_ms: now.wall_ms,
-                            place,
-                            item,
-                            fields: Vec::new(),
-                        },
-                    );
+                            bytes,
+                            header_len,
+                        };
+                        (topic, message)
+                    }));
                 }
                 Step::Settle { tags, accepted } => {
                     tags.into_iter()
@@ -429,12 +485,8 @@ impl Broker {
         self.ledger.keep_open(false);
         self.counters.committed_count += 1;
         let gate = self.ledger.gate();
-        for (name, message) in topics {
-            // Nobody sees a part of a transaction that may yet be lost.
-            match gate {
-                Seq(0) => self.publish(&name, message, now),
-                gate => self.defer(gate, name, message),
-            }
+        for (topic, message) in topics {
+            self.publish_behind(gate, &topic, message, now);
         }
         Ok(gate)
     }
@@ -565,9 +617,18 @@ impl Broker {
 
     // ---- SUBSCRIBE, UNSUBSCRIBE ----
 
-    fn subscribe(&mut self, session: SessionNo, subscribe: &Subscribe, name: &str, now: Now) {
+    fn subscribe(
+        &mut self,
+        session: SessionNo,
+        subscribe: &Subscribe,
+        requests: &Requests,
+        now: Now,
+    ) -> Result<Seq, Refusal> {
+        let name = requests.text(subscribe.name);
+        let mut gate = Seq(0);
         let source = match subscribe.kind {
             DestinationKind::Queue => {
+                gate = self.check_binding(name, subscribe.binding, requests)?;
                 let no = self.open_queue(name);
                 let queue = self
                     .queues
@@ -583,10 +644,7 @@ impl Broker {
             }
             DestinationKind::Topic => {
                 let name: Arc<str> = name.into();
-                self.topics
-                    .entry(Arc::clone(&name))
-                    .or_default()
-                    .push((session, subscribe.sub));
+                self.routes.open(&name).subs.push((session, subscribe.sub));
                 Source::Topic {
                     name,
                     backlog: Default::default(),
@@ -609,6 +667,75 @@ impl Broker {
             stuck_told: false,
         };
         self.peer(session).subs.insert(subscribe.sub, sub);
+        Ok(gate)
+    }
+
+    /// Binds a queue as a SUBSCRIBE asks for, and gives the Seq that states it; or refuses.
+    fn check_binding(&mut self, name: &str, asked: Binding, requests: &Requests) -> Result<Seq, Refusal> {
+        let bound = self
+            .names
+            .get(name)
+            .and_then(|no| self.queue(*no)?.binding.as_ref());
+        match (asked, bound) {
+            (Binding::None, _) => Ok(Seq(0)),
+            (Binding::Present, None) => Err(Refusal::BindingUnknown),
+            (Binding::Present, Some(_)) => Ok(self.binding_gate(name)),
+            (Binding::To(topic), Some(bound)) if **bound != *requests.text(topic) => {
+                Err(Refusal::BindingDiffers)
+            }
+            (Binding::To(_), Some(_)) => Ok(self.binding_gate(name)),
+            (Binding::To(topic), None) => {
+                if !self.room {
+                    return Err(Refusal::DiskFull);
+                }
+                let no = self.open_queue(name);
+                self.bind(no, Some(requests.text(topic).into()));
+                self.state_mark(Mark::Declared(no));
+                Ok(self.ledger.gate())
+            }
+        }
+    }
+
+    /// What must be durable before somebody is told that a queue is bound.
+    fn binding_gate(&self, name: &str) -> Seq {
+        let queue = self.names.get(name).and_then(|no| self.queue(*no));
+        queue.map_or(Seq(0), |queue| queue.declared_at)
+    }
+
+    /// Binds a queue to a topic, or to none, in memory.
+    pub(super) fn bind(&mut self, no: QueueNo, topic: Option<Arc<str>>) {
+        let queue = self.queue_mut(no).expect("the queue was just opened");
+        let before = std::mem::replace(&mut queue.binding, topic.clone());
+        if let Some(before) = before {
+            self.routes.change(&before, |route| {
+                route.queues.remove(&no);
+            });
+        }
+        if let Some(topic) = topic {
+            self.routes.open(&topic).queues.insert(no);
+        }
+    }
+
+    /// Ends a durable subscription that nobody is served from: its queue is gone, with all it holds.
+    fn unbind(&mut self, name: &str) -> Result<Seq, Refusal> {
+        let no = self.names.get(name).copied();
+        let no = no.filter(|no| self.queue(*no).is_some_and(|queue| queue.binding.is_some()));
+        let no = no.ok_or(Refusal::BindingUnknown)?;
+        if self.queue(no).is_some_and(|queue| queue.sub_count > 0) {
+            return Err(Refusal::BindingInUse);
+        }
+        self.end_binding(no);
+        self.purge_all(no);
+        self.mark_dirty(no);
+        Ok(self.ledger.gate())
+    }
+
+    /// A queue keeps the messages of a topic no more, if it did.
+    pub(super) fn end_binding(&mut self, no: QueueNo) {
+        if self.queue(no).is_some_and(|queue| queue.binding.is_some()) {
+            self.bind(no, None);
+            self.state_mark(Mark::Declared(no));
+        }
     }
 
     /// A new subscription may be served once its SUBSCRIBE's receipt may leave, and once it is durable that its queue has
@@ -741,12 +868,8 @@ impl Broker {
                 name, backlog_bytes, ..
             } => {
                 self.backlog_bytes -= backlog_bytes;
-                if let Some(subs) = self.topics.get_mut(name) {
-                    subs.retain(|of| *of != (session, no));
-                    if subs.is_empty() {
-                        self.topics.remove(name);
-                    }
-                }
+                self.routes
+                    .change(name, |route| route.subs.retain(|of| *of != (session, no)));
             }
         }
     }
@@ -781,6 +904,18 @@ impl Broker {
             self.leave(session, no, &sub);
         }
     }
+}
+
+/// Where one message goes.
+#[derive(Debug, Default)]
+struct Way {
+    queues: BTreeSet<QueueNo>,
+    topics: BTreeSet<Arc<str>>,
+}
+
+/// All that a SEND names.
+fn targets(send: &Send) -> impl Iterator<Item = &Target> {
+    std::iter::once(&send.to).chain(&send.also)
 }
 
 /// The deliveries that one ACK or NACK is about.

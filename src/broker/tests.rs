@@ -1,17 +1,18 @@
 //! The broker alone, driven by hand: one `World` holds it, its durable batches and their body chunks.
 
 mod admin;
+mod topics;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::*;
-use crate::base::{ChunkRef, DestinationKind, TxNo};
+use crate::base::{ChunkRef, Destination, DestinationKind, TxNo};
 use crate::journal::{IndexChunk, Recovered};
 use crate::port::{
-    Act, Applied, Body, Delivery, DeliveryKey, Payload, Request, Requests, Selection, Send, Settle, Span,
-    Subscribe,
+    Act, Applied, Binding, Body, Delivery, DeliveryKey, Payload, Request, Requests, Selection, Send, Settle,
+    Span, Subscribe, Target,
 };
 
 const S: SessionNo = SessionNo(1);
@@ -103,6 +104,7 @@ impl World {
             let name = requests.push_bytes(queue.as_bytes());
             let (sub, kind) = (SubNo(sub), DestinationKind::Queue);
             requests.list.push(Request::Subscribe(Subscribe {
+                binding: Binding::None,
                 sub,
                 kind,
                 name,
@@ -171,8 +173,8 @@ fn send(requests: &mut Requests, queue: &str, body: &str, persistent: bool, tx: 
     let payload = Payload::Arena(requests.push_bytes(body.as_bytes()));
     let kind = DestinationKind::Queue;
     requests.list.push(Request::Send(Send {
-        kind,
-        name,
+        to: Target { kind, name },
+        also: Vec::new(),
         payload,
         header_len: 0,
         persistent,
@@ -589,6 +591,7 @@ fn what_is_half_sent_keeps_its_bytes_though_another_settles_it() {
         let mut requests = Requests::default();
         let name = requests.push_bytes(b"a");
         requests.list.push(Request::Subscribe(Subscribe {
+            binding: Binding::None,
             sub: SubNo(1),
             kind: DestinationKind::Queue,
             name,
@@ -638,6 +641,7 @@ fn a_session_that_ends_itself_is_done_nothing_more_for() {
         let (topic, queue) = (requests.push_bytes(b"t"), requests.push_bytes(b"a"));
         let subscribe = |sub, kind, name| {
             Request::Subscribe(Subscribe {
+                binding: Binding::None,
                 sub: SubNo(sub),
                 kind,
                 name,
@@ -652,7 +656,7 @@ fn a_session_that_ends_itself_is_done_nothing_more_for() {
             let Some(Request::Send(send)) = requests.list.last_mut() else {
                 unreachable!()
             };
-            send.kind = DestinationKind::Topic;
+            send.to.kind = DestinationKind::Topic;
         }
         requests.list.push(subscribe(2, DestinationKind::Queue, queue));
     });
@@ -680,6 +684,7 @@ fn topic_backlogs_are_bounded_in_all() {
             for (sub, topic) in (1..).zip(topics) {
                 let name = requests.push_bytes(topic.as_bytes());
                 requests.list.push(Request::Subscribe(Subscribe {
+                    binding: Binding::None,
                     sub: SubNo(sub),
                     kind: DestinationKind::Topic,
                     name,
@@ -696,7 +701,7 @@ fn topic_backlogs_are_bounded_in_all() {
             let Some(Request::Send(send)) = requests.list.last_mut() else {
                 unreachable!()
             };
-            send.kind = DestinationKind::Topic;
+            send.to.kind = DestinationKind::Topic;
             let Payload::Arena(span) = send.payload else {
                 unreachable!()
             };

@@ -17,6 +17,14 @@ impl Broker {
         }
     }
 
+    /// A message for a topic that has a part elsewhere: nobody sees it before that part can be lost no more.
+    pub(super) fn publish_behind(&mut self, gate: Seq, topic: &Arc<str>, message: TopicMessage, now: Now) {
+        match gate {
+            Seq(0) => self.publish(topic, message, now),
+            gate => self.defer(gate, Arc::clone(topic), message),
+        }
+    }
+
     /// Keeps a message until its transaction is durable.
     pub(super) fn defer(&mut self, gate: Seq, topic: Arc<str>, message: TopicMessage) {
         self.deferred_bytes += message.bytes.len();
@@ -26,8 +34,7 @@ impl Broker {
     /// Gives a message to every subscription present.
     pub(super) fn fan_out(&mut self, topic: &Arc<str>, message: &TopicMessage, now: Now) {
         self.counters.topic_in_count += 1;
-        let subs = self.topics.get(topic).cloned().unwrap_or_default();
-        for (session, no) in subs {
+        for (session, no) in self.routes.subs_of(topic) {
             let Some(sub) = self
                 .peers
                 .get_mut(&session)

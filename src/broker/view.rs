@@ -249,13 +249,11 @@ impl Broker {
 
     /// Topics by name, from a name on.
     pub fn topics_page(&self, from: &str, count_max: usize) -> Page<TopicView, Arc<str>> {
-        let topics = self
-            .topics
-            .range::<str, _>((Bound::Included(from), Bound::Unbounded))
-            .map(|(name, subs)| TopicView {
-                name: Arc::clone(name),
-                subscription_count: subs.len() as u64,
-            });
+        let topics = self.routes.range_from(from).map(|(name, route)| TopicView {
+            name: Arc::clone(name),
+            subscription_count: route.subs.len() as u64,
+            queue_count: route.queues.len() as u64,
+        });
         page(topics, count_max, |topic| Arc::clone(&topic.name))
     }
 
@@ -263,7 +261,7 @@ impl Broker {
     pub fn holdings(&self) -> HoldingsView {
         HoldingsView {
             queue_count: self.names.len() as u64,
-            topic_count: self.topics.len() as u64,
+            topic_count: self.routes.len() as u64,
             session_count: self.peers.len() as u64,
             transient_count: self.transient_count,
             transient_bytes: self.transient_bytes as u64,
@@ -320,7 +318,7 @@ impl Broker {
                 .get(name)
                 .and_then(|no| self.queue(*no))
                 .map_or(0, |queue| queue.sub_count),
-            DestinationKind::Topic => self.topics.get(name).map_or(0, Vec::len),
+            DestinationKind::Topic => self.routes.get(name).map_or(0, |route| route.subs.len()),
         }
     }
 }
@@ -339,6 +337,7 @@ impl Queue {
             oldest_at_ms: self.entries.first().map(|(_, entry)| entry.accepted_at_ms),
             next_sequence: self.next_sequence,
             paused: self.paused,
+            topic: self.binding.clone(),
             stuck_count: self.stuck_count as u64,
             counters: self.counters,
         }

@@ -169,6 +169,12 @@ fn write_store(
             name: queue.name.to_string(),
             ..Saved::default()
         };
+        if queue.topic.is_some() {
+            writer.state(Fact::Declared {
+                queue: Arc::clone(&queue.name),
+                topic: queue.topic.clone(),
+            });
+        }
         if queue.paused {
             writer.state(Fact::Paused {
                 queue: Arc::clone(&queue.name),

@@ -19,13 +19,15 @@
 //! counted  name, deliveries + 1 or 0 for none, failures, ranges
 //! watched  name, epoch
 //! paused   name, 1 or 0
+//! declared name, property count, per property (tag u8, length, bytes); no properties: an ordinary queue again
+//!          property 1: the topic, or pattern of topics, that the queue is bound to, UTF-8
 //! ranges   count, per range (start - the end before, end - start); before the first: 0
 //! ```
 //!
 //! # Invariants
 //! - Every kind is listed in [`kind`] for ever. A kind with bit 7 set is optional: a reader that does not know it skips
 //!   it, and compaction, which writes only what it has read, loses it. What must outlive compaction is an optional
-//!   field of `enqueued`, kept unread. Any other unknown kind refuses the store by its number.
+//!   field of `enqueued`, kept unread. Any other unknown kind, and any unknown property, refuses the store by its number.
 //! - The decoder trusts nothing: a length is compared with what is there before it is used, and no more memory is
 //!   taken than a small multiple of the bytes given.
 
@@ -42,9 +44,7 @@ const CONFIG: Configuration = standard();
 
 /// Fact kinds. Numbers are never used again.
 mod kind {
-    /// Reserved: a queue with properties.
-    #[expect(dead_code, reason = "reserved")]
-    const DECLARED: u8 = 1;
+    pub(super) const DECLARED: u8 = 1;
     pub(super) const ENQUEUED: u8 = 2;
     pub(super) const SETTLED: u8 = 3;
     pub(super) const COUNTED: u8 = 4;
@@ -68,14 +68,17 @@ mod kind {
     pub(super) const OPTIONAL: u8 = 0x80;
 }
 
+/// The property of a queue that names its topic.
+const PROPERTY_TOPIC: u8 = 1;
+
 const PLACE_CHUNK: u64 = 0;
 const PLACE_EXTENT: u64 = 1;
 
 /// Why stored bytes are not facts.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DecodeError {
-    /// A fact kind that this build does not know and may not ignore.
-    #[error("fact kind {tag} is not known to this version")]
+    /// A fact kind, or one with a property, that this build does not know and may not ignore.
+    #[error("fact kind {tag}, as it is here, is not known to this version")]
     UnknownKind {
         /// The kind's number.
         tag: u8,
@@ -121,6 +124,7 @@ pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, DecodeError> {
             kind::COUNTED => payload.counted(&names).map(Some),
             kind::WATCHED => payload.watched(&names).map(Some),
             kind::PAUSED => payload.paused(&names).map(Some),
+            kind::DECLARED => payload.declared(&names)?.map(Some),
             tag if tag & kind::OPTIONAL != 0 => {
                 payload.rest = &[];
                 Some(None)
@@ -180,6 +184,17 @@ impl<'a> Encoder<'a> {
                 put(&mut self.payload, name);
                 put(&mut self.payload, u64::from(epoch.0));
                 self.close(kind::WATCHED);
+            }
+            Fact::Declared { queue, topic } => {
+                let name = self.name(queue);
+                put(&mut self.payload, name);
+                put(&mut self.payload, u64::from(topic.is_some()));
+                if let Some(topic) = topic {
+                    self.payload.push(PROPERTY_TOPIC);
+                    put(&mut self.payload, topic.len() as u64);
+                    self.payload.extend_from_slice(topic.as_bytes());
+                }
+                self.close(kind::DECLARED);
             }
             Fact::Paused { queue, paused } => {
                 let name = self.name(queue);
@@ -473,6 +488,28 @@ impl<'a> Reader<'a> {
             queue: self.queue(names)?,
             epoch: Epoch(self.u32()?),
         })
+    }
+
+    /// `Ok(None)` for bytes that do not parse.
+    fn declared(&mut self, names: &[QueueName]) -> Result<Option<Fact>, DecodeError> {
+        let (Some(queue), Some(count)) = (self.queue(names), self.count(2)) else {
+            return Ok(None);
+        };
+        let mut topic = None;
+        for _ in 0..count {
+            let (Some(tag), Some(len)) = (self.byte(), self.count(1)) else {
+                return Ok(None);
+            };
+            if tag != PROPERTY_TOPIC {
+                return Err(DecodeError::UnknownKind { tag: kind::DECLARED });
+            }
+            let text = self.take(len).and_then(|bytes| std::str::from_utf8(bytes).ok());
+            let Some(text) = text.filter(|text| !text.is_empty() && topic.is_none()) else {
+                return Ok(None);
+            };
+            topic = Some(Arc::from(text));
+        }
+        Ok(Some(Fact::Declared { queue, topic }))
     }
 
     fn paused(&mut self, names: &[QueueName]) -> Option<Fact> {

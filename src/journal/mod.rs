@@ -24,7 +24,7 @@ pub use codec::{DecodeError, decode_facts, encode_facts};
 use crate::base::{ChunkRef, Epoch, MessageId, Seq};
 
 /// The number of the on-disk layout that this build writes; `migrations/` describes each.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// A body chunk's payload is at most this long, so that a leaf of the store's tree, which holds up to about 20 of
 /// them, stays under a quarter of a segment (`docs/storage.md`).
@@ -101,6 +101,13 @@ pub enum Fact {
         queue: QueueName,
         /// The term.
         epoch: Epoch,
+    },
+    /// The queue has properties, or has none any more. The last one counts.
+    Declared {
+        /// The queue.
+        queue: QueueName,
+        /// The topic, or pattern of topics, whose messages it keeps; `None`: it is an ordinary queue again.
+        topic: Option<Arc<str>>,
     },
     /// Deliveries of the queue are stopped, or go on again. The last one counts.
     Paused {

@@ -147,6 +147,8 @@ pub struct QueueView {
     pub next_sequence: u64,
     /// Deliveries are stopped.
     pub paused: bool,
+    /// The topic, or pattern of topics, whose messages it keeps: a durable subscription.
+    pub topic: Option<Arc<str>>,
     /// Subscriptions that hold their limit and have settled nothing for `stuck_subscription_ms`.
     pub stuck_count: u64,
     /// What passed through it.
@@ -278,12 +280,14 @@ pub struct TopicView {
     pub name: Arc<str>,
     /// Its subscriptions.
     pub subscription_count: u64,
+    /// Queues that keep its messages: durable subscriptions.
+    pub queue_count: u64,
 }
 
 /// What the core holds in all, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HoldingsView {
-    /// Queues that have entries or subscriptions, or are paused.
+    /// Queues that have entries or subscriptions, are paused, or keep the messages of a topic.
     pub queue_count: u64,
     /// Topics that have subscriptions.
     pub topic_count: u64,

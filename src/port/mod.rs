@@ -107,6 +107,11 @@ pub enum Request {
         /// Live in this session.
         sub: SubNo,
     },
+    /// UNSUBSCRIBE of a durable subscription for good: its queue is bound no more, and gone with all it holds.
+    Unbind {
+        /// The queue's name.
+        name: Span,
+    },
     /// DISCONNECT: aborts what is open, releases what is held. Nothing follows.
     Disconnect,
 }
@@ -114,10 +119,10 @@ pub enum Request {
 /// A SEND.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Send {
-    /// Queue or topic.
-    pub kind: DestinationKind,
-    /// The destination's name without prefix.
-    pub name: Span,
+    /// Where to.
+    pub to: Target,
+    /// Where else to: the other parts of a composite destination.
+    pub also: Vec<Target>,
     /// Header block and body.
     pub payload: Payload,
     /// Bytes of the header block at the beginning of the payload.
@@ -128,6 +133,15 @@ pub struct Send {
     pub tx: Option<TxNo>,
 }
 
+/// Where a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Queue or topic.
+    pub kind: DestinationKind,
+    /// The destination's name without prefix.
+    pub name: Span,
+}
+
 /// A SUBSCRIBE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribe {
@@ -135,14 +149,28 @@ pub struct Subscribe {
     pub sub: SubNo,
     /// Queue or topic.
     pub kind: DestinationKind,
-    /// The destination's name without prefix.
+    /// The destination's name without prefix. For a topic it may have wildcards.
     pub name: Span,
+    /// Of a queue: whether it is one that keeps the messages of a topic.
+    pub binding: Binding,
     /// How its deliveries are settled.
     pub ack_mode: AckMode,
     /// Deliveries it may hold unsettled; at least 1.
     pub prefetch_count: u32,
     /// Deliveries will be settled by message id (STOMP 1.0 and 1.1) instead of by tag.
     pub by_message: bool,
+}
+
+/// What a SUBSCRIBE of a queue says of the topic that the queue is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Binding {
+    /// Nothing.
+    #[default]
+    None,
+    /// It is bound to this topic, or pattern of topics, from now on, as it was before if it was.
+    To(Span),
+    /// It must be bound to one already.
+    Present,
 }
 
 /// How the deliveries of a subscription are settled.
@@ -220,8 +248,21 @@ pub enum Refusal {
     /// An operator deleted a queue by force.
     #[error("an operator has deleted a queue that this session subscribes to")]
     QueueDeleted,
+    /// A durable subscription of this name is of another topic.
+    #[error(
+        "a durable subscription of this name is of another topic: end that one first, or choose another name"
+    )]
+    BindingDiffers,
+    /// There is no durable subscription of this name.
+    #[error("there is no durable subscription of this name")]
+    BindingUnknown,
+    /// A durable subscription that others are served from is not ended.
+    #[error("other consumers are served from this durable subscription: they have to end theirs first")]
+    BindingInUse,
     /// An act names a queue that does not exist.
-    #[error("there is no such queue: a queue exists while it has messages or subscriptions, or is paused")]
+    #[error(
+        "there is no such queue: a queue exists while it has messages or subscriptions, is paused, or keeps the messages of a topic"
+    )]
     QueueUnknown,
     /// A delete without force of a queue that has subscriptions.
     #[error("the queue has subscriptions: only by force are their sessions ended and the queue deleted")]
@@ -248,6 +289,9 @@ impl Refusal {
             Self::ShuttingDown => "shutting-down",
             Self::DisconnectedByOperator => "disconnected-by-operator",
             Self::QueueDeleted => "queue-deleted",
+            Self::BindingDiffers => "durable-subscription-differs",
+            Self::BindingUnknown => "durable-subscription-unknown",
+            Self::BindingInUse => "durable-subscription-in-use",
             Self::QueueUnknown => "queue-unknown",
             Self::QueueInUse => "queue-in-use",
             Self::SameQueue => "same-queue",

@@ -71,12 +71,13 @@ impl Session {
         if !matches!(frame.command, b"CONNECT" | b"STOMP") {
             return Err(Violation::NotConnected.into());
         }
-        let (mut accept, mut beat) = (None, None);
+        let (mut accept, mut beat, mut client_id) = (None, None, None);
         for header in frame.headers() {
             let Header { name, value } = header?;
             match name {
                 b"accept-version" => _ = accept.get_or_insert(value),
                 b"heart-beat" => _ = beat.get_or_insert(value),
+                b"client-id" => _ = client_id.get_or_insert(value),
                 _ => {}
             }
         }
@@ -88,6 +89,7 @@ impl Session {
             None
         };
         self.rules = Some(rules);
+        self.client_id = client_id.filter(|id| !id.is_empty()).map(Box::from);
         self.decoder
             .set(frame_limits(&self.config.limits), rules.version.grammar());
         self.id = ids::session_id(&self.config.store, self.config.epoch, self.no);

@@ -61,7 +61,13 @@ codes! {
             "a header of the frame asks for something that this broker does not do yet; without the header it would work";
         /// A destination with a reserved prefix or without a name.
         BadDestination, Refusal, "bad-destination",
-            "the destination is not one: write /queue/NAME or /topic/NAME, or NAME for a queue";
+            "the destination is none for this frame: write /queue/NAME or /topic/NAME, or NAME for a queue; several, separated by commas, in SEND only";
+        /// A wildcard where none may be.
+        BadWildcard, Refusal, "bad-wildcard",
+            "a wildcard stands where none may: a SEND names one topic, and >, # and ** are the last level of what they match";
+        /// A durable subscription without its client's name.
+        ClientIdMissing, Violation, "client-id-missing",
+            "a durable subscription by name belongs to a client: send client-id with CONNECT";
         /// `prefetch-count` is too large.
         PrefetchTooHigh, Refusal, "prefetch-too-high",
             "the prefetch asked for is larger than this broker allows (prefetch_count_max)";
@@ -90,7 +96,7 @@ codes! {
 pub const CODES: [&[Code]; 2] = [DecodeError::CODES, Violation::CODES];
 
 /// Every refusal, for `docs/errors.md`: `code()` is its code, its `Display` the text.
-pub const REFUSALS: [Refusal; 14] = [
+pub const REFUSALS: [Refusal; 17] = [
     Refusal::DeliveryUnknown,
     Refusal::LeaseLost,
     Refusal::TransactionUnknown,
@@ -101,6 +107,9 @@ pub const REFUSALS: [Refusal; 14] = [
     Refusal::ShuttingDown,
     Refusal::DisconnectedByOperator,
     Refusal::QueueDeleted,
+    Refusal::BindingDiffers,
+    Refusal::BindingUnknown,
+    Refusal::BindingInUse,
     Refusal::QueueUnknown,
     Refusal::QueueInUse,
     Refusal::SameQueue,

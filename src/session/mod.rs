@@ -15,6 +15,7 @@
 
 mod connect;
 mod deliver;
+mod durable;
 mod error;
 mod fields;
 mod heartbeat;
@@ -73,6 +74,8 @@ pub struct Session {
     no: SessionNo,
     /// The session id; empty before CONNECT.
     id: Box<str>,
+    /// Of CONNECT.
+    client_id: Option<Box<[u8]>>,
     /// Those of the version; `None` before CONNECT.
     rules: Option<&'static Rules>,
     decoder: Decoder,
@@ -123,6 +126,7 @@ impl Session {
         Self {
             no,
             id: Box::default(),
+            client_id: None,
             rules: None,
             decoder: Decoder::new(limits, Grammar::CONNECT),
             requests: Requests::default(),
@@ -380,7 +384,7 @@ impl Session {
                 send::send(&mut self.requests, frame, &fields, rules, tx)?;
             }
             b"SUBSCRIBE" => self.subscribe(frame, &fields, rules)?,
-            b"UNSUBSCRIBE" => self.unsubscribe(&fields, rules)?,
+            b"UNSUBSCRIBE" => self.unsubscribe(frame, &fields, rules)?,
             b"ACK" => self.settle(&fields, rules, true)?,
             b"NACK" => self.settle(&fields, rules, false)?,
             b"BEGIN" => self.begin(&fields, rules)?,

@@ -7,8 +7,8 @@ use super::error::{Cause, Violation};
 use super::fields::{Fields, required};
 use super::ids::write_number;
 use super::rules::Rules;
-use crate::base::{Destination, TxNo};
-use crate::port::{Payload, Request, Requests, Send, Span};
+use crate::base::{Destination, DestinationKind, TxNo, Wildcards};
+use crate::port::{Payload, Request, Requests, Send, Span, Target};
 use crate::wire::{DecodeError, Frame, Header, store, unescape};
 
 /// From this size on a body is a buffer of its own, so that the core need not copy it.
@@ -16,10 +16,13 @@ pub(super) const SHARED_BYTES_MIN: usize = 64 * 1024;
 
 const DESTINATION: &[u8] = b"destination:";
 
-/// A destination header, decoded.
-pub(super) fn destination(text: &[u8]) -> Result<Destination<'_>, Cause> {
-    let text = std::str::from_utf8(text).map_err(|_| DecodeError::NotUtf8)?;
-    Ok(Destination::parse(text).ok_or(Violation::BadDestination)?)
+/// One destination of a SEND: a topic has no wildcards.
+fn destination(text: &str) -> Result<Destination<'_>, Violation> {
+    let destination = Destination::parse(text).ok_or(Violation::BadDestination)?;
+    if destination.kind == DestinationKind::Topic && Wildcards::of(destination.name) != Wildcards::None {
+        return Err(Violation::BadWildcard);
+    }
+    Ok(destination)
 }
 
 /// Adds a SEND to the requests.
@@ -32,7 +35,15 @@ pub(super) fn send(
 ) -> Result<(), Cause> {
     let raw = required(fields.destination, "destination")?;
     let text = unescape(rules.escapes(), raw)?;
-    let Destination { kind, name } = destination(&text)?;
+    let text = std::str::from_utf8(&text).map_err(|_| DecodeError::NotUtf8)?;
+    let mut parts = Destination::parts(text);
+    let Destination { kind, name } = destination(parts.next().unwrap_or_default())?;
+    let also = parts.map(|part| {
+        let Destination { kind, name } = destination(part)?;
+        let name = requests.push_bytes(name.as_bytes());
+        Ok(Target { kind, name })
+    });
+    let also: Vec<Target> = also.collect::<Result<_, Violation>>()?;
     let persistent = match fields.persistent {
         None | Some(b"true") => true,
         Some(b"false") => false,
@@ -40,7 +51,7 @@ pub(super) fn send(
     };
     // A destination that is stored as it came is named within the header block.
     let stored_name = match memchr3(b'\\', b':', b'\r', raw) {
-        None if frame.body.len() < SHARED_BYTES_MIN => None,
+        None if frame.body.len() < SHARED_BYTES_MIN && also.is_empty() => None,
         _ => Some(requests.push_bytes(name.as_bytes())),
     };
     let (payload, header_len, start) = if frame.body.len() < SHARED_BYTES_MIN {
@@ -69,8 +80,8 @@ pub(super) fn send(
         len: small(name.len()),
     });
     let send = Send {
-        kind,
-        name,
+        to: Target { kind, name },
+        also,
         payload,
         header_len: small(header_len),
         persistent,

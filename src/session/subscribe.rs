@@ -5,11 +5,10 @@ use std::collections::VecDeque;
 use super::error::{Cause, Violation};
 use super::fields::{Fields, number, required};
 use super::rules::{AckKey, Rules};
-use super::send::destination;
-use super::{Session, unsupported};
-use crate::base::{Destination, DestinationKind, SubNo};
-use crate::port::{AckMode, Request, Subscribe};
-use crate::wire::{Frame, Header, Part, escape, unescape};
+use super::{Session, durable, unsupported};
+use crate::base::{Destination, DestinationKind, SubNo, Wildcards};
+use crate::port::{AckMode, Binding, Request, Subscribe};
+use crate::wire::{DecodeError, Frame, Header, Part, escape, unescape};
 
 /// So many ended subscriptions are remembered for ACKs that were on their way.
 const ENDED_COUNT_MAX: usize = 1_000;
@@ -35,6 +34,8 @@ pub(super) struct Subscription {
     pub(super) no: SubNo,
     key: Key,
     ack_mode: AckMode,
+    /// The queue of a durable subscription.
+    queue: Option<Box<str>>,
     /// MESSAGE has `ack`.
     pub(super) ack_id: bool,
     /// What its MESSAGEs begin with, up to the epoch in `message-id`.
@@ -82,7 +83,7 @@ impl Session {
     ) -> Result<(), Cause> {
         let escapes = rules.escapes();
         let text = unescape(escapes, required(fields.destination, "destination")?)?;
-        let Destination { kind, name } = destination(&text)?;
+        let text = std::str::from_utf8(&text).map_err(|_| DecodeError::NotUtf8)?;
         let id = match fields.id {
             Some(id) => Some(unescape(escapes, id)?),
             None if rules.subscription_id => return Err(Violation::HeaderMissing { header: "id" }.into()),
@@ -94,7 +95,13 @@ impl Session {
             Some(b"client-individual") if rules.client_individual => AckMode::ClientIndividual,
             Some(_) => return Err(Violation::HeaderInvalid { header: "ack" }.into()),
         };
-        let prefetch_count = self.prefetch(frame, kind)?;
+        let (prefetch_count, wish) = self.wishes(frame)?;
+        let Source {
+            kind,
+            name,
+            queue,
+            topic,
+        } = self.source(text, id.as_deref(), &wish, rules)?;
         let key = match &id {
             Some(id) => Key::Id(id.as_ref().into()),
             None => Key::Destination(kind, name.into()),
@@ -121,14 +128,28 @@ impl Session {
             no,
             key,
             ack_mode,
+            queue: queue.as_deref().map(Box::from),
             ack_id: rules.ack_key == AckKey::AckId && ack_mode != AckMode::Auto,
             message_head: head.into_boxed_slice(),
         });
-        let name = self.requests.push_bytes(name.as_bytes());
+        let binding = match (&queue, topic) {
+            (_, Some(topic)) => Binding::To(self.requests.push_bytes(topic.as_bytes())),
+            (Some(_), None) => Binding::Present,
+            (None, None) => Binding::None,
+        };
+        let kind = if queue.is_some() {
+            DestinationKind::Queue
+        } else {
+            kind
+        };
+        let name = self
+            .requests
+            .push_bytes(queue.as_deref().unwrap_or(name).as_bytes());
         self.requests.list.push(Request::Subscribe(Subscribe {
             sub: no,
             kind,
             name,
+            binding,
             ack_mode,
             prefetch_count,
             by_message: rules.ack_key != AckKey::AckId,
@@ -136,18 +157,65 @@ impl Session {
         Ok(())
     }
 
-    /// Looks through the headers for those of dialects: refuses what is not built, and reads the prefetch.
-    fn prefetch(&self, frame: &Frame<'_>, kind: DestinationKind) -> Result<u32, Cause> {
+    /// What a SUBSCRIBE's destination, with its headers, stands for.
+    fn source<'a>(
+        &self,
+        text: &'a str,
+        id: Option<&[u8]>,
+        wish: &durable::Wish<'_>,
+        rules: &Rules,
+    ) -> Result<Source<'a>, Cause> {
+        if let Some(queue) = durable::present(text) {
+            wish.check_queue()?;
+            return Ok(Source {
+                kind: DestinationKind::Queue,
+                name: text,
+                queue: Some(queue?),
+                topic: None,
+            });
+        }
+        if Destination::parts(text).nth(1).is_some() {
+            return Err(Violation::BadDestination.into());
+        }
+        let (kind, name) = named(text)?;
+        let (queue, topic) = match kind {
+            DestinationKind::Queue => {
+                wish.check_queue()?;
+                (None, durable::virtual_topic(name))
+            }
+            DestinationKind::Topic => {
+                let queue = wish.queue(rules.escapes(), self.client_id.as_deref(), id, name)?;
+                let topic = queue.is_some().then_some(name);
+                (queue, topic)
+            }
+        };
+        let topics = topic.or((kind == DestinationKind::Topic).then_some(name));
+        if topics.is_some_and(|topics| Wildcards::of(topics) == Wildcards::Misplaced) {
+            return Err(Violation::BadWildcard.into());
+        }
+        Ok(Source {
+            kind,
+            name,
+            queue,
+            topic,
+        })
+    }
+
+    /// Looks through the headers for those of dialects: refuses what is not built, reads the prefetch, and what is said of
+    /// a durable subscription.
+    fn wishes<'a>(&self, frame: &Frame<'a>) -> Result<(u32, durable::Wish<'a>), Cause> {
         let limits = &self.config.limits;
         let mut prefetch = None;
+        let mut wish = durable::Wish::default();
         for header in frame.headers() {
             let Header { name, value } = header?;
             let header = match name {
                 b"prefetch-count" => "prefetch-count",
                 b"prefetch" => "prefetch",
                 b"activemq.prefetchSize" => "activemq.prefetchSize",
+                name if wish.take(name, value) => continue,
                 _ => {
-                    unsupported::check(name, value, kind)?;
+                    unsupported::check(name, value)?;
                     continue;
                 }
             };
@@ -161,35 +229,99 @@ impl Session {
             };
             prefetch.get_or_insert(count.ok_or(Violation::PrefetchTooHigh)?);
         }
-        Ok(prefetch.unwrap_or(limits.prefetch_count))
+        Ok((prefetch.unwrap_or(limits.prefetch_count), wish))
     }
 
-    pub(super) fn unsubscribe(&mut self, fields: &Fields<'_>, rules: &Rules) -> Result<(), Cause> {
+    /// Ends a subscription; with the headers of a durable one, that one for good, also where nobody is served from it.
+    pub(super) fn unsubscribe(
+        &mut self,
+        frame: &Frame<'_>,
+        fields: &Fields<'_>,
+        rules: &Rules,
+    ) -> Result<(), Cause> {
+        let wish = durable::Wish::of(frame)?;
+        let durable = wish.is_durable()?;
         let escapes = rules.escapes();
         let by_destination = !rules.subscription_id;
         let live = &self.subscriptions.live;
         let mut at = None;
-        if fields.id.is_some() || !by_destination || fields.destination.is_none() {
+        if fields.id.is_some() || !by_destination && !durable || fields.destination.is_none() && !durable {
             let id = unescape(escapes, required(fields.id, "id")?)?;
             at = live.iter().position(|live| live.key.is_id(&id));
         }
-        if let (None, true, Some(raw)) = (at, by_destination, fields.destination) {
-            let Destination { kind, name } = destination(raw)?;
+        let topic = match fields.destination {
+            Some(raw) => Some(unescape(escapes, raw)?),
+            None => None,
+        };
+        let topic = match &topic {
+            Some(text) => Some(named(
+                std::str::from_utf8(text).map_err(|_| DecodeError::NotUtf8)?,
+            )?),
+            None => None,
+        };
+        if let (None, true, Some((kind, name))) = (at, by_destination, topic) {
             let key = Key::Destination(kind, name.into());
             at = live.iter().position(|live| live.key == key);
         }
-        let ended = self
-            .subscriptions
-            .live
-            .remove(at.ok_or(Violation::SubscriptionUnknown)?);
-        let remembered = rules.ack_key == AckKey::MessageIdAndSubscription && ended.ack_mode != AckMode::Auto;
-        if let (true, Key::Id(id)) = (remembered, ended.key) {
-            if self.subscriptions.ended.len() == ENDED_COUNT_MAX {
-                self.subscriptions.ended.pop_front();
+        let ended = at.map(|at| self.subscriptions.live.remove(at));
+        let queue = match &ended {
+            None if !durable => return Err(Violation::SubscriptionUnknown.into()),
+            Some(ended) if durable && wish.needs_topic()? && ended.queue.is_some() => ended.queue.clone(),
+            _ if durable => {
+                let name = match topic {
+                    Some((_, name)) => name,
+                    None if wish.needs_topic()? => {
+                        return Err(Violation::HeaderMissing {
+                            header: "destination",
+                        }
+                        .into());
+                    }
+                    None => "",
+                };
+                let id = match fields.id {
+                    Some(id) => Some(unescape(escapes, id)?),
+                    None => None,
+                };
+                wish.queue(escapes, self.client_id.as_deref(), id.as_deref(), name)?
+                    .map(Box::from)
             }
-            self.subscriptions.ended.push_back((id, ended.no));
+            _ => None,
+        };
+        if let Some(ended) = ended {
+            let remembered =
+                rules.ack_key == AckKey::MessageIdAndSubscription && ended.ack_mode != AckMode::Auto;
+            if let (true, Key::Id(id)) = (remembered, ended.key) {
+                if self.subscriptions.ended.len() == ENDED_COUNT_MAX {
+                    self.subscriptions.ended.pop_front();
+                }
+                self.subscriptions.ended.push_back((id, ended.no));
+            }
+            self.requests.list.push(Request::Unsubscribe { sub: ended.no });
         }
-        self.requests.list.push(Request::Unsubscribe { sub: ended.no });
+        if let Some(queue) = queue {
+            let name = self.requests.push_bytes(queue.as_bytes());
+            self.requests.list.push(Request::Unbind { name });
+        }
         Ok(())
+    }
+}
+
+/// What a SUBSCRIBE's destination stands for.
+struct Source<'a> {
+    kind: DestinationKind,
+    name: &'a str,
+    /// The queue of a durable subscription.
+    queue: Option<String>,
+    /// The topic that the queue is bound to.
+    topic: Option<&'a str>,
+}
+
+/// What a subscription's destination names, for UNSUBSCRIBE: that of `/dsub/` is the whole text.
+fn named(text: &str) -> Result<(DestinationKind, &str), Violation> {
+    match durable::present(text) {
+        Some(queue) => queue.map(|_| (DestinationKind::Queue, text)),
+        None => Destination::parse(text)
+            .map(|destination| (destination.kind, destination.name))
+            .ok_or(Violation::BadDestination),
     }
 }

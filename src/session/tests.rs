@@ -122,7 +122,7 @@ impl Pair {
                 };
                 let (block, body) = bytes.split_at(send.header_len as usize);
                 self.sent
-                    .push((requests.text(send.name).to_owned(), text(block), body.to_vec()));
+                    .push((requests.text(send.to.name).to_owned(), text(block), body.to_vec()));
             }
             self.asked.push(request.clone());
         }

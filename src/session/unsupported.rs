@@ -3,7 +3,6 @@
 //! name, unless their value asks for what happens anyway.
 
 use super::error::Violation;
-use crate::base::DestinationKind;
 
 /// Names, and the values that ask for nothing.
 const REFUSED: &[(&str, &[&str])] = &[
@@ -28,12 +27,6 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("subscription-type", &[]),
     ("destination-type", &[]),
     // What is kept while the subscriber is away.
-    ("durable", &["false"]),
-    ("auto-delete", &["false"]),
-    ("activemq.subscriptionName", &[]),
-    ("activemq.subcriptionName", &[]),
-    ("durable-subscription-name", &[]),
-    ("durable-subscriber-name", &[]),
     ("x-queue-name", &[]),
     ("x-queue-type", &["classic", "quorum"]),
     // What becomes of the queue's messages.
@@ -53,12 +46,7 @@ const REFUSED: &[(&str, &[&str])] = &[
 ];
 
 /// Refuses a header of SUBSCRIBE that is not built.
-pub(super) fn check(name: &[u8], value: &[u8], kind: DestinationKind) -> Result<(), Violation> {
-    // For a queue it asks for what is so anyway, or for nothing, whatever the dialect; for a topic it may ask for a
-    // durable subscription.
-    if name == b"persistent" && kind == DestinationKind::Topic && value != b"false" {
-        return Err(Violation::HeaderUnsupported { header: "persistent" });
-    }
+pub(super) fn check(name: &[u8], value: &[u8]) -> Result<(), Violation> {
     let refused = REFUSED.iter().find(|(refused, _)| refused.as_bytes() == name);
     match refused {
         Some((header, harmless)) if !harmless.iter().any(|harmless| harmless.as_bytes() == value) => {

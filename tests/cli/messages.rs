@@ -440,16 +440,16 @@ fn what_the_broker_refuses_is_one_line() {
         &refused,
         1,
         "",
-        "error: the broker sent ERROR: bad destination (the destination is not one: write /queue/NAME or /topic/NAME, \
-         or NAME for a queue); confirmed 0 of 3 messages\n",
+        "error: the broker sent ERROR: bad destination (the destination is none for this frame: write /queue/NAME or \
+         /topic/NAME, or NAME for a queue; several, separated by commas, in SEND only); confirmed 0 of 3 messages\n",
     );
     let refused = world.run(&["receive", "/else/a", "--follow"]);
     told(
         &refused,
         1,
         "",
-        "error: the broker sent ERROR: bad destination (the destination is not one: write /queue/NAME or /topic/NAME, \
-         or NAME for a queue)\n",
+        "error: the broker sent ERROR: bad destination (the destination is none for this frame: write /queue/NAME or \
+         /topic/NAME, or NAME for a queue; several, separated by commas, in SEND only)\n",
     );
     let odd = world
         .command(&["send", "/queue/a", "x"])

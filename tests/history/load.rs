@@ -12,9 +12,11 @@ use std::time::Duration;
 use super::record::{Event, History, Mode, Time, What, body_of};
 use crate::rig::{Client, Frame, Rng};
 
-/// The two queues of the workers and their transactions.
-const WORK: [&str; 2] = ["/queue/work.0", "/queue/work.1"];
-const DEAD: [&str; 2] = ["/queue/DLQ.work.0", "/queue/DLQ.work.1"];
+/// The two queues of the workers and their transactions. The second is a durable subscription to a topic.
+const WORK: [&str; 2] = ["/queue/work.0", "/queue/Consumer.load.VirtualTopic.work"];
+const DEAD: [&str; 2] = ["/queue/DLQ.work.0", "/queue/DLQ.Consumer.load.VirtualTopic.work"];
+/// What is sent here is kept by the second queue, from the RECEIPT of its first SUBSCRIBE on.
+const WORK_TOPIC: &str = "/topic/VirtualTopic.work";
 /// The queue whose one consumer acknowledges automatically.
 pub const AUTO: &str = "/queue/auto";
 /// The queue whose one consumer checks the order.
@@ -47,6 +49,8 @@ struct Counts {
     tx: AtomicU32,
     sent: AtomicU64,
     settled: AtomicU64,
+    /// The durable subscription is confirmed, for ever.
+    bound: AtomicBool,
 }
 
 /// A running load. Loads of one history follow each other by [`Load::next`].
@@ -77,6 +81,10 @@ impl Load {
             over: AtomicBool::new(false),
             counts,
         });
+        // Before anything is in the queue, since a delivery that the history does not know would be one too many.
+        if world.counts.message.load(SeqCst) == 0 && world.bind().is_ok() {
+            world.counts.bound.store(true, SeqCst);
+        }
         let mut rng = Rng::new(seed);
         type Life = fn(&mut Link, &mut Rng) -> io::Result<()>;
         let lives: [Life; 7] = [
@@ -125,6 +133,24 @@ impl Load {
 }
 
 impl World {
+    /// Makes the durable subscription, outside of the history.
+    fn bind(&self) -> io::Result<()> {
+        let mut client = Client::connect(self.addr)?;
+        // One that takes nothing.
+        let headers = [("id", "0"), ("destination", WORK[1]), ("ack", "client")];
+        client.request("SUBSCRIBE", &headers, b"")?;
+        client.request("DISCONNECT", &[], b"")?;
+        Ok(())
+    }
+
+    /// Where to send what is for a queue.
+    fn destination(&self, queue: &'static str) -> &'static str {
+        match queue == WORK[1] && self.counts.bound.load(SeqCst) {
+            true => WORK_TOPIC,
+            false => queue,
+        }
+    }
+
     fn live(self: &Arc<Self>, life: fn(&mut Link, &mut Rng) -> io::Result<()>, rng: &mut Rng) {
         while !self.over.load(SeqCst) {
             let Ok(client) = Client::connect(self.addr) else {
@@ -200,7 +226,7 @@ impl Link {
         let (mut headers, mut body, mut in_tx) = (Vec::<(&str, String)>::new(), Vec::new(), None);
         let command = match &what {
             What::Send { message, queue, tx } => {
-                headers.push(("destination", (*queue).to_owned()));
+                headers.push(("destination", self.world.destination(queue).to_owned()));
                 headers.push(("number", message.to_string()));
                 body = body_of(*message);
                 in_tx = *tx;

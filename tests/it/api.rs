@@ -337,6 +337,7 @@ fn what_clients_hold_and_stage_is_seen() {
     let topic = api::Topic {
         name: "t".to_owned(),
         subscription_count: 1,
+        queue_count: 0,
     };
     assert_eq!((topics.topics, topics.next), (vec![topic], None));
 

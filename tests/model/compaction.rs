@@ -2,7 +2,9 @@
 
 use steadfast::base::DestinationKind;
 use steadfast::base::{Limits, Now, SessionNo, SubNo, Tag};
-use steadfast::port::{AckMode, DeliveryKey, Event, Payload, Request, Requests, Send, Settle, Subscribe};
+use steadfast::port::{
+    AckMode, Binding, DeliveryKey, Event, Payload, Request, Requests, Send, Settle, Subscribe, Target,
+};
 
 use crate::support::Disk;
 
@@ -14,8 +16,11 @@ fn send(requests: &mut Requests, queue: &str, body: &str) {
     let name = requests.push_bytes(queue.as_bytes());
     let payload = Payload::Arena(requests.push_bytes(format!("{header}{body}").as_bytes()));
     requests.list.push(Request::Send(Send {
-        kind: DestinationKind::Queue,
-        name,
+        to: Target {
+            kind: DestinationKind::Queue,
+            name,
+        },
+        also: Vec::new(),
         payload,
         header_len: u32::try_from(header.len()).unwrap(),
         persistent: true,
@@ -52,6 +57,7 @@ fn one_kept_while_many_pass(kept: Kept) {
         let mut requests = Requests::default();
         let name = requests.push_bytes(queue.as_bytes());
         requests.list.push(Request::Subscribe(Subscribe {
+            binding: Binding::None,
             sub: SubNo(1),
             kind: DestinationKind::Queue,
             name,

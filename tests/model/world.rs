@@ -14,8 +14,8 @@ use steadfast::base::{
 use steadfast::broker::{Broker, Notice};
 use steadfast::journal::Fact;
 use steadfast::port::{
-    AckMode, Delivery, DeliveryKey, EntryView, Event, Payload, Refusal, Request, Requests, Send, Settle,
-    Subscribe,
+    AckMode, Binding, Delivery, DeliveryKey, EntryView, Event, Payload, Refusal, Request, Requests, Send,
+    Settle, Subscribe, Target,
 };
 
 use crate::state::{
@@ -486,8 +486,11 @@ impl World {
                 });
                 sent.push(number);
                 Request::Send(Send {
-                    kind: destination.kind,
-                    name,
+                    to: Target {
+                        kind: destination.kind,
+                        name,
+                    },
+                    also: Vec::new(),
                     payload,
                     header_len,
                     persistent: *persistent,
@@ -504,6 +507,7 @@ impl World {
                 let alone = style == Style::MessageAlone && destination.kind == DestinationKind::Topic;
                 fresh.0 += 1;
                 Request::Subscribe(Subscribe {
+                    binding: Binding::None,
                     sub: SubNo(fresh.0),
                     kind: destination.kind,
                     name: requests.push_bytes(destination.name.as_bytes()),
@@ -583,18 +587,18 @@ impl World {
         match request {
             Request::Send(send) => {
                 let number = sent.next().unwrap();
-                let name = requests.text(send.name).to_owned();
-                let stored = send.kind == DestinationKind::Queue && (send.persistent || send.tx.is_some());
+                let name = requests.text(send.to.name).to_owned();
+                let stored = send.to.kind == DestinationKind::Queue && (send.persistent || send.tx.is_some());
                 assert!(self.room || !stored, "a full disk takes no message");
                 match send.tx {
                     Some(tx) => {
-                        let kind = send.kind;
+                        let kind = send.to.kind;
                         let steps = self.sessions.get_mut(&slot).unwrap().transactions.get_mut(&tx);
                         steps
                             .expect("a SEND is staged in an open transaction only")
                             .push(Step::Send { kind, name, number });
                     }
-                    None if send.kind == DestinationKind::Topic => self.publish(&name, number),
+                    None if send.to.kind == DestinationKind::Topic => self.publish(&name, number),
                     None => {
                         let unit = self.unit();
                         self.enqueue(&name, number, !send.persistent, None, Some(gate), unit);
@@ -660,6 +664,7 @@ impl World {
             }
             Request::Commit { tx } => self.commit(slot, *tx, gate, requests.list.len() == 1),
             Request::Abort { tx } => self.abort(slot, *tx),
+            Request::Unbind { .. } => unreachable!("nobody asks for it"),
             Request::Disconnect => {}
         }
     }

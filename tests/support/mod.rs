@@ -63,7 +63,8 @@ impl Disk {
                 Fact::Settled { queue, ranges } => {
                     gone.extend(ranges.into_iter().map(|range| (Arc::clone(&queue), range)));
                 }
-                Fact::Counted { .. } | Fact::Watched { .. } | Fact::Paused { .. } => {}
+                Fact::Counted { .. } | Fact::Watched { .. } | Fact::Paused { .. } | Fact::Declared { .. } => {
+                }
             }
         }
         for (queue, (first, last)) in gone {

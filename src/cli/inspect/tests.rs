@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::base::{ChunkRef, DestinationKind, Limits, Seq, SessionNo};
 use crate::journal::{Batch, IndexChunk, IndexSize};
-use crate::port::{Payload, Request, Requests, Send};
+use crate::port::{Payload, Request, Requests, Send, Target};
 use crate::store::{MemoryStore, StoreStats};
 
 /// A store whose body chunks read as the test says.
@@ -59,8 +59,11 @@ fn stored(messages: &[(&str, &str, &[u8])]) -> MemoryStore {
         let message = [block.as_bytes(), body].concat();
         let payload = Payload::Arena(requests.push_bytes(&message));
         requests.list.push(Request::Send(Send {
-            kind: DestinationKind::Queue,
-            name,
+            to: Target {
+                kind: DestinationKind::Queue,
+                name,
+            },
+            also: Vec::new(),
             payload,
             header_len: u32::try_from(block.len()).unwrap(),
             persistent: true,

@@ -149,9 +149,12 @@ fn nothing_is_too_large() {
 
 #[test]
 fn an_unknown_mandatory_kind_is_named_and_an_optional_one_skipped() {
-    for tag in [0, 1, 6, 7, 8, 9, 12, 127] {
+    for tag in [0, 6, 7, 8, 9, 12, 127] {
         assert_eq!(decode_facts(&[tag, 0]), Err(DecodeError::UnknownKind { tag }));
     }
+    // A queue with a property that we do not know.
+    let unknown = [10, 2, 0, b'a', 1, 4, 0, 1, 9, 0];
+    assert_eq!(decode_facts(&unknown), Err(DecodeError::UnknownKind { tag: 1 }));
     let known = Fact::Watched {
         queue: "a".into(),
         epoch: Epoch(1),

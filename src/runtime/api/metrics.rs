@@ -135,7 +135,7 @@ metrics! {
     "steadfast_sent_bytes", "Bytes written to connections", Counter(|of| of.stats.out_bytes);
     "steadfast_requests", "Requests of clients that took effect", Counter(|of| of.stats.request_count);
     "steadfast_requests_refused", "Requests of clients that were refused", Counter(|of| of.counters.refused_count);
-    "steadfast_queues", "Queues that have messages or subscriptions, or are paused", Gauge(|of| of.holdings.queue_count);
+    "steadfast_queues", "Queues that have messages or subscriptions, are paused, or keep the messages of a topic", Gauge(|of| of.holdings.queue_count);
     "steadfast_queues_paused", "Queues whose deliveries an operator has stopped", Gauge(|of| of.totals.paused_count);
     "steadfast_queues_skipped", "Queues that have no series of their own, being over metrics_queue_count_max", Gauge(|of| of.queue_skipped_count);
     "steadfast_topics", "Topics that have subscriptions", Gauge(|of| of.holdings.topic_count);

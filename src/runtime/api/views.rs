@@ -257,6 +257,7 @@ impl Parts {
         let topics = page.items.into_iter().map(|topic| api::Topic {
             name: topic.name.to_string(),
             subscription_count: topic.subscription_count,
+            queue_count: topic.queue_count,
         });
         api::Topics {
             topics: topics.collect(),
@@ -538,6 +539,7 @@ fn queue(view: &QueueView, wall_ms: u64, rates: Option<api::Rates>) -> api::Queu
         oldest_at_ms: view.oldest_at_ms,
         oldest_ms: view.oldest_at_ms.map(|at_ms| wall_ms.saturating_sub(at_ms)),
         paused: view.paused,
+        topic: view.topic.as_deref().map(str::to_owned),
         dead_letter: view.name.starts_with(DEAD_LETTER_PREFIX),
         stuck_count: view.stuck_count,
         next_sequence: view.next_sequence,

@@ -6,7 +6,7 @@ use super::*;
 use crate::base::{DestinationKind, Limits, SubNo};
 use crate::broker::Recovery;
 use crate::journal::Recovered;
-use crate::port::{AckMode, Act, Payload, Request, Selection, Send, Subscribe};
+use crate::port::{AckMode, Act, Binding, Payload, Request, Selection, Send, Subscribe, Target};
 
 const NOW: Now = Now {
     wall_ms: 0,
@@ -74,8 +74,11 @@ fn send(name: &str, body: &[u8]) -> Requests {
     let header = b"destination:q\n";
     let payload = requests.push_bytes(&[header, body].concat());
     requests.list.push(Request::Send(Send {
-        kind: DestinationKind::Queue,
-        name,
+        to: Target {
+            kind: DestinationKind::Queue,
+            name,
+        },
+        also: Vec::new(),
         payload: Payload::Arena(payload),
         header_len: header.len() as u32,
         persistent: true,
@@ -88,6 +91,7 @@ fn subscribe(name: &str) -> Requests {
     let mut requests = Requests::default();
     let name = requests.push_bytes(name.as_bytes());
     requests.list.push(Request::Subscribe(Subscribe {
+        binding: Binding::None,
         sub: SubNo(1),
         kind: DestinationKind::Queue,
         name,

@@ -111,7 +111,7 @@ fn trace(pieces: &[&[u8]]) -> Trace {
     let mut pair = Pair::with(config());
     pieces.iter().for_each(|piece| pair.send_bytes(piece));
     let asked = pair.asked.iter().map(|request| match request {
-        Request::Send(send) => format!("{:?} {} {:?}", send.kind, send.persistent, send.tx),
+        Request::Send(send) => format!("{:?} {} {:?}", send.to.kind, send.persistent, send.tx),
         Request::Subscribe(sub) => format!("{:?} {:?} {:?}", sub.sub, sub.kind, sub.ack_mode),
         request => format!("{request:?}"),
     });

@@ -95,7 +95,7 @@ fn large_bodies_are_buffers_of_their_own() {
         };
         assert_eq!(matches!(send.payload, Payload::Shared(_)), shared);
         assert_eq!(
-            (send.kind, send.persistent, send.tx),
+            (send.to.kind, send.persistent, send.tx),
             (DestinationKind::Topic, false, None)
         );
     }

@@ -61,7 +61,6 @@ fn headers_that_are_not_built_are_refused_by_name() {
         check(&format!("{name}:x"), "unsupported-header");
     }
     check("no-local:true", "unsupported-header");
-    check("persistent:true", "unsupported-header");
     check("prefetch-count:0", "unsupported-header");
     check("prefetch-count:-1", "header-invalid");
     check("prefetch:", "header-invalid");

@@ -12,6 +12,7 @@ fn queue(name: &str, depth: u64) -> QueueView {
         oldest_at_ms: None,
         next_sequence: 0,
         paused: false,
+        topic: None,
         stuck_count: 0,
         counters: Default::default(),
     }

@@ -56,7 +56,11 @@ fn shown(
                     Place::Chunk { chunk, .. } => places.push(*chunk),
                     Place::Extent(chunks) => places.extend(chunks.iter().copied()),
                 },
-                Fact::Settled { .. } | Fact::Counted { .. } | Fact::Watched { .. } | Fact::Paused { .. } => {}
+                Fact::Settled { .. }
+                | Fact::Counted { .. }
+                | Fact::Watched { .. }
+                | Fact::Paused { .. }
+                | Fact::Declared { .. } => {}
             }
             // Long names are shown by their length.
             let line = format!("  {fact:?}").replace(&long_name(), "(16,000 x)");
@@ -208,6 +212,20 @@ fn fill(store: &SledStore) {
             vec![],
             vec![],
         ),
+        (
+            vec![
+                Fact::Declared {
+                    queue: "DSUB.shop/orders".into(),
+                    topic: Some("orders.*.>".into()),
+                },
+                Fact::Declared {
+                    queue: queue.clone(),
+                    topic: None,
+                },
+            ],
+            vec![],
+            vec![],
+        ),
     ];
     store.recover(&mut |_| ()).unwrap();
     for (seq, (facts, places, drop)) in (1..).zip(rounds) {
@@ -309,7 +327,7 @@ fn an_older_creation_begins_anew() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("format"), "steadfast store, format 1, creating\n").unwrap();
     drop(open(dir.path()).unwrap());
-    assert!(format_line(dir.path()).starts_with("steadfast store, format 2, "));
+    assert!(format_line(dir.path()).starts_with(&format!("steadfast store, format {FORMAT_VERSION}, ")));
 }
 
 /// What this version writes is what the sample has: a change of the format shows here.
