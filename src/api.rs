@@ -152,6 +152,8 @@ pub struct Counters {
     pub topic_out_count: u64,
     /// Topic messages dropped for slow subscribers.
     pub topic_dropped_count: u64,
+    /// Messages for temporary queues that were gone with their session.
+    pub late_reply_count: u64,
     /// Transactions committed.
     pub committed_count: u64,
     /// Transactions aborted.
@@ -237,6 +239,8 @@ pub struct Queue {
     pub oldest_ms: Option<u64>,
     /// Deliveries are stopped.
     pub paused: bool,
+    /// The session that a temporary queue belongs to, and is gone with.
+    pub owner: Option<u64>,
     /// The topic, or pattern of topics, whose messages it keeps, without `/topic/`: it is a durable subscription.
     pub topic: Option<String>,
     /// Its name begins with `DLQ.`.

@@ -1,18 +1,20 @@
 //! What a destination header names.
 
-/// Whether a destination names a queue or a topic.
+/// What a destination names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DestinationKind {
     /// Each message goes to one subscription; stored.
     Queue,
     /// Each message goes to every subscription present, and to the queues bound to it; stored in those only.
     Topic,
+    /// A queue in memory that one session has made, that it alone takes from, and that is gone with it.
+    Temporary,
 }
 
 /// A destination header, taken apart. The header's own text is kept elsewhere: it is echoed byte for byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destination<'a> {
-    /// Queue or topic.
+    /// Queue, topic or temporary queue.
     pub kind: DestinationKind,
     /// The name without prefix; never empty.
     pub name: &'a str,
@@ -21,17 +23,25 @@ pub struct Destination<'a> {
 /// Separates the levels of a topic's name.
 pub const LEVEL_SEPARATOR: char = '.';
 
+/// A temporary queue by the name that its own session gave it.
+pub const TEMPORARY_PREFIX: &str = "/temp-queue/";
+
+/// A temporary queue by the name that all others know: the id of its session, `/`, and its own name.
+pub const REPLY_PREFIX: &str = "/reply-queue/";
+
 /// The prefixes that a destination can have.
-const PREFIXES: [(&str, DestinationKind); 2] = [
+const PREFIXES: [(&str, DestinationKind); 4] = [
     ("/queue/", DestinationKind::Queue),
     ("/topic/", DestinationKind::Topic),
+    (TEMPORARY_PREFIX, DestinationKind::Temporary),
+    (REPLY_PREFIX, DestinationKind::Temporary),
 ];
 
 impl<'a> Destination<'a> {
-    /// Reads `/queue/NAME`, `/topic/NAME`, and a bare `NAME` as `/queue/NAME`.
+    /// Reads `/queue/NAME`, `/topic/NAME`, `/temp-queue/NAME`, `/reply-queue/NAME`, and a bare `NAME` as `/queue/NAME`.
     ///
     /// `None` for an empty name and for a text that begins with `/` and has another prefix: those are reserved
-    /// (`/temp-queue/`, `/dsub/`, `/exchange/`, ...), and guessing would send messages astray.
+    /// (`/dsub/`, `/exchange/`, ...), and guessing would send messages astray.
     pub fn parse(text: &'a str) -> Option<Self> {
         let prefixed = PREFIXES
             .iter()

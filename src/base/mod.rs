@@ -9,7 +9,9 @@ mod limits;
 mod time;
 mod window;
 
-pub use destination::{ANY, Destination, DestinationKind, LEVEL_SEPARATOR, Wildcards, is_deep};
+pub use destination::{
+    ANY, Destination, DestinationKind, LEVEL_SEPARATOR, REPLY_PREFIX, TEMPORARY_PREFIX, Wildcards, is_deep,
+};
 pub use ids::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SessionNo, SlotNo, SubNo, Tag, TxNo};
 pub use limits::Limits;
 pub use time::Now;

@@ -98,7 +98,9 @@ impl Broker {
             Act::Purge { queue, selection } => self.choose(queue, selection, |_| Choice::Take),
             Act::Delete { queue, force } => {
                 let no = self.named_queue(queue)?;
-                let in_use = self.queue(no).is_some_and(|queue| queue.sub_count > 0);
+                let in_use = self
+                    .queue(no)
+                    .is_some_and(|queue| queue.sub_count > 0 || queue.owner.is_some());
                 if in_use && !force {
                     return Err(Refusal::QueueInUse);
                 }
@@ -161,6 +163,10 @@ impl Broker {
         if from == to {
             return Err(Refusal::SameQueue);
         }
+        let to = self.names.get(to).and_then(|no| self.queue(*no));
+        if to.is_some_and(|queue| queue.owner.is_some()) {
+            return Err(Refusal::QueuePrivate);
+        }
         self.check_room()
     }
 
@@ -182,6 +188,9 @@ impl Broker {
     fn plan_paused(&self, name: &str, paused: bool) -> Result<Plan, Refusal> {
         let no = self.named_queue(name)?;
         let queue = self.queue(no).expect("it was just named");
+        if queue.owner.is_some() {
+            return Err(Refusal::QueuePrivate);
+        }
         let acted = Acted {
             count: u64::from(queue.paused != paused),
             ..Acted::default()

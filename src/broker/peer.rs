@@ -44,6 +44,8 @@ pub(super) struct Peer {
     ended: VecDeque<Tag>,
     /// The latest gate of this session's requests.
     pub(super) gate: Seq,
+    /// Its temporary queues.
+    pub(super) temporary: Vec<QueueNo>,
     /// The queue that was sent to last.
     pub(super) last_queue: Option<QueueNo>,
     /// It is on the list of sessions to wake.

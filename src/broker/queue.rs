@@ -60,6 +60,8 @@ pub(super) struct Queue {
     pub(super) paused: bool,
     /// The last batch that states whether.
     pub(super) paused_at: Seq,
+    /// The session that it belongs to, of a temporary queue: all of it is in memory.
+    pub(super) owner: Option<SessionNo>,
     /// The topic, or pattern of topics, whose messages it keeps.
     pub(super) binding: Option<Arc<str>>,
     /// The last batch that states which.
@@ -198,6 +200,7 @@ impl Queue {
             moved_at: Seq(0),
             paused: false,
             paused_at: Seq(0),
+            owner: None,
             binding: None,
             declared_at: Seq(0),
             stuck_count: 0,
@@ -208,9 +211,9 @@ impl Queue {
         }
     }
 
-    /// A dead-letter queue has no dead-letter queue of its own.
-    pub(super) fn is_dead_letter(&self) -> bool {
-        self.name.starts_with(DEAD_LETTER_PREFIX)
+    /// Neither a dead-letter queue nor a temporary one, whose messages are not kept, has a dead-letter queue of its own.
+    pub(super) fn has_dead_letters(&self) -> bool {
+        !self.name.starts_with(DEAD_LETTER_PREFIX) && self.owner.is_none()
     }
 
     /// Adds an entry at the end and gives its sequence.
@@ -303,9 +306,16 @@ impl Queue {
 
     /// Nothing refers to it any more.
     pub(super) fn is_idle(&self) -> bool {
-        self.entries.is_empty() && self.sub_count == 0 && !self.paused && self.binding.is_none()
+        self.entries.is_empty()
+            && self.sub_count == 0
+            && !self.paused
+            && self.binding.is_none()
+            && self.owner.is_none()
     }
 }
+
+/// The names of temporary queues begin so.
+pub(super) const TEMPORARY_PREFIX: &str = "TEMP.";
 
 /// The names of dead-letter queues begin so.
 pub(super) const DEAD_LETTER_PREFIX: &str = "DLQ.";

@@ -14,7 +14,7 @@ use crate::port::{
 use super::Broker;
 use super::ledger::{Mark, Statement};
 use super::peer::{HeldState, Source, Step, Sub, TopicMessage, Transaction};
-use super::queue::{Entry, EntryBytes, QueueNo};
+use super::queue::{Entry, EntryBytes, QueueNo, TEMPORARY_PREFIX};
 use super::settle::Enqueue;
 
 /// What a staged ACK or NACK counts against `staged_bytes_max`, beside each delivery it names.
@@ -135,7 +135,7 @@ impl Broker {
         if let Some(tx) = send.tx {
             return self.stage_send(session, tx, send, requests);
         }
-        if send.to.kind == DestinationKind::Topic || !send.also.is_empty() {
+        if send.to.kind != DestinationKind::Queue || !send.also.is_empty() {
             let way = self.way(targets(send).map(|to| (to.kind, requests.text(to.name))));
             let bytes = shared(&send.payload, requests);
             return self.send_ways(&way, bytes, send.header_len, send.persistent, now);
@@ -177,7 +177,11 @@ impl Broker {
 
     /// Whether one of these is a queue, or has queues bound to it.
     fn is_kept<'a>(&self, mut to: impl Iterator<Item = (DestinationKind, &'a str)>) -> bool {
-        to.any(|(kind, name)| kind == DestinationKind::Queue || !self.routes.queues_of(name).is_empty())
+        to.any(|(kind, name)| match kind {
+            DestinationKind::Queue => true,
+            DestinationKind::Topic => !self.routes.queues_of(name).is_empty(),
+            DestinationKind::Temporary => false,
+        })
     }
 
     /// Where a message goes, each queue and topic once.
@@ -192,6 +196,13 @@ impl Broker {
                     way.queues.extend(self.routes.queues_of(name));
                     way.topics.insert(name.into());
                 }
+                DestinationKind::Temporary => match self.names.get(&*temporary(name)) {
+                    Some(no) => {
+                        way.temporary.insert(*no);
+                    }
+                    // Who asked is gone: that harms nobody.
+                    None => self.counters.late_reply_count += 1,
+                },
             }
         }
         way
@@ -206,8 +217,8 @@ impl Broker {
         persistent: bool,
         now: Now,
     ) -> Result<Seq, Refusal> {
-        if !persistent && self.memory_bytes() + bytes.len() * way.queues.len() > self.limits.memory_bytes_max
-        {
+        let in_memory = way.temporary.len() + if persistent { 0 } else { way.queues.len() };
+        if in_memory > 0 && self.memory_bytes() + bytes.len() * in_memory > self.limits.memory_bytes_max {
             way.queues.iter().for_each(|no| self.mark_dirty(*no));
             return Err(Refusal::MemoryFull);
         }
@@ -239,6 +250,10 @@ impl Broker {
             header_len,
             len: u32::try_from(bytes.len()).expect("a frame is under 4 GiB"),
         };
+        for no in &way.temporary {
+            self.counters.enqueued_count += 1;
+            self.enqueue_transient(*no, message, now.wall_ms, bytes.clone(), item);
+        }
         let mut gate = Seq(0);
         for (count, no) in way.queues.iter().enumerate() {
             self.counters.enqueued_count += 1;
@@ -628,6 +643,10 @@ impl Broker {
         let mut gate = Seq(0);
         let source = match subscribe.kind {
             DestinationKind::Queue => {
+                let there = self.names.get(name).and_then(|no| self.queue(*no));
+                if there.is_some_and(|queue| queue.owner.is_some()) {
+                    return Err(Refusal::QueuePrivate);
+                }
                 gate = self.check_binding(name, subscribe.binding, requests)?;
                 let no = self.open_queue(name);
                 let queue = self
@@ -642,6 +661,7 @@ impl Broker {
                 }
                 Source::Queue(no)
             }
+            DestinationKind::Temporary => Source::Queue(self.open_temporary(session, name)?),
             DestinationKind::Topic => {
                 let name: Arc<str> = name.into();
                 self.routes.open(&name).subs.push((session, subscribe.sub));
@@ -668,6 +688,22 @@ impl Broker {
         };
         self.peer(session).subs.insert(subscribe.sub, sub);
         Ok(gate)
+    }
+
+    /// One more subscription of a session's own temporary queue, made if there is none.
+    fn open_temporary(&mut self, session: SessionNo, name: &str) -> Result<QueueNo, Refusal> {
+        let name = temporary(name);
+        let there = self.names.get(&*name).and_then(|no| self.queue(*no));
+        if there.is_some_and(|queue| queue.owner != Some(session)) {
+            return Err(Refusal::QueuePrivate);
+        }
+        let no = self.open_queue(&name);
+        let queue = self.queue_mut(no).expect("it was just opened");
+        queue.sub_count += 1;
+        if queue.owner.replace(session).is_none() {
+            self.peer(session).temporary.push(no);
+        }
+        Ok(no)
     }
 
     /// Binds a queue as a SUBSCRIBE asks for, and gives the Seq that states it; or refuses.
@@ -900,8 +936,16 @@ impl Broker {
         let peer = self.peer(session);
         peer.unsent.clear();
         peer.unsent_bytes = 0;
+        let temporary = std::mem::take(&mut peer.temporary);
         for (no, sub) in subs {
             self.leave(session, no, &sub);
+        }
+        for no in temporary {
+            self.purge_all(no);
+            if let Some(queue) = self.queue_mut(no) {
+                queue.owner = None;
+            }
+            self.mark_dirty(no);
         }
     }
 }
@@ -910,7 +954,13 @@ impl Broker {
 #[derive(Debug, Default)]
 struct Way {
     queues: BTreeSet<QueueNo>,
+    temporary: BTreeSet<QueueNo>,
     topics: BTreeSet<Arc<str>>,
+}
+
+/// The queue of a temporary queue's name.
+fn temporary(name: &str) -> String {
+    format!("{TEMPORARY_PREFIX}{name}")
 }
 
 /// All that a SEND names.

@@ -97,12 +97,12 @@ impl Broker {
             return;
         };
         queue.counters.failed_count += 1;
-        let dead_letter = queue.is_dead_letter();
+        let has_dead_letters = queue.has_dead_letters();
         let entry = queue.entries.get_mut(sequence).expect("it was just seen");
         entry.failures += 1;
         let (failures, deliveries, transient) = (entry.failures, entry.deliveries, entry.is_transient());
         // One in memory would have to be stored: without room it stays, and its next failure moves it.
-        if failures >= failures_max && !dead_letter && (self.room || !transient) {
+        if failures >= failures_max && has_dead_letters && (self.room || !transient) {
             self.move_to_dead_letters(no, sequence);
             return;
         }

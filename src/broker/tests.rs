@@ -1,6 +1,7 @@
 //! The broker alone, driven by hand: one `World` holds it, its durable batches and their body chunks.
 
 mod admin;
+mod temporary;
 mod topics;
 
 use std::collections::BTreeMap;

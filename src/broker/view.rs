@@ -78,6 +78,8 @@ pub struct Counters {
     pub topic_out_count: u64,
     /// Topic messages dropped for slow subscribers.
     pub topic_dropped_count: u64,
+    /// Messages for temporary queues that were gone.
+    pub late_reply_count: u64,
     /// Transactions committed.
     pub committed_count: u64,
     /// Transactions aborted, by ABORT or with their session.
@@ -287,7 +289,11 @@ impl Broker {
             let (kind, name, backlog_count) = match &sub.source {
                 Source::Queue(no) => {
                     let queue = self.queue(*no).expect("it has a subscription");
-                    (DestinationKind::Queue, &queue.name, 0)
+                    let kind = match queue.owner {
+                        Some(_) => DestinationKind::Temporary,
+                        None => DestinationKind::Queue,
+                    };
+                    (kind, &queue.name, 0)
                 }
                 Source::Topic { name, backlog, .. } => (DestinationKind::Topic, name, backlog.len()),
             };
@@ -313,7 +319,7 @@ impl Broker {
     /// Subscriptions on a destination.
     pub fn subscription_count(&self, kind: DestinationKind, name: &str) -> usize {
         match kind {
-            DestinationKind::Queue => self
+            DestinationKind::Queue | DestinationKind::Temporary => self
                 .names
                 .get(name)
                 .and_then(|no| self.queue(*no))
@@ -337,6 +343,7 @@ impl Queue {
             oldest_at_ms: self.entries.first().map(|(_, entry)| entry.accepted_at_ms),
             next_sequence: self.next_sequence,
             paused: self.paused,
+            owner: self.owner,
             topic: self.binding.clone(),
             stuck_count: self.stuck_count as u64,
             counters: self.counters,

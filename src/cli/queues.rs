@@ -32,7 +32,7 @@ pub(super) struct QueuesArgs {
 
 const EXAMPLES: &str = "\
 HELD messages are with a client and not settled; OLDEST is how long the oldest has waited; IN, OUT, FAILED and DEAD (moved to \
-its dead-letter queue) count since the queue exists in this run. FLAGS: the topic that it keeps, a durable subscription; paused; stuck, a subscription holds its limit and settles nothing.
+its dead-letter queue) count since the queue exists in this run. FLAGS: the session of a temporary queue; the topic that it keeps, a durable subscription; paused; stuck, a subscription holds its limit and settles nothing.
 
 Examples:
   steadfast queues
@@ -204,6 +204,9 @@ fn rows(look: Look, queues: &[Queue]) -> Vec<[String; 13]> {
 /// What is out of the ordinary.
 pub(super) fn flags(queue: &Queue) -> String {
     let mut flags = Vec::new();
+    if let Some(session) = queue.owner {
+        flags.push(format!("of session {session}"));
+    }
     if let Some(topic) = &queue.topic {
         flags.push(format!("keeps /topic/{topic}"));
     }

@@ -147,6 +147,8 @@ pub struct QueueView {
     pub next_sequence: u64,
     /// Deliveries are stopped.
     pub paused: bool,
+    /// The session that it belongs to and is gone with.
+    pub owner: Option<SessionNo>,
     /// The topic, or pattern of topics, whose messages it keeps: a durable subscription.
     pub topic: Option<Arc<str>>,
     /// Subscriptions that hold their limit and have settled nothing for `stuck_subscription_ms`.

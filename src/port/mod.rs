@@ -136,9 +136,9 @@ pub struct Send {
 /// Where a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
-    /// Queue or topic.
+    /// Queue, topic or temporary queue.
     pub kind: DestinationKind,
-    /// The destination's name without prefix.
+    /// The destination's name without prefix; of a temporary queue, as all know it.
     pub name: Span,
 }
 
@@ -147,7 +147,7 @@ pub struct Target {
 pub struct Subscribe {
     /// New in this session.
     pub sub: SubNo,
-    /// Queue or topic.
+    /// Queue, topic or temporary queue, which is made.
     pub kind: DestinationKind,
     /// The destination's name without prefix. For a topic it may have wildcards.
     pub name: Span,
@@ -259,6 +259,11 @@ pub enum Refusal {
     /// A durable subscription that others are served from is not ended.
     #[error("other consumers are served from this durable subscription: they have to end theirs first")]
     BindingInUse,
+    /// A temporary queue of another session, or an act that it cannot be the object of.
+    #[error(
+        "this is a temporary queue: only the session that made it takes from it, and nothing of it is kept"
+    )]
+    QueuePrivate,
     /// An act names a queue that does not exist.
     #[error(
         "there is no such queue: a queue exists while it has messages or subscriptions, is paused, or keeps the messages of a topic"
@@ -292,6 +297,7 @@ impl Refusal {
             Self::BindingDiffers => "durable-subscription-differs",
             Self::BindingUnknown => "durable-subscription-unknown",
             Self::BindingInUse => "durable-subscription-in-use",
+            Self::QueuePrivate => "queue-private",
             Self::QueueUnknown => "queue-unknown",
             Self::QueueInUse => "queue-in-use",
             Self::SameQueue => "same-queue",

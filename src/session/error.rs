@@ -65,6 +65,9 @@ codes! {
         /// A wildcard where none may be.
         BadWildcard, Refusal, "bad-wildcard",
             "a wildcard stands where none may: a SEND names one topic, and >, # and ** are the last level of what they match";
+        /// A temporary queue that this connection has not made.
+        TemporaryUnknown, Refusal, "temporary-queue-unknown",
+            "this connection has no such temporary queue: SUBSCRIBE to it, or name it in reply-to, first";
         /// A durable subscription without its client's name.
         ClientIdMissing, Violation, "client-id-missing",
             "a durable subscription by name belongs to a client: send client-id with CONNECT";
@@ -96,7 +99,7 @@ codes! {
 pub const CODES: [&[Code]; 2] = [DecodeError::CODES, Violation::CODES];
 
 /// Every refusal, for `docs/errors.md`: `code()` is its code, its `Display` the text.
-pub const REFUSALS: [Refusal; 17] = [
+pub const REFUSALS: [Refusal; 18] = [
     Refusal::DeliveryUnknown,
     Refusal::LeaseLost,
     Refusal::TransactionUnknown,
@@ -110,6 +113,7 @@ pub const REFUSALS: [Refusal; 17] = [
     Refusal::BindingDiffers,
     Refusal::BindingUnknown,
     Refusal::BindingInUse,
+    Refusal::QueuePrivate,
     Refusal::QueueUnknown,
     Refusal::QueueInUse,
     Refusal::SameQueue,

@@ -17,6 +17,7 @@ pub(super) struct Fields<'a> {
     pub(super) transaction: Option<&'a [u8]>,
     pub(super) receipt: Option<&'a [u8]>,
     pub(super) persistent: Option<&'a [u8]>,
+    pub(super) reply_to: Option<&'a [u8]>,
     /// A producer's own; only its presence matters.
     pub(super) sender_message_id: Option<&'a [u8]>,
 }
@@ -46,6 +47,7 @@ impl<'a> Fields<'a> {
                 b"transaction" => &mut fields.transaction,
                 b"receipt" => &mut fields.receipt,
                 b"persistent" => &mut fields.persistent,
+                b"reply-to" => &mut fields.reply_to,
                 b"sender-message-id" => &mut fields.sender_message_id,
                 _ => continue,
             };

@@ -25,6 +25,7 @@ mod rules;
 mod send;
 mod settle;
 mod subscribe;
+mod temporary;
 mod unsupported;
 
 use std::sync::Arc;
@@ -381,7 +382,9 @@ impl Session {
         match frame.command {
             b"SEND" => {
                 let tx = self.transaction(&fields, rules)?;
-                send::send(&mut self.requests, frame, &fields, rules, tx)?;
+                self.expect_replies(&fields, rules)?;
+                self.check_own(&fields, rules)?;
+                send::send(&mut self.requests, frame, &fields, rules, tx, &self.id)?;
             }
             b"SUBSCRIBE" => self.subscribe(frame, &fields, rules)?,
             b"UNSUBSCRIBE" => self.unsubscribe(frame, &fields, rules)?,

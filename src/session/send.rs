@@ -7,6 +7,7 @@ use super::error::{Cause, Violation};
 use super::fields::{Fields, required};
 use super::ids::write_number;
 use super::rules::Rules;
+use super::temporary;
 use crate::base::{Destination, DestinationKind, TxNo, Wildcards};
 use crate::port::{Payload, Request, Requests, Send, Span, Target};
 use crate::wire::{DecodeError, Frame, Header, store, unescape};
@@ -26,12 +27,15 @@ fn destination(text: &str) -> Result<Destination<'_>, Violation> {
 }
 
 /// Adds a SEND to the requests.
+///
+/// A temporary queue that it names by its own name, as destination or for replies, is one of this `session`'s.
 pub(super) fn send(
     requests: &mut Requests,
     frame: &Frame<'_>,
     fields: &Fields<'_>,
     rules: &Rules,
     tx: Option<TxNo>,
+    session: &str,
 ) -> Result<(), Cause> {
     let raw = required(fields.destination, "destination")?;
     let text = unescape(rules.escapes(), raw)?;
@@ -40,7 +44,7 @@ pub(super) fn send(
     let Destination { kind, name } = destination(parts.next().unwrap_or_default())?;
     let also = parts.map(|part| {
         let Destination { kind, name } = destination(part)?;
-        let name = requests.push_bytes(name.as_bytes());
+        let name = requests.push_bytes(temporary::known(session, part, name).as_bytes());
         Ok(Target { kind, name })
     });
     let also: Vec<Target> = also.collect::<Result<_, Violation>>()?;
@@ -51,12 +55,17 @@ pub(super) fn send(
     };
     // A destination that is stored as it came is named within the header block.
     let stored_name = match memchr3(b'\\', b':', b'\r', raw) {
-        None if frame.body.len() < SHARED_BYTES_MIN && also.is_empty() => None,
-        _ => Some(requests.push_bytes(name.as_bytes())),
+        None if frame.body.len() < SHARED_BYTES_MIN
+            && also.is_empty()
+            && kind != DestinationKind::Temporary =>
+        {
+            None
+        }
+        _ => Some(requests.push_bytes(temporary::known(session, text, name).as_bytes())),
     };
     let (payload, header_len, start) = if frame.body.len() < SHARED_BYTES_MIN {
         let start = requests.arena.len();
-        write_block(frame, fields, rules, raw, &mut requests.arena)?;
+        write_block(frame, fields, rules, raw, session, &mut requests.arena)?;
         let header_len = requests.arena.len() - start;
         requests.arena.extend_from_slice(frame.body);
         let len = requests.arena.len() - start;
@@ -70,7 +79,7 @@ pub(super) fn send(
         )
     } else {
         let mut bytes = Vec::with_capacity(frame.head.len() + frame.body.len() + 64);
-        write_block(frame, fields, rules, raw, &mut bytes)?;
+        write_block(frame, fields, rules, raw, session, &mut bytes)?;
         let header_len = bytes.len();
         bytes.extend_from_slice(frame.body);
         (Payload::Shared(Bytes::from(bytes)), header_len, 0)
@@ -101,6 +110,7 @@ fn write_block(
     fields: &Fields<'_>,
     rules: &Rules,
     destination: &[u8],
+    session: &str,
     out: &mut Vec<u8>,
 ) -> Result<(), DecodeError> {
     let escapes = rules.escapes();
@@ -115,6 +125,7 @@ fn write_block(
             | b"transaction" | b"content-length" => continue,
             b"message-id" if fields.sender_message_id.is_some() => continue,
             b"message-id" => b"sender-message-id",
+            b"reply-to" if temporary::write_reply_to(session, escapes, value, out) => continue,
             name => name,
         };
         if plain && memchr(b':', value).is_none() {

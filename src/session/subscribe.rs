@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use super::error::{Cause, Violation};
 use super::fields::{Fields, number, required};
 use super::rules::{AckKey, Rules};
-use super::{Session, durable, unsupported};
-use crate::base::{Destination, DestinationKind, SubNo, Wildcards};
+use super::{Session, durable, temporary, unsupported};
+use crate::base::{Destination, DestinationKind, REPLY_PREFIX, SubNo, Wildcards};
 use crate::port::{AckMode, Binding, Request, Subscribe};
 use crate::wire::{DecodeError, Frame, Header, Part, escape, unescape};
 
@@ -15,7 +15,7 @@ const ENDED_COUNT_MAX: usize = 1_000;
 
 /// What a client calls a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Key {
+pub(super) enum Key {
     /// Its id.
     Id(Box<[u8]>),
     /// Its destination: 1.0, where no id was given.
@@ -36,6 +36,10 @@ pub(super) struct Subscription {
     ack_mode: AckMode,
     /// The queue of a durable subscription.
     queue: Option<Box<str>>,
+    /// The own name of a temporary queue.
+    temporary: Option<Box<str>>,
+    /// It was made for the replies to a SEND.
+    automatic: bool,
     /// MESSAGE has `ack`.
     pub(super) ack_id: bool,
     /// What its MESSAGEs begin with, up to the epoch in `message-id`.
@@ -65,6 +69,20 @@ impl Subscriptions {
             .iter()
             .find(|live| live.key.is_id(id))
             .map(|live| live.no)
+    }
+
+    /// The live one of a temporary queue.
+    pub(super) fn of_temporary(&self, name: &str) -> Option<&Subscription> {
+        self.live
+            .iter()
+            .find(|live| live.temporary.as_deref() == Some(name))
+    }
+
+    /// Says of a live one that it is of a temporary queue.
+    pub(super) fn mark_temporary(&mut self, no: SubNo, name: &str, automatic: bool) {
+        if let Some(live) = self.live.iter_mut().find(|live| live.no == no) {
+            (live.temporary, live.automatic) = (Some(name.into()), automatic);
+        }
     }
 
     /// One by id, live or ended.
@@ -106,32 +124,23 @@ impl Session {
             Some(id) => Key::Id(id.as_ref().into()),
             None => Key::Destination(kind, name.into()),
         };
-        let subs = &mut self.subscriptions;
-        if subs.live.iter().any(|live| live.key == key) {
-            return Err(Violation::SubscriptionExists.into());
+        // Of a temporary queue whose replies came under its own name until now, the client takes care itself from here on.
+        let own = (kind == DestinationKind::Temporary).then_some(name);
+        if let Some(automatic) = own
+            .and_then(|name| self.subscriptions.of_temporary(name))
+            .filter(|live| live.automatic)
+        {
+            let no = automatic.no;
+            self.subscriptions.live.retain(|live| live.no != no);
+            self.requests.list.push(Request::Unsubscribe { sub: no });
         }
-        if subs.live.len() >= self.config.limits.subscription_count_max || subs.last == u32::MAX {
-            return Err(Violation::TooManySubscriptions.into());
+        let no = self.add_subscription(key, id.as_deref(), ack_mode, rules)?;
+        if let Some(name) = own {
+            self.subscriptions.mark_temporary(no, name, false);
         }
-        subs.last += 1;
-        let no = SubNo(subs.last);
-        let mut head = b"MESSAGE\n".to_vec();
-        if let Some(id) = &id {
-            head.extend_from_slice(b"subscription:");
-            escape(escapes, Part::Value, id, &mut head);
-            head.push(b'\n');
+        if let (Some(queue), Some(live)) = (&queue, self.subscriptions.live.last_mut()) {
+            live.queue = Some(queue.as_str().into());
         }
-        head.extend_from_slice(b"message-id:");
-        head.extend_from_slice(self.config.store.as_bytes());
-        head.push(b'-');
-        subs.live.push(Subscription {
-            no,
-            key,
-            ack_mode,
-            queue: queue.as_deref().map(Box::from),
-            ack_id: rules.ack_key == AckKey::AckId && ack_mode != AckMode::Auto,
-            message_head: head.into_boxed_slice(),
-        });
         let binding = match (&queue, topic) {
             (_, Some(topic)) => Binding::To(self.requests.push_bytes(topic.as_bytes())),
             (Some(_), None) => Binding::Present,
@@ -142,9 +151,10 @@ impl Session {
         } else {
             kind
         };
+        let name = temporary::known(&self.id, text, name);
         let name = self
             .requests
-            .push_bytes(queue.as_deref().unwrap_or(name).as_bytes());
+            .push_bytes(queue.as_deref().unwrap_or(&name).as_bytes());
         self.requests.list.push(Request::Subscribe(Subscribe {
             sub: no,
             kind,
@@ -155,6 +165,45 @@ impl Session {
             by_message: rules.ack_key != AckKey::AckId,
         }));
         Ok(())
+    }
+
+    /// One more subscription, with what its MESSAGEs begin with.
+    pub(super) fn add_subscription(
+        &mut self,
+        key: Key,
+        id: Option<&[u8]>,
+        ack_mode: AckMode,
+        rules: &Rules,
+    ) -> Result<SubNo, Violation> {
+        let subs = &mut self.subscriptions;
+        if subs.live.iter().any(|live| live.key == key) {
+            return Err(Violation::SubscriptionExists);
+        }
+        if subs.live.len() >= self.config.limits.subscription_count_max || subs.last == u32::MAX {
+            return Err(Violation::TooManySubscriptions);
+        }
+        subs.last += 1;
+        let no = SubNo(subs.last);
+        let mut head = b"MESSAGE\n".to_vec();
+        if let Some(id) = id {
+            head.extend_from_slice(b"subscription:");
+            escape(rules.escapes(), Part::Value, id, &mut head);
+            head.push(b'\n');
+        }
+        head.extend_from_slice(b"message-id:");
+        head.extend_from_slice(self.config.store.as_bytes());
+        head.push(b'-');
+        subs.live.push(Subscription {
+            no,
+            key,
+            ack_mode,
+            queue: None,
+            temporary: None,
+            automatic: false,
+            ack_id: rules.ack_key == AckKey::AckId && ack_mode != AckMode::Auto,
+            message_head: head.into_boxed_slice(),
+        });
+        Ok(no)
     }
 
     /// What a SUBSCRIBE's destination, with its headers, stands for.
@@ -179,6 +228,11 @@ impl Session {
         }
         let (kind, name) = named(text)?;
         let (queue, topic) = match kind {
+            // That of another session, or of this one by the name that others know.
+            DestinationKind::Temporary if text.starts_with(REPLY_PREFIX) => {
+                return Err(Violation::BadDestination.into());
+            }
+            DestinationKind::Temporary => (None, None),
             DestinationKind::Queue => {
                 wish.check_queue()?;
                 (None, durable::virtual_topic(name))

@@ -615,7 +615,7 @@ impl World {
                         .filter(|(topic, _)| *topic == name)
                         .map(|(_, number)| (*number, false))
                         .collect(),
-                    DestinationKind::Queue => {
+                    DestinationKind::Queue | DestinationKind::Temporary => {
                         self.watched.insert(name.clone());
                         Default::default()
                     }
@@ -1310,7 +1310,7 @@ impl World {
             sub.gate
         );
         let queue = match sub.kind {
-            DestinationKind::Queue => Some(sub.name.clone()),
+            DestinationKind::Queue | DestinationKind::Temporary => Some(sub.name.clone()),
             DestinationKind::Topic => {
                 assert_eq!((delivery.delivery_count, delivery.redelivered), (1, false));
                 loop {

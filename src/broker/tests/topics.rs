@@ -58,7 +58,7 @@ impl World {
         self.broker.handle_requests(session, &requests, NOW)
     }
 
-    fn leave(&mut self, sub: u32) {
+    pub(super) fn leave(&mut self, sub: u32) {
         self.ask(|requests| requests.list.push(Request::Unsubscribe { sub: SubNo(sub) }));
     }
 

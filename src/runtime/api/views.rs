@@ -86,6 +86,7 @@ impl Parts {
             topic_in_count: core.topic_in_count,
             topic_out_count: core.topic_out_count,
             topic_dropped_count: core.topic_dropped_count,
+            late_reply_count: core.late_reply_count,
             committed_count: core.committed_count,
             aborted_count: core.aborted_count,
             refused_count: core.refused_count,
@@ -455,6 +456,7 @@ impl Parts {
         let kind = match view.kind {
             DestinationKind::Queue => "queue",
             DestinationKind::Topic => "topic",
+            DestinationKind::Temporary => "temporary queue",
         };
         let ack = match view.ack_mode {
             AckMode::Auto => "auto",
@@ -539,6 +541,7 @@ fn queue(view: &QueueView, wall_ms: u64, rates: Option<api::Rates>) -> api::Queu
         oldest_at_ms: view.oldest_at_ms,
         oldest_ms: view.oldest_at_ms.map(|at_ms| wall_ms.saturating_sub(at_ms)),
         paused: view.paused,
+        owner: view.owner.map(|session| session.0),
         topic: view.topic.as_deref().map(str::to_owned),
         dead_letter: view.name.starts_with(DEAD_LETTER_PREFIX),
         stuck_count: view.stuck_count,

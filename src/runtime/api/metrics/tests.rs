@@ -13,6 +13,7 @@ fn queue(name: &str, depth: u64) -> QueueView {
         next_sequence: 0,
         paused: false,
         topic: None,
+        owner: None,
         stuck_count: 0,
         counters: Default::default(),
     }
