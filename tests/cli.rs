@@ -19,6 +19,8 @@ mod backup;
 mod bench;
 #[path = "cli/check.rs"]
 mod check;
+#[path = "cli/exchange.rs"]
+mod exchange;
 #[path = "cli/messages.rs"]
 mod messages;
 mod rig;

@@ -5,7 +5,7 @@
 //!   at most one transaction is in doubt when the command fails, and it says how many messages come before it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::client::{BODY_BYTES_MAX, Connection, Decoder, Frame, encode_frame, ex
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ImportArgs {
-    /// The file, JSON lines or frames
+    /// The file, JSON lines or frames; - for standard input
     file: PathBuf,
     #[command(flatten)]
     target: TargetArgs,
@@ -49,6 +49,7 @@ Examples:
   steadfast import orders.jsonl
   steadfast import all.stomp --addr other:61613
   steadfast import orders.jsonl --to orders-again --skip 12000
+  zcat orders.jsonl.gz | steadfast import -
 
 Exit codes: 0 all sent and confirmed, 1 a fault, an ERROR of the broker or a file that is no export, 2 wrong usage.";
 
@@ -119,26 +120,39 @@ struct Source {
     count: u64,
 }
 
+/// Bytes that come once, as out of a pipe.
+type Stream = Box<dyn Read>;
+
 enum Form {
-    Lines(BufReader<File>),
-    Frames(Decoder, File),
+    Lines(BufReader<Stream>),
+    Frames(Decoder, Stream),
 }
 
 impl Source {
     fn open(path: &Path) -> Result<Self, Failure> {
+        let is_stdin = path == Path::new("-");
+        let path = match is_stdin {
+            true => Path::new("standard input"),
+            false => path,
+        };
         let failed = |source| Failure::Read {
             path: path.to_owned(),
             source,
         };
-        let mut file = File::open(path).map_err(failed)?;
-        let mut first = [0];
-        let is_json = file.read(&mut first).map_err(failed)? == 0 || first == *b"{";
-        let file = File::open(path).map_err(failed)?;
+        let mut stream: Stream = match is_stdin {
+            true => Box::new(io::stdin()),
+            false => Box::new(File::open(path).map_err(failed)?),
+        };
+        // A pipe cannot be read again: what was looked at goes before the rest.
+        let mut first = Vec::new();
+        stream.by_ref().take(1).read_to_end(&mut first).map_err(failed)?;
+        let is_json = first.is_empty() || first == b"{";
+        let stream: Stream = Box::new(io::Cursor::new(first).chain(stream));
         Ok(Self {
             path: path.to_owned(),
             form: match is_json {
-                true => Form::Lines(BufReader::with_capacity(TRANSACTION_BYTES, file)),
-                false => Form::Frames(Decoder::new(), file),
+                true => Form::Lines(BufReader::with_capacity(TRANSACTION_BYTES, stream)),
+                false => Form::Frames(Decoder::new(), stream),
             },
             count: 0,
         })
@@ -147,7 +161,7 @@ impl Source {
     fn next(&mut self) -> Result<Option<Record>, Failure> {
         let record = match &mut self.form {
             Form::Lines(lines) => next_line(lines),
-            Form::Frames(decoder, file) => next_frame(decoder, file),
+            Form::Frames(decoder, stream) => next_frame(decoder, stream),
         };
         let record = record.map_err(|what| Failure::Record {
             path: self.path.clone(),
@@ -184,12 +198,12 @@ fn next_line(lines: &mut impl BufRead) -> Result<Option<Record>, String> {
     }))
 }
 
-fn next_frame(decoder: &mut Decoder, file: &mut File) -> Result<Option<Record>, String> {
+fn next_frame(decoder: &mut Decoder, stream: &mut impl Read) -> Result<Option<Record>, String> {
     loop {
         if let Some(frame) = decoder.next_frame().map_err(|error| error.to_string())? {
             return record_of(&frame).map(Some);
         }
-        let count = match file.read(decoder.space()) {
+        let count = match stream.read(decoder.space()) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             read => read.map_err(|error| error.to_string())?,
         };

@@ -1,0 +1,54 @@
+//! `export` and `import` where files, pipes and brokers are not as they should be.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use super::backup::{World, command, drain};
+
+/// Runs a command with bytes on its standard input, through a pipe.
+fn piped(args: &[&str], input: &[u8]) -> Output {
+    let mut child = command(args, &[]).stdin(Stdio::piped()).spawn().unwrap();
+    // Where the command ends before it has read all, it says why.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+/// Lines of an export.
+fn lines(bodies: &[&str]) -> String {
+    let line = |body: &&str| {
+        let body = serde_json::json!({"encoding": "text", "data": body, "truncated": false});
+        format!(
+            "{}\n",
+            serde_json::json!({"queue": "a", "headers": [], "body": body})
+        )
+    };
+    bodies.iter().map(line).collect()
+}
+
+#[test]
+fn a_pipe_is_imported_from_its_first_byte_on() {
+    let world = World::new();
+    let broker = world.settings.start();
+    let addr = broker.addr().to_string();
+    let json = lines(&["one", "two"]);
+    let frames =
+        "SEND\ndestination:/queue/a\ncontent-length:5\n\nthree\0\nSEND\ndestination:/queue/a\n\nfour\0\n";
+    for input in [json.as_str(), frames] {
+        let output = piped(&["import", "-", "--addr", &addr], input.as_bytes());
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said, "2 messages sent and confirmed\n", "{output:?}");
+    }
+    let fifo = world.path("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let child = command(&["import", "--addr", &addr], &[&fifo]).spawn().unwrap();
+    fs::write(&fifo, lines(&["five"])).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "1 message sent and confirmed\n",
+        "{output:?}"
+    );
+    let bodies: Vec<Vec<u8>> = drain(&broker, "a").into_iter().map(|frame| frame.body).collect();
+    assert_eq!(bodies, [&b"one"[..], b"two", b"three", b"four", b"five"]);
+}
