@@ -103,13 +103,17 @@ struct Line {
     queue: String,
     #[serde(default)]
     headers: Vec<(String, String)>,
-    body: LineBody,
+    body: Option<LineBody>,
+    /// Why the broker could not read it.
+    fault: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 struct LineBody {
     encoding: BodyEncoding,
     data: String,
+    #[serde(default)]
+    truncated: bool,
 }
 
 /// The messages of a file.
@@ -185,11 +189,21 @@ fn next_line(lines: &mut impl BufRead) -> Result<Option<Record>, String> {
         return Err("the line has no end: the export was cut".to_owned());
     }
     let line: Line = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    let LineBody { encoding, data } = line.body;
+    if let Some(fault) = line.fault {
+        return Err(format!("it could not be read where it comes from: {fault}"));
+    }
+    let LineBody {
+        encoding,
+        data,
+        truncated,
+    } = line.body.ok_or("it has no body")?;
+    if truncated {
+        return Err("its body is cut (truncated:true)".to_owned());
+    }
     let body = Body {
         encoding,
         data,
-        truncated: false,
+        truncated,
     };
     Ok(Some(Record {
         destination: format!("/queue/{}", line.queue),

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use super::backup::{World, command, drain};
+use super::backup::{World, command, drain, refused};
 
 /// Runs a command with bytes on its standard input, through a pipe.
 fn piped(args: &[&str], input: &[u8]) -> Output {
@@ -51,4 +51,30 @@ fn a_pipe_is_imported_from_its_first_byte_on() {
     );
     let bodies: Vec<Vec<u8>> = drain(&broker, "a").into_iter().map(|frame| frame.body).collect();
     assert_eq!(bodies, [&b"one"[..], b"two", b"three", b"four", b"five"]);
+}
+
+#[test]
+fn a_line_that_says_itself_that_it_is_not_whole_is_refused() {
+    let world = World::new();
+    let broker = world.settings.start();
+    let args = ["import", "--addr", &broker.addr().to_string()];
+    let file = world.path("a.jsonl");
+    let whole = lines(&["one"]);
+    for (line, why) in [
+        (whole.replace("false", "true"), "its body is cut"),
+        (
+            whole.replace("\"queue\"", "\"fault\":\"body chunk 7 is damaged\",\"queue\""),
+            "body chunk 7 is damaged",
+        ),
+        (
+            "{\"queue\":\"a\",\"body\":null,\"fault\":\"gone\"}\n".to_owned(),
+            "gone",
+        ),
+        ("{\"queue\":\"a\"}\n".to_owned(), "it has no body"),
+    ] {
+        fs::write(&file, format!("{whole}{line}")).unwrap();
+        let said = refused(&args, &[&file], 1);
+        assert!(said.contains("message 2 of") && said.contains(why), "{said}");
+    }
+    assert_eq!(drain(&broker, "a").len(), 0);
 }
