@@ -73,6 +73,8 @@ pub(super) enum Failure {
         number: u64,
         what: String,
     },
+    /// A file to be imported has fewer messages than were to be passed over.
+    Skip { path: PathBuf, count: u64, skip: u64 },
     /// An import, and how many messages of its file are there.
     Import { failure: Box<Failure>, skip: u64 },
     /// A body that was to be exported.
@@ -141,6 +143,7 @@ impl Failure {
             | Self::Write { .. }
             | Self::Read { .. }
             | Self::Record { .. }
+            | Self::Skip { .. }
             | Self::Import { .. }
             | Self::Export(_)
             | Self::Unread(_)
@@ -256,6 +259,12 @@ impl fmt::Display for Failure {
                 let what = super::show::escaped(what);
                 format!("message {number} of {} is none: {what}", path.display())
             }
+            Self::Skip { path, count, skip } => format!(
+                "{} ends after {}, so --skip {skip} leaves out more than there are; nothing was sent: look whether it is \
+                 the same file",
+                path.display(),
+                counted(*count, "message")
+            ),
             Self::Import { failure, skip } => format!(
                 "{failure}; the first {skip} messages of the file are there, and `--skip {skip}` goes on behind them"
             ),

@@ -62,6 +62,7 @@ const OWN: [&str; 4] = ["destination", "content-length", "receipt", "transaction
 pub(super) fn run(args: &ImportArgs) -> Result<(), Failure> {
     let to = args.to.as_deref().map(queue_name).transpose()?;
     let mut source = Source::open(&args.file)?;
+    source.skip(args.skip)?;
     let target = args.target.target(Duration::from_millis(args.timeout_ms));
     let connection = Connection::open(&target).map_err(Failure::client)?;
     let mut import = Import {
@@ -160,6 +161,20 @@ impl Source {
             },
             count: 0,
         })
+    }
+
+    /// Passes over the first messages. Where there are fewer it is another file, or a part of it.
+    fn skip(&mut self, skip: u64) -> Result<(), Failure> {
+        while self.count < skip {
+            if self.next()?.is_none() {
+                return Err(Failure::Skip {
+                    path: self.path.clone(),
+                    count: self.count,
+                    skip,
+                });
+            }
+        }
+        Ok(())
     }
 
     fn next(&mut self) -> Result<Option<Record>, Failure> {
@@ -263,11 +278,6 @@ struct Import<'a> {
 
 impl Import<'_> {
     fn send_all(&mut self, source: &mut Source) -> Result<(), Failure> {
-        for _ in 0..self.args.skip {
-            if source.next()?.is_none() {
-                break;
-            }
-        }
         while let Some(record) = source.next()? {
             self.bytes += record.body.len();
             self.transaction.push(record);

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use super::backup::{World, command, drain, refused};
+use super::backup::{World, command, drain, refused, run_well};
 
 /// Runs a command with bytes on its standard input, through a pipe.
 fn piped(args: &[&str], input: &[u8]) -> Output {
@@ -76,5 +76,32 @@ fn a_line_that_says_itself_that_it_is_not_whole_is_refused() {
         let said = refused(&args, &[&file], 1);
         assert!(said.contains("message 2 of") && said.contains(why), "{said}");
     }
+    assert_eq!(drain(&broker, "a").len(), 0);
+}
+
+#[test]
+fn what_is_skipped_must_be_there() {
+    let world = World::new();
+    let broker = world.settings.start();
+    let addr = broker.addr().to_string();
+    let import = |skip| ["import", "--addr", addr.as_str(), "--skip", skip];
+    let file = world.path("a.jsonl");
+    fs::write(&file, lines(&["one", "two"])).unwrap();
+    let said = refused(&import("99999"), &[&file], 1);
+    assert!(
+        said.contains("ends after 2 messages") && said.contains("nothing was sent"),
+        "{said}"
+    );
+    assert_eq!(
+        run_well(&import("2"), &[&file]),
+        "0 messages sent and confirmed\n",
+        "an import that had come to its end"
+    );
+    fs::write(&file, format!("{}{{\n{}", lines(&["one"]), lines(&["three"]))).unwrap();
+    let said = refused(&import("2"), &[&file], 1);
+    assert!(
+        said.contains("message 2 of") && !said.contains("are there"),
+        "{said}"
+    );
     assert_eq!(drain(&broker, "a").len(), 0);
 }
