@@ -77,10 +77,12 @@ pub(super) enum Failure {
     Skip { path: PathBuf, count: u64, skip: u64 },
     /// An import, and how many messages of its file are there.
     Import { failure: Box<Failure>, skip: u64 },
-    /// A body that was to be exported.
-    Export(io::Error),
-    /// Messages that could not be exported.
-    Unread(u64),
+    /// Messages that could not be exported, and the first of them.
+    Unread {
+        count: u64,
+        queue: String,
+        sequence: u64,
+    },
     /// A backup that cannot be made, or cannot be relied on.
     Backup { error: BackupError, path: PathBuf },
     /// Arguments that each are right and do not go together.
@@ -145,8 +147,7 @@ impl Failure {
             | Self::Record { .. }
             | Self::Skip { .. }
             | Self::Import { .. }
-            | Self::Export(_)
-            | Self::Unread(_)
+            | Self::Unread { .. }
             | Self::Telemetry(_) => 1,
         }
     }
@@ -268,10 +269,16 @@ impl fmt::Display for Failure {
             Self::Import { failure, skip } => format!(
                 "{failure}; the first {skip} messages of the file are there, and `--skip {skip}` goes on behind them"
             ),
-            Self::Export(error) => format!("cannot read a body: {}", chain(error)),
-            Self::Unread(count) => {
-                format!("{count} messages could not be read and were not exported; `steadfast peek` says why")
-            }
+            Self::Unread {
+                count,
+                queue,
+                sequence,
+            } => format!(
+                "{} could not be read and not exported; the first has sequence {sequence} in queue {}: `steadfast peek`, or \
+                 `steadfast inspect --check` of the stopped broker, says why",
+                counted(*count, "message"),
+                super::show::escaped(queue)
+            ),
             Self::Backup { error, path } => format!("backup {}: {}", path.display(), chain(error)),
             Self::Usage(line) => (*line).to_owned(),
             Self::Telemetry(error) => format!("logging cannot be set up: {}", chain(error)),

@@ -193,12 +193,15 @@ impl Source {
 }
 
 fn next_line(lines: &mut impl BufRead) -> Result<Option<Record>, String> {
-    /// A body in base64 in which everything is escaped, and headers.
+    /// A body in base64, or a text of which not all is escaped, and headers.
     const LINE_BYTES_MAX: u64 = 2 * BODY_BYTES_MAX as u64;
     let mut text = Vec::new();
     let read = lines.take(LINE_BYTES_MAX).read_until(b'\n', &mut text);
     if read.map_err(|error| error.to_string())? == 0 {
         return Ok(None);
+    }
+    if text.len() as u64 == LINE_BYTES_MAX {
+        return Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"));
     }
     if text.last() != Some(&b'\n') {
         return Err("the line has no end: the export was cut".to_owned());
