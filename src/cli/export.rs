@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::api_client::{ApiClient, Route};
 use super::progress::Progress;
 use super::show::counted;
-use super::{Failure, StoreArgs, queue_name, written};
+use super::{Failure, StoreArgs, queue_name};
 use crate::api::{Body, Failed, Message, Messages, PAGE_COUNT_MAX, QueueDetail, Queues};
 use crate::client::encode_frame;
 
@@ -39,15 +39,15 @@ enum Format {
 const EXAMPLES: &str = "\
 Nothing is delivered, settled or changed. Each queue is read in its order up to the last message that it had when its \
 turn came; what leaves it meanwhile is exported or not. Messages that clients hold are among them. How `steadfast \
-import` takes them in, and what is not kept: docs/operations.md.
+import` takes them in, and what is not kept: docs/backup.md.
 
 Examples:
   steadfast export --queue orders > orders.jsonl
   steadfast export --all --format frames > all.stomp
   steadfast export --queue DLQ.orders | jq -r '.headers[] | select(.[0] == \"order-id\")[1]'
 
-Exit codes: 0 well, 1 no broker runs there, no such queue, a message that cannot be read or another fault, 2 wrong \
-usage or configuration.";
+Exit codes: 0 well, 1 no broker runs there, no such queue, a message that cannot be read, a reader of the \
+output that went before the end (`| head`) or another fault, 2 wrong usage or configuration.";
 
 /// A line of JSON.
 #[derive(Serialize)]
@@ -71,10 +71,8 @@ pub(super) fn run(args: ExportArgs) -> Result<(), Failure> {
         unread_count: 0,
         first_unread: None,
     };
-    match export.run(named, args.all) {
-        Err(Failure::Output(error)) => written(Err(error)),
-        done => done,
-    }
+    // Unlike what only shows, this fails where its reader has gone: what was taken is no export.
+    export.run(named, args.all)
 }
 
 struct Export<'a> {

@@ -252,3 +252,26 @@ fn the_longest_body_is_exported_whole() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(fs::metadata(&to).unwrap().len() > len as u64);
 }
+
+#[test]
+fn an_export_that_nobody_reads_to_its_end_is_none() {
+    let world = World::new();
+    let broker = world.settings.start();
+    let mut client = broker.connect();
+    for _ in 0..20 {
+        send(&mut client, "a", &[], &[b'x'; 100_000]);
+    }
+    let head = |args: &[&str]| {
+        let mut child = command(args, &[Path::new("--data-dir"), world.data()])
+            .spawn()
+            .unwrap();
+        let mut first = [0; 1];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let said = refusal(&head(&["export", "--all"]), 1);
+    assert!(said.contains("cannot write to standard output"), "{said}");
+    // Who only looks has seen what he wanted.
+    let output = head(&["peek", "a", "--body", "--json", "--count", "20"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
