@@ -33,6 +33,8 @@ pub(super) enum Failure {
     CheckFailed { fault_count: u64, data_dir: PathBuf },
     /// What was to be made is there already.
     Exists(PathBuf),
+    /// What was to be made lies in the data folder that it is made from.
+    Inside { path: PathBuf, data_dir: PathBuf },
     /// A repair finds nothing to be saved.
     Unsaved(StoreError),
     /// A repair has saved what it could.
@@ -118,7 +120,12 @@ impl Failure {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::NoStore(_) | Self::NoQueue(_) | Self::Usage(_) | Self::Exists(_) => 2,
+            Self::Config(_)
+            | Self::NoStore(_)
+            | Self::NoQueue(_)
+            | Self::Usage(_)
+            | Self::Exists(_)
+            | Self::Inside { .. } => 2,
             Self::Run { error, .. } => error.exit_code(),
             Self::Store {
                 error: StoreError::InUse(_),
@@ -210,6 +217,11 @@ impl fmt::Display for Failure {
             Self::Exists(path) => format!(
                 "{} is there already; choose a folder that is not, it will be made",
                 path.display()
+            ),
+            Self::Inside { path, data_dir } => format!(
+                "{} lies in the data folder {}, which is only read; choose a place outside of it with --to",
+                path.display(),
+                data_dir.display()
             ),
             Self::Unsaved(error) => format!("nothing can be saved: {}; restore a backup", chain(error)),
             Self::Gone {

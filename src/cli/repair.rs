@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::show::{escaped, hex};
 use super::stored::{Damage, Reader, message_id, well_formed};
 use super::table::{Look, table};
-use super::{Failure, StoreArgs, load, written};
+use super::{Failure, StoreArgs, check_outside, load, written};
 use crate::base::{ChunkNo, ChunkRef, Epoch, Now, Seq, SlotNo};
 use crate::broker::{Broker, Recovery};
 use crate::config::Overrides;
@@ -29,7 +29,7 @@ use crate::store::{Salvage, SledOptions, SledStore, Store, StoreError};
 pub(super) struct RepairArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Folder of the new store; it is made, and must not be there
+    /// Folder of the new store; it is made, and must not be there, nor lie in the damaged one
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
     /// One JSON object on each line: kind is damage, gone, queue or repaired
@@ -101,6 +101,7 @@ pub(super) fn run(args: &RepairArgs) -> Result<(), Failure> {
         ..Overrides::default()
     })?;
     let data_dir = config.server.data_dir;
+    check_outside(&data_dir, &args.to)?;
     let unfinished = unfinished(&args.to);
     for dir in [&args.to, &unfinished] {
         if fs::symlink_metadata(dir).is_ok() {

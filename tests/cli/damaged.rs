@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::backup::{World, command, run_well, send};
+use super::backup::{World, command, refused, run_well, send};
 
 const MESSAGE_COUNT: usize = 300;
 
@@ -99,4 +99,37 @@ fn inspect_says_which_messages_repair_saves() {
         "{text}"
     );
     assert!(text.contains("; it is gone\n"), "{text}");
+}
+
+#[test]
+fn nothing_is_written_into_the_folder_that_is_read() {
+    let world = World::new();
+    world.settings.start().stop();
+    let data = world.data();
+    let list = || {
+        let mut names: Vec<_> = fs::read_dir(data)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        names
+    };
+    let before = list();
+    let link = world.path("link");
+    std::os::unix::fs::symlink(data, &link).unwrap();
+    for to in [
+        data.join("below"),
+        data.join("not/there/yet"),
+        link.join("below"),
+        data.join("../data/below"),
+    ] {
+        for command in ["repair", "backup"] {
+            let said = refused(&[command, "--data-dir"], &[data, Path::new("--to"), &to], 2);
+            assert!(said.contains("lies in the data folder"), "{said}");
+        }
+    }
+    refused(&["backup", "--data-dir"], &[data, Path::new("--to"), data], 2);
+    assert_eq!(list(), before);
+    let beside = world.path("data-2");
+    run_well(&["repair", "--data-dir"], &[data, Path::new("--to"), &beside]);
 }
