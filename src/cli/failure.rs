@@ -33,6 +33,8 @@ pub(super) enum Failure {
     CheckFailed { fault_count: u64, data_dir: PathBuf },
     /// What was to be made is there already.
     Exists(PathBuf),
+    /// A repair was killed before its end.
+    RepairUnfinished(PathBuf),
     /// What was to be made lies in the data folder that it is made from.
     Inside { path: PathBuf, data_dir: PathBuf },
     /// A repair finds nothing to be saved.
@@ -125,6 +127,7 @@ impl Failure {
             | Self::NoQueue(_)
             | Self::Usage(_)
             | Self::Exists(_)
+            | Self::RepairUnfinished(_)
             | Self::Inside { .. } => 2,
             Self::Run { error, .. } => error.exit_code(),
             Self::Store {
@@ -216,6 +219,11 @@ impl fmt::Display for Failure {
             } => format!("{fault_count} faults in the store; {}", remedy(data_dir)),
             Self::Exists(path) => format!(
                 "{} is there already; choose a folder that is not, it will be made",
+                path.display()
+            ),
+            Self::RepairUnfinished(path) => format!(
+                "{0} is there already: a repair that was killed left it, or one that is under way fills it; if none is, \
+                 remove it and repair again",
                 path.display()
             ),
             Self::Inside { path, data_dir } => format!(
@@ -338,7 +346,9 @@ fn store(error: &StoreError, data_dir: &Path) -> String {
         StoreError::File { source, .. } if source.kind() == ErrorKind::IsADirectory => {
             format!("{line}: a folder is where a file should be; {}", remedy(data_dir))
         }
-        StoreError::File { source, .. } => folder(line, source),
+        StoreError::File { source, .. }
+        | StoreError::Append { source, .. }
+        | StoreError::Flush { source } => folder(line, source),
         StoreError::RestoreUnfinished(_) => {
             format!("{line}; remove the folder and restore again: there is no store in it")
         }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
-use super::backup::{World, command, refused, run_well, send};
+use super::backup::{World, command, refusal, refused, run_well, send};
 
 const MESSAGE_COUNT: usize = 300;
 
@@ -132,4 +133,58 @@ fn nothing_is_written_into_the_folder_that_is_read() {
     assert_eq!(list(), before);
     let beside = world.path("data-2");
     run_well(&["repair", "--data-dir"], &[data, Path::new("--to"), &beside]);
+}
+
+/// A small file system in memory. Dropping it unmounts.
+struct Mount(tempfile::TempDir);
+
+impl Mount {
+    fn new(options: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(dir.path());
+        assert!(
+            mount.status().unwrap().success(),
+            "cannot mount: this test needs root"
+        );
+        Self(dir)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_repair_without_room_leaves_nothing() {
+    let world = World::new();
+    damaged(&world);
+    let data = ["repair", "--data-dir", world.data().to_str().unwrap(), "--to"];
+    // Too few bytes; bytes enough, and too few files.
+    for (options, why) in [
+        ("size=24m", "are free"),
+        ("size=256m,nr_inodes=5", "No space left on device"),
+    ] {
+        let mount = Mount::new(options);
+        let to = mount.0.path().join("new");
+        for _ in 0..2 {
+            let output = command(&data, &[&to]).output().unwrap();
+            let said = refusal(&output, 4);
+            assert!(said.contains(why) && said.contains("make room there"), "{said}");
+            assert!(!said.contains("Os {"), "{said}");
+        }
+        assert_eq!(fs::read_dir(mount.0.path()).unwrap().count(), 0);
+    }
+    // One that was killed is told for what it is.
+    let unfinished = world.path("new.unfinished");
+    fs::create_dir(&unfinished).unwrap();
+    let said = refused(&data, &[&world.path("new")], 2);
+    assert!(
+        said.contains("new.unfinished") && said.contains("remove it and repair again"),
+        "{said}"
+    );
 }
