@@ -146,6 +146,10 @@ impl Target {
         match (fault, read) {
             (Some(source), _) => Err(self.failed(source)),
             (None, Ok(taken)) => Ok(taken),
+            (None, Err(BackupError::Read(source))) => Err(Failure::BackupBrokenOff {
+                path: self.path.clone(),
+                source,
+            }),
             (None, Err(error)) => Err(Failure::Backup {
                 error,
                 path: self.partial.clone(),

@@ -89,6 +89,8 @@ pub(super) enum Failure {
     },
     /// A backup that cannot be made, or cannot be relied on.
     Backup { error: BackupError, path: PathBuf },
+    /// A running broker did not send its backup to the end.
+    BackupBrokenOff { path: PathBuf, source: io::Error },
     /// Arguments that each are right and do not go together.
     Usage(&'static str),
     /// Logging could not be set up.
@@ -158,6 +160,7 @@ impl Failure {
             | Self::Skip { .. }
             | Self::Import { .. }
             | Self::Unread { .. }
+            | Self::BackupBrokenOff { .. }
             | Self::Telemetry(_) => 1,
         }
     }
@@ -272,9 +275,7 @@ impl fmt::Display for Failure {
             Self::Fewer { came, wanted } => {
                 format!("{came} of {wanted} messages came, and then nothing within --timeout-ms")
             }
-            Self::Write { path, source } => {
-                format!("cannot write {}: {}", path.display(), chain(source))
-            }
+            Self::Write { path, source } => write(path, source),
             Self::Read { path, source } => format!("cannot read {}: {}", path.display(), chain(source)),
             Self::Record { path, number, what } => {
                 let what = super::show::escaped(what);
@@ -299,11 +300,30 @@ impl fmt::Display for Failure {
                 counted(*count, "message"),
                 super::show::escaped(queue)
             ),
+            Self::BackupBrokenOff { path, source } => format!(
+                "{} was not made: {}; the broker's log says why, at `backup given up`. A message that cannot be read ends \
+                 every backup: `steadfast queues` shows what is set aside, and docs/backup.md says what to do",
+                path.display(),
+                chain(source)
+            ),
             Self::Backup { error, path } => format!("backup {}: {}", path.display(), chain(error)),
             Self::Usage(line) => (*line).to_owned(),
             Self::Telemetry(error) => format!("logging cannot be set up: {}", chain(error)),
         };
         f.write_str(&line)
+    }
+}
+
+fn write(path: &Path, source: &io::Error) -> String {
+    let line = format!("cannot write {}: {}", path.display(), chain(source));
+    let is_partial = path.extension().is_some_and(|extension| extension == "partial");
+    match source.kind() {
+        ErrorKind::AlreadyExists if is_partial => {
+            format!("{line}; a backup under way writes it, or one that was killed left it: then remove it")
+        }
+        ErrorKind::AlreadyExists => format!("{line}; nothing is overwritten: choose another name"),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => folder(line, source),
+        _ => line,
     }
 }
 

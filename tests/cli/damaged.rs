@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::backup::{World, command, refusal, refused, run_well, send};
+use super::backup::{World, command, drain, refusal, refused, run_well, send};
 
 const MESSAGE_COUNT: usize = 300;
 
@@ -187,4 +187,62 @@ fn a_repair_without_room_leaves_nothing() {
         said.contains("new.unfinished") && said.contains("remove it and repair again"),
         "{said}"
     );
+}
+
+#[test]
+fn a_backup_that_meets_an_unreadable_message_says_where_to_look() {
+    let world = World::new();
+    damaged(&world);
+    let broker = world.settings.start();
+    let to = world.path("a.backup");
+    let backup = ["backup", "--to", to.to_str().unwrap(), "--data-dir"];
+    let said = refused(&backup, &[world.data()], 1);
+    for part in [
+        "the broker's log",
+        "`backup given up`",
+        "`steadfast queues`",
+        "docs/backup.md",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    let log = fs::read_to_string(world.settings.log.with_extension("err")).unwrap();
+    assert!(
+        log.contains("backup given up") && log.contains("the store is damaged"),
+        "{log}"
+    );
+
+    // As the page says: drop what is set aside, or repair.
+    let read_count = drain(&broker, "a").len();
+    assert!(read_count < MESSAGE_COUNT - 1);
+    run_well(
+        &["queue", "purge", "a", "--set-aside", "--yes", "--data-dir"],
+        &[world.data()],
+    );
+    run_well(&backup, &[world.data()]);
+    let said = refused(&backup, &[world.data()], 1);
+    assert!(
+        said.contains("nothing is overwritten: choose another name"),
+        "{said}"
+    );
+    broker.stop();
+}
+
+#[test]
+fn a_repaired_store_is_backed_up() {
+    let world = World::new();
+    damaged(&world);
+    let new = world.other("new");
+    told(
+        &["repair", "--json", "--data-dir"],
+        &[world.data(), Path::new("--to"), &new.data_dir],
+    );
+    let broker = new.start();
+    let to = world.path("a.backup");
+    run_well(
+        &["backup", "--to"],
+        &[&to, Path::new("--data-dir"), &new.data_dir],
+    );
+    let said = run_well(&["restore", "--check"], &[&to]);
+    assert!(said.starts_with("307 messages in 2 queues"), "{said}");
+    broker.stop();
 }
