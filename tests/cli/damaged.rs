@@ -244,5 +244,14 @@ fn a_repaired_store_is_backed_up() {
     );
     let said = run_well(&["restore", "--check"], &[&to]);
     assert!(said.starts_with("307 messages in 2 queues"), "{said}");
+
+    let small = Mount::new("size=1m");
+    let said = refused(
+        &["backup", "--to"],
+        &[small.0.path(), Path::new("--data-dir"), &new.data_dir],
+        1,
+    );
+    assert!(said.contains("make room there"), "{said}");
+    assert_eq!(fs::read_dir(small.0.path()).unwrap().count(), 0);
     broker.stop();
 }
