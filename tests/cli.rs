@@ -19,6 +19,10 @@ mod backup;
 mod bench;
 #[path = "cli/check.rs"]
 mod check;
+#[path = "cli/damaged.rs"]
+mod damaged;
+#[path = "cli/exchange.rs"]
+mod exchange;
 #[path = "cli/messages.rs"]
 mod messages;
 mod rig;
@@ -146,7 +150,10 @@ changed. Opening verifies the index of the store and counts its chunks; --check 
 body. Times are UTC.
 
 Of a store that is damaged, and that a broker refuses, it shows what is whole, which is what
-`steadfast repair` would save; --check names each message that is gone. The exit code is 4.
+`steadfast repair` would save; --check names each message that is gone. The exit code is 4. Of a
+store that a broker opens, and in which it cannot read some messages, --check says of each whether
+`steadfast repair` saves it: one damaged bit hides what is stored beside it from a broker, and
+seldom from a repair.
 
 Examples:
   steadfast inspect --data-dir /var/lib/steadfast

@@ -16,7 +16,7 @@ use super::api_client::{ApiClient, Route};
 use super::clock::unix_ns;
 use super::progress::Progress;
 use super::show::{bytes_for_people, counted, utc};
-use super::{Failure, StoreArgs, print};
+use super::{Failure, StoreArgs, check_outside, print};
 use crate::api;
 use crate::base::{Limits, Now, Seq, SlotNo};
 use crate::broker::Recovery;
@@ -60,6 +60,7 @@ const CHUNK_COUNT: usize = 64;
 
 pub(super) fn run(args: BackupArgs) -> Result<(), Failure> {
     let api = ApiClient::new(args.store)?;
+    check_outside(api.data_dir(), &args.to)?;
     let target = Target::new(&args.to)?;
     let wanted = api::Backup {
         bytes_per_second_max: Some(args.mib_per_second_max.saturating_mul(1 << 20)),
@@ -145,6 +146,10 @@ impl Target {
         match (fault, read) {
             (Some(source), _) => Err(self.failed(source)),
             (None, Ok(taken)) => Ok(taken),
+            (None, Err(BackupError::Read(source))) => Err(Failure::BackupBrokenOff {
+                path: self.path.clone(),
+                source,
+            }),
             (None, Err(error)) => Err(Failure::Backup {
                 error,
                 path: self.partial.clone(),

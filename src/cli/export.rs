@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::api_client::{ApiClient, Route};
 use super::progress::Progress;
 use super::show::counted;
-use super::{Failure, StoreArgs, queue_name, written};
-use crate::api::{Body, Message, Messages, PAGE_COUNT_MAX, QueueDetail, Queues};
-use crate::client::{BODY_BYTES_MAX, encode_frame};
+use super::{Failure, StoreArgs, queue_name};
+use crate::api::{Body, Failed, Message, Messages, PAGE_COUNT_MAX, QueueDetail, Queues};
+use crate::client::encode_frame;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -39,15 +39,15 @@ enum Format {
 const EXAMPLES: &str = "\
 Nothing is delivered, settled or changed. Each queue is read in its order up to the last message that it had when its \
 turn came; what leaves it meanwhile is exported or not. Messages that clients hold are among them. How `steadfast \
-import` takes them in, and what is not kept: docs/operations.md.
+import` takes them in, and what is not kept: docs/backup.md.
 
 Examples:
   steadfast export --queue orders > orders.jsonl
   steadfast export --all --format frames > all.stomp
   steadfast export --queue DLQ.orders | jq -r '.headers[] | select(.[0] == \"order-id\")[1]'
 
-Exit codes: 0 well, 1 no broker runs there, no such queue, a message that cannot be read or another fault, 2 wrong \
-usage or configuration.";
+Exit codes: 0 well, 1 no broker runs there, no such queue, a message that cannot be read, a reader of the \
+output that went before the end (`| head`) or another fault, 2 wrong usage or configuration.";
 
 /// A line of JSON.
 #[derive(Serialize)]
@@ -69,11 +69,10 @@ pub(super) fn run(args: ExportArgs) -> Result<(), Failure> {
         progress: Progress::new("exported"),
         count: 0,
         unread_count: 0,
+        first_unread: None,
     };
-    match export.run(named, args.all) {
-        Err(Failure::Output(error)) => written(Err(error)),
-        done => done,
-    }
+    // Unlike what only shows, this fails where its reader has gone: what was taken is no export.
+    export.run(named, args.all)
 }
 
 struct Export<'a> {
@@ -85,6 +84,16 @@ struct Export<'a> {
     count: u64,
     /// Messages whose bytes could not be read.
     unread_count: u64,
+    /// The first of them: queue and sequence.
+    first_unread: Option<(String, u64)>,
+}
+
+/// What became of a message that is asked for again.
+enum Found {
+    Whole(Body),
+    Unreadable,
+    /// It is no longer in the queue.
+    Left,
 }
 
 impl Export<'_> {
@@ -114,7 +123,7 @@ impl Export<'_> {
                 .with("body", Some("whole"));
             let page: Messages = match self.api.get(route) {
                 // It had messages, and has none any more.
-                Err(Failure::Refused(failed)) if failed.code == "queue-unknown" => return Ok(()),
+                Err(Failure::Refused(failed)) if has_left(&failed) => return Ok(()),
                 page => page?,
             };
             from = page.next;
@@ -123,14 +132,18 @@ impl Export<'_> {
                     return Ok(());
                 }
                 if message.fault.is_some() {
-                    self.unread_count += 1;
+                    self.unread(queue, message.sequence);
                     continue;
                 }
-                if let Some(body) = &mut message.body
-                    && body.truncated
-                    && !self.complete(queue, message.sequence, body)?
-                {
-                    continue;
+                if message.body.as_ref().is_some_and(|body| body.truncated) {
+                    match self.complete(queue, &message)? {
+                        Found::Whole(body) => message.body = Some(body),
+                        Found::Unreadable => {
+                            self.unread(queue, message.sequence);
+                            continue;
+                        }
+                        Found::Left => continue,
+                    }
                 }
                 self.write(queue, message).map_err(Failure::Output)?;
                 self.count += 1;
@@ -140,27 +153,37 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Reads a body that a page does not hold whole. False if the message has left the queue.
-    fn complete(&self, queue: &str, sequence: u64, body: &mut Body) -> Result<bool, Failure> {
+    fn unread(&mut self, queue: &str, sequence: u64) {
+        self.unread_count += 1;
+        self.first_unread
+            .get_or_insert_with(|| (queue.to_owned(), sequence));
+    }
+
+    /// Reads a body that a page does not hold whole.
+    fn complete(&self, queue: &str, message: &Message) -> Result<Found, Failure> {
+        let (sequence, expected) = (message.sequence, message.body_bytes);
         let route = Route::new(&["queues", queue, "messages", &sequence.to_string(), "body"]);
         let mut bytes = Vec::new();
         let read = match self.api.get_bytes(route) {
-            Err(Failure::Refused(_)) => return Ok(false),
-            stream => stream?.take(BODY_BYTES_MAX as u64).read_to_end(&mut bytes),
+            Err(Failure::Refused(failed)) if has_left(&failed) => return Ok(Found::Left),
+            stream => stream?.take(expected + 1).read_to_end(&mut bytes),
         };
-        if let Err(error) = read {
-            let route = Route::new(&["queues", queue, "messages"])
-                .with("from", Some(sequence))
-                .with("count", Some(1))
-                .with("body", Some("none"));
-            let page: Messages = self.api.get(route)?;
-            return match page.messages.first() {
-                Some(message) if message.sequence == sequence => Err(Failure::Export(error)),
-                _ => Ok(false),
-            };
+        if read.is_ok_and(|count| count as u64 == expected) {
+            return Ok(Found::Whole(Body::of(&bytes, false)));
         }
-        *body = Body::of(&bytes, false);
-        Ok(true)
+        // It breaks off where the message was settled meanwhile, too.
+        let route = Route::new(&["queues", queue, "messages"])
+            .with("from", Some(sequence))
+            .with("count", Some(1))
+            .with("body", Some("none"));
+        let page: Messages = match self.api.get(route) {
+            Err(Failure::Refused(failed)) if has_left(&failed) => return Ok(Found::Left),
+            page => page?,
+        };
+        match page.messages.first() {
+            Some(message) if message.sequence == sequence => Ok(Found::Unreadable),
+            _ => Ok(Found::Left),
+        }
     }
 
     fn write(&mut self, queue: &str, message: Message) -> io::Result<()> {
@@ -185,9 +208,18 @@ impl Export<'_> {
 
     fn end(mut self) -> Result<(), Failure> {
         self.out.flush().map_err(Failure::Output)?;
-        match self.unread_count {
-            0 => Ok(()),
-            count => Err(Failure::Unread(count)),
+        match self.first_unread {
+            None => Ok(()),
+            Some((queue, sequence)) => Err(Failure::Unread {
+                count: self.unread_count,
+                queue,
+                sequence,
+            }),
         }
     }
+}
+
+/// A refusal that says that what was asked for has left its queue meanwhile, or the queue with it.
+fn has_left(failed: &Failed) -> bool {
+    matches!(failed.code.as_str(), "queue-unknown" | "message-unknown")
 }

@@ -33,6 +33,10 @@ pub(super) enum Failure {
     CheckFailed { fault_count: u64, data_dir: PathBuf },
     /// What was to be made is there already.
     Exists(PathBuf),
+    /// A repair was killed before its end.
+    RepairUnfinished(PathBuf),
+    /// What was to be made lies in the data folder that it is made from.
+    Inside { path: PathBuf, data_dir: PathBuf },
     /// A repair finds nothing to be saved.
     Unsaved(StoreError),
     /// A repair has saved what it could.
@@ -73,14 +77,20 @@ pub(super) enum Failure {
         number: u64,
         what: String,
     },
+    /// A file to be imported has fewer messages than were to be passed over.
+    Skip { path: PathBuf, count: u64, skip: u64 },
     /// An import, and how many messages of its file are there.
     Import { failure: Box<Failure>, skip: u64 },
-    /// A body that was to be exported.
-    Export(io::Error),
-    /// Messages that could not be exported.
-    Unread(u64),
+    /// Messages that could not be exported, and the first of them.
+    Unread {
+        count: u64,
+        queue: String,
+        sequence: u64,
+    },
     /// A backup that cannot be made, or cannot be relied on.
     Backup { error: BackupError, path: PathBuf },
+    /// A running broker did not send its backup to the end.
+    BackupBrokenOff { path: PathBuf, source: io::Error },
     /// Arguments that each are right and do not go together.
     Usage(&'static str),
     /// Logging could not be set up.
@@ -114,7 +124,13 @@ impl Failure {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::NoStore(_) | Self::NoQueue(_) | Self::Usage(_) | Self::Exists(_) => 2,
+            Self::Config(_)
+            | Self::NoStore(_)
+            | Self::NoQueue(_)
+            | Self::Usage(_)
+            | Self::Exists(_)
+            | Self::RepairUnfinished(_)
+            | Self::Inside { .. } => 2,
             Self::Run { error, .. } => error.exit_code(),
             Self::Store {
                 error: StoreError::InUse(_),
@@ -141,9 +157,10 @@ impl Failure {
             | Self::Write { .. }
             | Self::Read { .. }
             | Self::Record { .. }
+            | Self::Skip { .. }
             | Self::Import { .. }
-            | Self::Export(_)
-            | Self::Unread(_)
+            | Self::Unread { .. }
+            | Self::BackupBrokenOff { .. }
             | Self::Telemetry(_) => 1,
         }
     }
@@ -207,6 +224,16 @@ impl fmt::Display for Failure {
                 "{} is there already; choose a folder that is not, it will be made",
                 path.display()
             ),
+            Self::RepairUnfinished(path) => format!(
+                "{0} is there already: a repair that was killed left it, or one that is under way fills it; if none is, \
+                 remove it and repair again",
+                path.display()
+            ),
+            Self::Inside { path, data_dir } => format!(
+                "{} lies in the data folder {}, which is only read; choose a place outside of it with --to",
+                path.display(),
+                data_dir.display()
+            ),
             Self::Unsaved(error) => format!("nothing can be saved: {}; restore a backup", chain(error)),
             Self::Gone {
                 message_count,
@@ -248,26 +275,55 @@ impl fmt::Display for Failure {
             Self::Fewer { came, wanted } => {
                 format!("{came} of {wanted} messages came, and then nothing within --timeout-ms")
             }
-            Self::Write { path, source } => {
-                format!("cannot write {}: {}", path.display(), chain(source))
-            }
+            Self::Write { path, source } => write(path, source),
             Self::Read { path, source } => format!("cannot read {}: {}", path.display(), chain(source)),
             Self::Record { path, number, what } => {
                 let what = super::show::escaped(what);
                 format!("message {number} of {} is none: {what}", path.display())
             }
+            Self::Skip { path, count, skip } => format!(
+                "{} ends after {}, so --skip {skip} leaves out more than there are; nothing was sent: look whether it is \
+                 the same file",
+                path.display(),
+                counted(*count, "message")
+            ),
             Self::Import { failure, skip } => format!(
                 "{failure}; the first {skip} messages of the file are there, and `--skip {skip}` goes on behind them"
             ),
-            Self::Export(error) => format!("cannot read a body: {}", chain(error)),
-            Self::Unread(count) => {
-                format!("{count} messages could not be read and were not exported; `steadfast peek` says why")
-            }
+            Self::Unread {
+                count,
+                queue,
+                sequence,
+            } => format!(
+                "{} could not be read and not exported; the first has sequence {sequence} in queue {}: `steadfast peek`, or \
+                 `steadfast inspect --check` of the stopped broker, says why",
+                counted(*count, "message"),
+                super::show::escaped(queue)
+            ),
+            Self::BackupBrokenOff { path, source } => format!(
+                "{} was not made: {}; the broker's log says why, at `backup given up`. A message that cannot be read ends \
+                 every backup: `steadfast queues` shows what is set aside, and docs/backup.md says what to do",
+                path.display(),
+                chain(source)
+            ),
             Self::Backup { error, path } => format!("backup {}: {}", path.display(), chain(error)),
             Self::Usage(line) => (*line).to_owned(),
             Self::Telemetry(error) => format!("logging cannot be set up: {}", chain(error)),
         };
         f.write_str(&line)
+    }
+}
+
+fn write(path: &Path, source: &io::Error) -> String {
+    let line = format!("cannot write {}: {}", path.display(), chain(source));
+    let is_partial = path.extension().is_some_and(|extension| extension == "partial");
+    match source.kind() {
+        ErrorKind::AlreadyExists if is_partial => {
+            format!("{line}; a backup under way writes it, or one that was killed left it: then remove it")
+        }
+        ErrorKind::AlreadyExists => format!("{line}; nothing is overwritten: choose another name"),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => folder(line, source),
+        _ => line,
     }
 }
 
@@ -310,7 +366,9 @@ fn store(error: &StoreError, data_dir: &Path) -> String {
         StoreError::File { source, .. } if source.kind() == ErrorKind::IsADirectory => {
             format!("{line}: a folder is where a file should be; {}", remedy(data_dir))
         }
-        StoreError::File { source, .. } => folder(line, source),
+        StoreError::File { source, .. }
+        | StoreError::Append { source, .. }
+        | StoreError::Flush { source } => folder(line, source),
         StoreError::RestoreUnfinished(_) => {
             format!("{line}; remove the folder and restore again: there is no store in it")
         }

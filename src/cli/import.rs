@@ -5,7 +5,7 @@
 //!   at most one transaction is in doubt when the command fails, and it says how many messages come before it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::client::{BODY_BYTES_MAX, Connection, Decoder, Frame, encode_frame, ex
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ImportArgs {
-    /// The file, JSON lines or frames
+    /// The file, JSON lines or frames; - for standard input
     file: PathBuf,
     #[command(flatten)]
     target: TargetArgs,
@@ -49,6 +49,7 @@ Examples:
   steadfast import orders.jsonl
   steadfast import all.stomp --addr other:61613
   steadfast import orders.jsonl --to orders-again --skip 12000
+  zcat orders.jsonl.gz | steadfast import -
 
 Exit codes: 0 all sent and confirmed, 1 a fault, an ERROR of the broker or a file that is no export, 2 wrong usage.";
 
@@ -61,6 +62,7 @@ const OWN: [&str; 4] = ["destination", "content-length", "receipt", "transaction
 pub(super) fn run(args: &ImportArgs) -> Result<(), Failure> {
     let to = args.to.as_deref().map(queue_name).transpose()?;
     let mut source = Source::open(&args.file)?;
+    source.skip(args.skip)?;
     let target = args.target.target(Duration::from_millis(args.timeout_ms));
     let connection = Connection::open(&target).map_err(Failure::client)?;
     let mut import = Import {
@@ -102,13 +104,17 @@ struct Line {
     queue: String,
     #[serde(default)]
     headers: Vec<(String, String)>,
-    body: LineBody,
+    body: Option<LineBody>,
+    /// Why the broker could not read it.
+    fault: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 struct LineBody {
     encoding: BodyEncoding,
     data: String,
+    #[serde(default)]
+    truncated: bool,
 }
 
 /// The messages of a file.
@@ -119,35 +125,62 @@ struct Source {
     count: u64,
 }
 
+/// Bytes that come once, as out of a pipe.
+type Stream = Box<dyn Read>;
+
 enum Form {
-    Lines(BufReader<File>),
-    Frames(Decoder, File),
+    Lines(BufReader<Stream>),
+    Frames(Decoder, Stream),
 }
 
 impl Source {
     fn open(path: &Path) -> Result<Self, Failure> {
+        let is_stdin = path == Path::new("-");
+        let path = match is_stdin {
+            true => Path::new("standard input"),
+            false => path,
+        };
         let failed = |source| Failure::Read {
             path: path.to_owned(),
             source,
         };
-        let mut file = File::open(path).map_err(failed)?;
-        let mut first = [0];
-        let is_json = file.read(&mut first).map_err(failed)? == 0 || first == *b"{";
-        let file = File::open(path).map_err(failed)?;
+        let mut stream: Stream = match is_stdin {
+            true => Box::new(io::stdin()),
+            false => Box::new(File::open(path).map_err(failed)?),
+        };
+        // A pipe cannot be read again: what was looked at goes before the rest.
+        let mut first = Vec::new();
+        stream.by_ref().take(1).read_to_end(&mut first).map_err(failed)?;
+        let is_json = first.is_empty() || first == b"{";
+        let stream: Stream = Box::new(io::Cursor::new(first).chain(stream));
         Ok(Self {
             path: path.to_owned(),
             form: match is_json {
-                true => Form::Lines(BufReader::with_capacity(TRANSACTION_BYTES, file)),
-                false => Form::Frames(Decoder::new(), file),
+                true => Form::Lines(BufReader::with_capacity(TRANSACTION_BYTES, stream)),
+                false => Form::Frames(Decoder::new(), stream),
             },
             count: 0,
         })
     }
 
+    /// Passes over the first messages. Where there are fewer it is another file, or a part of it.
+    fn skip(&mut self, skip: u64) -> Result<(), Failure> {
+        while self.count < skip {
+            if self.next()?.is_none() {
+                return Err(Failure::Skip {
+                    path: self.path.clone(),
+                    count: self.count,
+                    skip,
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn next(&mut self) -> Result<Option<Record>, Failure> {
         let record = match &mut self.form {
             Form::Lines(lines) => next_line(lines),
-            Form::Frames(decoder, file) => next_frame(decoder, file),
+            Form::Frames(decoder, stream) => next_frame(decoder, stream),
         };
         let record = record.map_err(|what| Failure::Record {
             path: self.path.clone(),
@@ -160,22 +193,35 @@ impl Source {
 }
 
 fn next_line(lines: &mut impl BufRead) -> Result<Option<Record>, String> {
-    /// A body in base64 in which everything is escaped, and headers.
+    /// A body in base64, or a text of which not all is escaped, and headers.
     const LINE_BYTES_MAX: u64 = 2 * BODY_BYTES_MAX as u64;
     let mut text = Vec::new();
     let read = lines.take(LINE_BYTES_MAX).read_until(b'\n', &mut text);
     if read.map_err(|error| error.to_string())? == 0 {
         return Ok(None);
     }
+    if text.len() as u64 == LINE_BYTES_MAX {
+        return Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"));
+    }
     if text.last() != Some(&b'\n') {
         return Err("the line has no end: the export was cut".to_owned());
     }
     let line: Line = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    let LineBody { encoding, data } = line.body;
+    if let Some(fault) = line.fault {
+        return Err(format!("it could not be read where it comes from: {fault}"));
+    }
+    let LineBody {
+        encoding,
+        data,
+        truncated,
+    } = line.body.ok_or("it has no body")?;
+    if truncated {
+        return Err("its body is cut (truncated:true)".to_owned());
+    }
     let body = Body {
         encoding,
         data,
-        truncated: false,
+        truncated,
     };
     Ok(Some(Record {
         destination: format!("/queue/{}", line.queue),
@@ -184,12 +230,12 @@ fn next_line(lines: &mut impl BufRead) -> Result<Option<Record>, String> {
     }))
 }
 
-fn next_frame(decoder: &mut Decoder, file: &mut File) -> Result<Option<Record>, String> {
+fn next_frame(decoder: &mut Decoder, stream: &mut impl Read) -> Result<Option<Record>, String> {
     loop {
         if let Some(frame) = decoder.next_frame().map_err(|error| error.to_string())? {
             return record_of(&frame).map(Some);
         }
-        let count = match file.read(decoder.space()) {
+        let count = match stream.read(decoder.space()) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             read => read.map_err(|error| error.to_string())?,
         };
@@ -235,11 +281,6 @@ struct Import<'a> {
 
 impl Import<'_> {
     fn send_all(&mut self, source: &mut Source) -> Result<(), Failure> {
-        for _ in 0..self.args.skip {
-            if source.next()?.is_none() {
-                break;
-            }
-        }
         while let Some(record) = source.next()? {
             self.bytes += record.body.len();
             self.transaction.push(record);

@@ -4,6 +4,8 @@
 //! - Nothing is appended to the store, and a folder without a store stays as it is.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
@@ -12,7 +14,7 @@ use super::show::{escaped, hex, utc};
 use super::stored::{Chunk, Damage, Reader, message_id, well_formed};
 use super::table::{Look, table};
 use super::{Failure, StoreArgs, load, queue_name, written};
-use crate::base::Now;
+use crate::base::{Limits, Now};
 use crate::broker::{Broker, Recovery};
 use crate::config::Overrides;
 use crate::journal::Recovered;
@@ -50,7 +52,9 @@ The broker must be stopped: its folder has one user at a time. Nothing is delive
 verifies the index of the store and counts its chunks; --check also reads every body. Times are UTC.
 
 Of a store that is damaged, and that a broker refuses, it shows what is whole, which is what `steadfast repair` would \
-save; --check names each message that is gone. The exit code is 4.
+save; --check names each message that is gone. The exit code is 4. Of a store that a broker opens, and in which it \
+cannot read some messages, --check says of each whether `steadfast repair` saves it: one damaged bit hides what is \
+stored beside it from a broker, and seldom from a repair.
 
 Examples:
   steadfast inspect --data-dir /var/lib/steadfast
@@ -60,7 +64,7 @@ Examples:
 Exit codes: 0 well, 2 no store there, 4 the store is damaged, 5 a broker is using the folder.";
 
 /// Faults that a check tells one by one; the rest is counted.
-const FAULT_LINES_MAX: u64 = 100;
+const FAULT_LINES_MAX: usize = 100;
 
 /// Messages between two lines of progress.
 const PROGRESS_EVERY: u64 = 10_000;
@@ -83,55 +87,66 @@ pub(super) fn run(args: InspectArgs) -> Result<(), Failure> {
                 .map_err(failed)?;
             Ok((store, recovered))
         });
-    let (opened, damage) = match opened {
-        Ok(opened) => (Some(opened), None),
-        Err(failure) => (None, Some(failure)),
-    };
-    let salvage;
-    let view = match (&opened, &damage) {
-        (Some((store, recovered)), _) => View {
-            chunk: Box::new(|place| store.body(place)),
-            file_bytes: store.stats().file_bytes,
-            broker: recovery.finish(recovered, Now::default()),
-            recovered: *recovered,
-            damage: None,
-            json: args.json,
-        },
-        (None, Some(Failure::Store { error, .. })) if matches!(error, StoreError::Damaged { .. }) => {
-            let Ok(found) = Salvage::read(&data_dir) else {
-                return damage.map_or(Ok(()), Err);
-            };
-            salvage = found;
-            let mut recovery = Recovery::new(config.limits);
-            let recovered = salvage
-                .recover(&mut |chunk| recovery.visit(chunk))
-                .map_err(failed)?;
-            View {
-                chunk: Box::new(|place| salvage.body(place)),
-                file_bytes: salvage.file_bytes(),
+    let (view, refused) = match opened {
+        Ok((store, recovered)) => {
+            let view = View {
+                file_bytes: store.stats().file_bytes,
+                chunk: Box::new(move |place| store.body(place)),
                 broker: recovery.finish(&recovered, Now::default()),
                 recovered,
-                damage: Some(Damage::new(Some(error), salvage.loss())),
+                damage: None,
                 json: args.json,
-            }
+            };
+            (view, None)
         }
-        _ => return damage.map_or(Ok(()), Err),
+        Err(failure) => {
+            let Failure::Store {
+                error: error @ StoreError::Damaged { .. },
+                ..
+            } = &failure
+            else {
+                return Err(failure);
+            };
+            let Ok(salvage) = Salvage::read(&data_dir) else {
+                return Err(failure);
+            };
+            let (broker, recovered) = recover(&salvage, &config.limits).map_err(failed)?;
+            let view = View {
+                file_bytes: salvage.file_bytes(),
+                damage: Some(Damage::new(Some(error), salvage.loss())),
+                chunk: Box::new(move |place| salvage.body(place)),
+                broker,
+                recovered,
+                json: args.json,
+            };
+            (view, Some(failure))
+        }
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let shown = match queue {
         Some(queue) => view.messages(&mut out, queue, args.from, args.limit, args.bodies),
         None => view.queues(&mut out),
     };
-    let fault_count = shown.and_then(|()| if args.check { view.check(&mut out) } else { Ok(0) });
-    match fault_count.and_then(|count| out.flush().map(|()| count)) {
-        Ok(_) if damage.is_some() => damage.map_or(Ok(()), Err),
-        Ok(0) => Ok(()),
-        Ok(fault_count) => Err(Failure::CheckFailed {
+    let fault_count = shown.and_then(|()| match args.check {
+        true => view.check(&mut out, |faults| look_again(faults, &data_dir, &config.limits)),
+        false => Ok(0),
+    });
+    match (fault_count.and_then(|count| out.flush().map(|()| count)), refused) {
+        (Ok(_), Some(failure)) => Err(failure),
+        (Ok(0), None) => Ok(()),
+        (Ok(fault_count), None) => Err(Failure::CheckFailed {
             fault_count,
             data_dir,
         }),
-        Err(error) => written(Err(error)),
+        (Err(error), _) => written(Err(error)),
     }
+}
+
+/// The broker of what can be saved.
+fn recover(salvage: &Salvage, limits: &Limits) -> Result<(Broker, Recovered), StoreError> {
+    let mut recovery = Recovery::new(limits.clone());
+    let recovered = salvage.recover(&mut |chunk| recovery.visit(chunk))?;
+    Ok((recovery.finish(&recovered, Now::default()), recovered))
 }
 
 /// What is looked at, and how it is told.
@@ -185,14 +200,27 @@ enum Line<'a> {
     Fault {
         queue: &'a str,
         sequence: Option<u64>,
-        what: String,
+        what: &'a str,
+        /// Whether a repair saves the message; `null` where that is not known, or it is the fault of a queue.
+        repair_saves: Option<bool>,
     },
     Check {
         queues: u64,
         messages: u64,
         bytes: u64,
         faults: u64,
+        /// Messages at fault that a repair saves.
+        repair_saves: u64,
     },
+}
+
+/// What a check finds at fault.
+struct Fault {
+    queue: Arc<str>,
+    /// The message; `None` where it is the queue.
+    sequence: Option<u64>,
+    what: String,
+    repair_saves: Option<bool>,
 }
 
 impl View<'_> {
@@ -343,13 +371,14 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Reads every message and counts what is wrong.
-    fn check(&self, out: &mut dyn Write) -> io::Result<u64> {
+    /// Reads every message and counts what is wrong; has what a broker cannot read looked at again, with the store closed.
+    fn check(self, out: &mut dyn Write, look_again: impl FnOnce(&mut [Fault])) -> io::Result<u64> {
         let mut reader = Reader::new(&*self.chunk);
         let queues: Vec<QueueView> = self.broker.queues().collect();
         let expected: u64 = queues.iter().map(|queue| queue.depth).sum();
         let progress = io::stderr().is_terminal();
-        let (mut message_count, mut byte_count, mut fault_count) = (0, 0, 0);
+        let (mut message_count, mut byte_count) = (0, 0);
+        let mut faults = Vec::new();
         for queue in &queues {
             let (messages_before, bytes_before) = (message_count, byte_count);
             for entry in self.broker.entries(&queue.name, 0) {
@@ -360,8 +389,13 @@ impl View<'_> {
                     .map_err(|error| one_line(&error))
                     .and_then(|bytes| well_formed(&bytes, &entry));
                 if let Err(what) = found {
-                    fault_count += 1;
-                    self.fault(out, fault_count, &queue.name, Some(entry.sequence), what)?;
+                    faults.push(Fault {
+                        queue: Arc::clone(&queue.name),
+                        sequence: Some(entry.sequence),
+                        what,
+                        // Where a broker refuses the store, it was read as a repair would.
+                        repair_saves: self.damage.is_some().then_some(false),
+                    });
                 }
                 if progress && message_count % PROGRESS_EVERY == 0 {
                     eprint!("\rchecked {message_count} of {expected} messages");
@@ -369,18 +403,40 @@ impl View<'_> {
             }
             let (messages, bytes) = (message_count - messages_before, byte_count - bytes_before);
             if (messages, bytes) != (queue.depth, queue.bytes) {
-                fault_count += 1;
                 let what = format!(
                     "it holds {messages} messages with {bytes} bytes, and its counters say {} with {}",
                     queue.depth, queue.bytes
                 );
-                self.fault(out, fault_count, &queue.name, None, what)?;
+                faults.push(Fault {
+                    queue: Arc::clone(&queue.name),
+                    sequence: None,
+                    what,
+                    repair_saves: None,
+                });
             }
         }
         if progress && message_count >= PROGRESS_EVERY {
             eprintln!();
         }
-        if self.json {
+        let Self {
+            json, damage, chunk, ..
+        } = self;
+        // A folder has one user at a time.
+        drop(chunk);
+        if damage.is_none() && !faults.is_empty() {
+            look_again(&mut faults);
+        }
+        for (number, fault) in faults.iter().enumerate() {
+            if json || number < FAULT_LINES_MAX {
+                fault.tell(out, json)?;
+            }
+        }
+        let saved_count = faults
+            .iter()
+            .filter(|fault| fault.repair_saves == Some(true))
+            .count() as u64;
+        let fault_count = faults.len() as u64;
+        if json {
             line(
                 out,
                 &Line::Check {
@@ -388,6 +444,7 @@ impl View<'_> {
                     messages: message_count,
                     bytes: byte_count,
                     faults: fault_count,
+                    repair_saves: saved_count,
                 },
             )?;
         } else {
@@ -395,40 +452,69 @@ impl View<'_> {
                 out,
                 "checked {message_count} messages with {byte_count} bytes in {} queues: {}",
                 queues.len(),
-                match fault_count {
-                    0 => "no fault".to_owned(),
-                    count => format!("{count} faults"),
+                match (fault_count, saved_count) {
+                    (0, _) => "no fault".to_owned(),
+                    (count, 0) => format!("{count} faults"),
+                    (count, saved) => format!("{count} faults, and a repair saves {saved} of these messages"),
                 }
             )?;
         }
         Ok(fault_count)
     }
+}
 
-    fn fault(
-        &self,
-        out: &mut dyn Write,
-        fault_count: u64,
-        queue: &str,
-        sequence: Option<u64>,
-        what: String,
-    ) -> io::Result<()> {
-        if self.json {
+impl Fault {
+    fn tell(&self, out: &mut dyn Write, json: bool) -> io::Result<()> {
+        let Self {
+            queue,
+            sequence,
+            what,
+            repair_saves,
+        } = self;
+        if json {
             return line(
                 out,
                 &Line::Fault {
                     queue,
-                    sequence,
+                    sequence: *sequence,
                     what,
+                    repair_saves: *repair_saves,
                 },
             );
         }
         let place = sequence
             .map(|sequence| format!(", sequence {sequence}"))
             .unwrap_or_default();
-        match fault_count {
-            ..=FAULT_LINES_MAX => writeln!(out, "fault: queue {}{place}: {what}", escaped(queue)),
-            _ => Ok(()),
-        }
+        let verdict = match repair_saves {
+            Some(true) => "; a broker cannot read it, and a repair saves it",
+            Some(false) => "; it is gone",
+            None => "",
+        };
+        writeln!(out, "fault: queue {}{place}: {what}{verdict}", escaped(queue))
+    }
+}
+
+/// Finds out what a repair makes of messages that a broker cannot read, by reading them as it does.
+fn look_again(faults: &mut [Fault], data_dir: &Path, limits: &Limits) {
+    let Ok(salvage) = Salvage::read(data_dir) else {
+        return;
+    };
+    let Ok((broker, _)) = recover(&salvage, limits) else {
+        return;
+    };
+    let chunk = |place| salvage.body(place);
+    let mut reader = Reader::new(&chunk);
+    for fault in faults {
+        fault.repair_saves = fault.sequence.map(|sequence| {
+            let entry = broker
+                .entries(&fault.queue, sequence)
+                .next()
+                .filter(|entry| entry.sequence == sequence);
+            entry.is_some_and(|entry| {
+                let read = reader.message(&entry);
+                read.is_ok_and(|bytes| well_formed(&bytes, &entry).is_ok())
+            })
+        });
     }
 }
 

@@ -35,7 +35,7 @@ mod target;
 mod top;
 
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
@@ -250,6 +250,19 @@ fn queue_name(text: &str) -> Result<&str, Failure> {
             name,
         }) => Ok(name),
         _ => Err(Failure::NoQueue(text.to_owned())),
+    }
+}
+
+/// Refuses to write into a data folder that is only to be read.
+fn check_outside(data_dir: &Path, to: &Path) -> Result<(), Failure> {
+    let (Ok(data_dir), Ok(to)) = (data_dir.canonicalize(), std::path::absolute(to)) else {
+        return Ok(());
+    };
+    // What is not there yet will be made in the lowest folder above it that is.
+    let there = to.ancestors().find_map(|above| above.canonicalize().ok());
+    match there.is_some_and(|there| there.starts_with(&data_dir)) {
+        true => Err(Failure::Inside { path: to, data_dir }),
+        false => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - The old folder is only read: it is the copy to go back to.
-//! - The new folder has its name only when all that could be saved is durable in it.
+//! - The new folder has its name only when all that could be saved is durable in it. One that fails leaves no folder.
 //! - Every message of the new store is marked as delivered before: that cannot be excluded of any.
 
 use std::fs::{self, File};
@@ -14,10 +14,11 @@ use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
 
+use super::restore::check_room;
 use super::show::{escaped, hex};
 use super::stored::{Damage, Reader, message_id, well_formed};
 use super::table::{Look, table};
-use super::{Failure, StoreArgs, load, written};
+use super::{Failure, StoreArgs, check_outside, load, written};
 use crate::base::{ChunkNo, ChunkRef, Epoch, Now, Seq, SlotNo};
 use crate::broker::{Broker, Recovery};
 use crate::config::Overrides;
@@ -29,7 +30,7 @@ use crate::store::{Salvage, SledOptions, SledStore, Store, StoreError};
 pub(super) struct RepairArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Folder of the new store; it is made, and must not be there
+    /// Folder of the new store; it is made, and must not be there, nor lie in the damaged one
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
     /// One JSON object on each line: kind is damage, gone, queue or repaired
@@ -39,7 +40,7 @@ pub(super) struct RepairArgs {
 
 const EXAMPLES: &str = "\
 The broker must be stopped. The damaged folder is only read, and stays as the copy to go back to; the new one takes as \
-much room as the messages that are saved. Every message in it is byte for byte one that was stored, in its old place of \
+much room as the messages that are saved, which is looked for first. Every message in it is byte for byte one that was stored, in its old place of \
 its queue, with its message-id, and is delivered with redelivered:true. What is gone is listed: messages by queue, \
 sequence and message-id where the index names them; whole batches where it does not. Of what was settled in a batch \
 that is gone it cannot be known that it was: such messages come back, and are counted as perhaps settled.
@@ -101,11 +102,13 @@ pub(super) fn run(args: &RepairArgs) -> Result<(), Failure> {
         ..Overrides::default()
     })?;
     let data_dir = config.server.data_dir;
+    check_outside(&data_dir, &args.to)?;
     let unfinished = unfinished(&args.to);
-    for dir in [&args.to, &unfinished] {
-        if fs::symlink_metadata(dir).is_ok() {
-            return Err(Failure::Exists(dir.clone()));
-        }
+    if fs::symlink_metadata(&args.to).is_ok() {
+        return Err(Failure::Exists(args.to.clone()));
+    }
+    if fs::symlink_metadata(&unfinished).is_ok() {
+        return Err(Failure::RepairUnfinished(unfinished));
     }
     let failed = |error| match error {
         StoreError::Damaged { .. } => Failure::Unsaved(error),
@@ -124,10 +127,18 @@ pub(super) fn run(args: &RepairArgs) -> Result<(), Failure> {
         uuid: recovered.uuid,
     };
     report.damage(&damage)?;
-    let saved = write_store(&unfinished, &salvage, &broker, &recovered, &mut report)?;
-    put_in_place(&unfinished, &args.to).map_err(|source| Failure::Write {
-        path: args.to.clone(),
-        source,
+    let bytes = broker.queues().map(|queue| queue.bytes).sum();
+    check_room("repair", there(&unfinished), bytes).map_err(|error| Failure::store(error, &unfinished))?;
+    let written = write_store(&unfinished, &salvage, &broker, &recovered, &mut report).and_then(|saved| {
+        let placed = put_in_place(&unfinished, &args.to);
+        placed.map(|()| saved).map_err(|source| Failure::Write {
+            path: args.to.clone(),
+            source,
+        })
+    });
+    let saved = written.inspect_err(|_| {
+        // It was not there before. What cannot be removed has a name that says what it is.
+        let _ = fs::remove_dir_all(&unfinished);
     })?;
     report.end(&saved, &args.to)?;
     let gone_count: u64 = saved.iter().map(|queue| queue.gone).sum();
@@ -210,6 +221,18 @@ fn write_store(
     }
     writer.commit().map_err(failed)?;
     Ok(saved)
+}
+
+/// The lowest folder that is there, of those that a new one will lie in.
+fn there(dir: &Path) -> &Path {
+    dir.ancestors()
+        .skip(1)
+        .map(|above| match above == Path::new("") {
+            true => Path::new("."),
+            false => above,
+        })
+        .find(|above| above.is_dir())
+        .unwrap_or(Path::new("."))
 }
 
 /// Gives the new folder its name, durably.

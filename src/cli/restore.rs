@@ -131,12 +131,14 @@ fn restore(
     let head = *reader.head();
     let uuid = head.uuid;
     let store = SledStore::begin_restore(data_dir, SledOptions { cache_bytes, uuid })?;
-    let restored = check_room(data_dir, bytes).map_err(Fault::Store).and_then(|()| {
-        store.recover(&mut |_| {})?;
-        let restored = Restore::new(Some(&store), head).read(reader)?;
-        store.end_restore()?;
-        Ok(restored)
-    });
+    let restored = check_room("restore", data_dir, bytes)
+        .map_err(Fault::Store)
+        .and_then(|()| {
+            store.recover(&mut |_| {})?;
+            let restored = Restore::new(Some(&store), head).read(reader)?;
+            store.end_restore()?;
+            Ok(restored)
+        });
     drop(store);
     if restored.is_err() {
         // What cannot be removed says itself that it is no store.
@@ -145,17 +147,18 @@ fn restore(
     restored
 }
 
-/// The engine does not survive a full disk, so it is not tried where it would come to that.
-fn check_room(data_dir: &Path, backup_bytes: u64) -> Result<(), StoreError> {
-    let needed = backup_bytes + backup_bytes / 4 + STORE_BYTES;
-    let free = store::room(data_dir)?.free_bytes;
+/// The engine does not survive a full disk, so it is not tried where it would come to that: a new store in a folder, of
+/// so many bytes of messages.
+pub(super) fn check_room(operation: &'static str, dir: &Path, bytes: u64) -> Result<(), StoreError> {
+    let needed = bytes + bytes / 4 + STORE_BYTES;
+    let free = store::room(dir)?.free_bytes;
     if free >= needed {
         return Ok(());
     }
     let (needed, free) = (bytes_for_people(needed), bytes_for_people(free));
     Err(StoreError::File {
-        operation: "restore",
-        path: data_dir.to_owned(),
+        operation,
+        path: dir.to_owned(),
         source: io::Error::new(
             ErrorKind::StorageFull,
             format!("it takes about {needed}, and {free} are free"),

@@ -19,8 +19,8 @@ mod tests;
 
 /// The head of a frame may not be longer.
 const HEAD_BYTES_MAX: usize = 1 << 20;
-/// A body may not be longer.
-pub const BODY_BYTES_MAX: usize = 256 << 20;
+/// A body may not be longer: as long as a broker of ours can be made to take.
+pub const BODY_BYTES_MAX: usize = 1 << 30;
 /// Room offered to a read.
 const SPACE_BYTES: usize = 128 << 10;
 
@@ -136,9 +136,11 @@ impl Decoder {
             self.start = 0;
             self.end = 0;
         }
+        // No more than what came already: a length that is only claimed takes no memory.
+        let held = self.end - self.start;
         let want = self
             .space_bytes
-            .max(self.need_bytes.saturating_sub(self.end - self.start));
+            .max(self.need_bytes.saturating_sub(held).min(held));
         if self.buffer.len() - self.end < want {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;

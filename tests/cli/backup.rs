@@ -13,7 +13,7 @@ use super::rig::http::ask;
 use super::rig::{Broker, Client, Rng, Settings};
 
 /// Names that break what handles them without care.
-const ODD: &[&str] = &[
+pub(super) const ODD: &[&str] = &[
     "with space",
     "a/b//c/",
     "..",
@@ -23,29 +23,29 @@ const ODD: &[&str] = &[
     "ünïcode 日本 \u{202e}reversed",
 ];
 
-struct World {
+pub(super) struct World {
     dir: tempfile::TempDir,
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::in_dir(dir.path());
         settings.config = "[limits]\ndeliveries_failed_max = 2\n".to_owned();
         Self { dir, settings }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn data(&self) -> &Path {
+    pub(super) fn data(&self) -> &Path {
         &self.settings.data_dir
     }
 
     /// The settings of a broker in another folder.
-    fn other(&self, name: &str) -> Settings {
+    pub(super) fn other(&self, name: &str) -> Settings {
         Settings {
             data_dir: self.path(name),
             log: self.path(&format!("{name}-log")),
@@ -66,7 +66,7 @@ impl World {
     }
 }
 
-fn command(args: &[&str], paths: &[&Path]) -> Command {
+pub(super) fn command(args: &[&str], paths: &[&Path]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
     command
         .env_clear()
@@ -78,7 +78,7 @@ fn command(args: &[&str], paths: &[&Path]) -> Command {
     command
 }
 
-fn run_well(args: &[&str], paths: &[&Path]) -> String {
+pub(super) fn run_well(args: &[&str], paths: &[&Path]) -> String {
     let output = command(args, paths).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(
@@ -90,18 +90,18 @@ fn run_well(args: &[&str], paths: &[&Path]) -> String {
 }
 
 /// The one line that a command says which fails with an exit code.
-fn refused(args: &[&str], paths: &[&Path], code: i32) -> String {
+pub(super) fn refused(args: &[&str], paths: &[&Path], code: i32) -> String {
     refusal(&command(args, paths).output().unwrap(), code)
 }
 
-fn refusal(output: &Output, code: i32) -> String {
+pub(super) fn refusal(output: &Output, code: i32) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert_eq!(said.trim_end().lines().count(), 1, "{said}");
     said
 }
 
-fn await_that(what: &str, is_so: impl Fn() -> bool) {
+pub(super) fn await_that(what: &str, is_so: impl Fn() -> bool) {
     let begin = Instant::now();
     while !is_so() {
         assert!(
@@ -112,7 +112,7 @@ fn await_that(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-fn send(client: &mut Client, queue: &str, headers: &[(&str, &str)], body: &[u8]) {
+pub(super) fn send(client: &mut Client, queue: &str, headers: &[(&str, &str)], body: &[u8]) {
     let destination = format!("/queue/{queue}");
     let headers = [&[("destination", destination.as_str())], headers].concat();
     client.request("SEND", &headers, body).unwrap();
@@ -139,7 +139,7 @@ fn answer(broker: &Broker, queue: &str, answers: &[&str]) {
 }
 
 /// Every message of a queue, as a consumer gets it: headers and body.
-fn drain(broker: &Broker, queue: &str) -> Vec<super::rig::Frame> {
+pub(super) fn drain(broker: &Broker, queue: &str) -> Vec<super::rig::Frame> {
     let mut client = broker.connect();
     let destination = format!("/queue/{queue}");
     let headers = [

@@ -222,7 +222,7 @@ queue nothing\n holds no message from 0 on
 fn a_whole_store_passes_the_check() {
     let large = vec![b'x'; 100_000];
     let store = stored(&[MESSAGES[0], MESSAGES[1], ("large", "", &large)]);
-    let text = said(|out| assert_eq!(recovered(&store, false).check(out).unwrap(), 0));
+    let text = said(|out| assert_eq!(recovered(&store, false).check(out, |_| ()).unwrap(), 0));
     same(
         text,
         str![[r#"
@@ -230,11 +230,11 @@ checked 3 messages with 100157 bytes in 3 queues: no fault
 
 "#]],
     );
-    let text = said(|out| assert_eq!(recovered(&store, true).check(out).unwrap(), 0));
+    let text = said(|out| assert_eq!(recovered(&store, true).check(out, |_| ()).unwrap(), 0));
     same(
         text,
         str![[r#"
-{"kind":"check","queues":3,"messages":3,"bytes":100157,"faults":0}
+{"kind":"check","queues":3,"messages":3,"bytes":100157,"faults":0,"repair_saves":0}
 
 "#]],
     );
@@ -245,7 +245,7 @@ fn looking_appends_nothing() {
     let store = stored(&MESSAGES);
     let before = store.recover(&mut |_| ()).unwrap();
     let view = recovered(&store, false);
-    assert_eq!(view.check(&mut io::sink()).unwrap(), 0);
+    assert_eq!(view.check(&mut io::sink(), |_| ()).unwrap(), 0);
     assert_eq!(store.recover(&mut |_| ()).unwrap(), before);
 }
 
@@ -254,7 +254,7 @@ fn check_damage(
     expect: &str,
 ) {
     let store = Damaged(stored(&MESSAGES[1..2]), damage);
-    let text = said(|out| assert_eq!(recovered(&store, false).check(out).unwrap(), 1));
+    let text = said(|out| assert_eq!(recovered(&store, false).check(out, |_| ()).unwrap(), 1));
     let fault = text.lines().next().unwrap_or_default();
     assert_eq!(
         fault
@@ -263,7 +263,7 @@ fn check_damage(
             .map(|(_, what)| what),
         Some(expect)
     );
-    let text = said(|out| assert_eq!(recovered(&store, true).check(out).unwrap(), 1));
+    let text = said(|out| assert_eq!(recovered(&store, true).check(out, |_| ()).unwrap(), 1));
     assert!(text.starts_with(r#"{"kind":"fault""#), "{text}");
 }
 

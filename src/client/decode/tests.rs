@@ -117,3 +117,15 @@ proptest! {
         prop_assert_eq!(decode(&bytes, &splits), decode(&bytes, &[]));
     }
 }
+
+#[test]
+fn a_length_that_is_only_claimed_takes_no_memory() {
+    let mut decoder = Decoder::with_space(64);
+    decoder.push(format!("MESSAGE\ncontent-length:{BODY_BYTES_MAX}\n\n").as_bytes());
+    assert_eq!(decoder.next_frame(), Ok(None));
+    assert!(decoder.space().len() <= 128);
+    let over = BODY_BYTES_MAX + 1;
+    decoder = Decoder::with_space(64);
+    decoder.push(format!("MESSAGE\ncontent-length:{over}\n\n").as_bytes());
+    assert_eq!(decoder.next_frame(), Err(DecodeError::ContentLength));
+}

@@ -29,6 +29,7 @@ mod sync_file_range;
 mod tidy;
 
 use std::fs::File;
+use std::io;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -461,7 +462,7 @@ impl Store for SledStore {
             self.poison();
             StoreError::Append {
                 seq: batch.seq,
-                source: error.into(),
+                source: io_error(error),
             }
         })?;
         self.last_seq.store(batch.seq.0, Ordering::SeqCst);
@@ -473,7 +474,7 @@ impl Store for SledStore {
         self.check_poison()?;
         // Only this thread appends, so what is flushed now is at least this.
         let seq = Seq(self.last_seq.load(Ordering::SeqCst));
-        let written = self.db.flush().map_err(Into::into);
+        let written = self.db.flush().map_err(io_error);
         written.and_then(|_| self.file.sync_data()).map_err(|source| {
             self.poison();
             StoreError::Flush { source }
@@ -507,7 +508,9 @@ impl Store for SledStore {
             };
             self.stir(writer, step).map_err(|error| {
                 self.poison();
-                StoreError::Flush { source: error.into() }
+                StoreError::Flush {
+                    source: io_error(error),
+                }
             })?;
             self.flush()?;
             if matches!(step, Step::Fill(_)) {
@@ -616,8 +619,32 @@ fn frame_error(name: &str, error: FrameError) -> StoreError {
 
 fn engine_error(folder: &Folder, error: ::sled::Error) -> StoreError {
     match error {
-        ::sled::Error::Io(source) => folder.error("access", folder::DB)(source),
+        ::sled::Error::Io(_) => folder.error("access", folder::DB)(io_error(error)),
+        ::sled::Error::Corruption { at, .. } => damaged(corruption(at)),
         other => damaged(format!("the engine says: {other}")),
+    }
+}
+
+/// What the engine says where a page of its own is damaged, without what only its authors can use.
+fn corruption(at: Option<::sled::DiskPtr>) -> String {
+    match at {
+        Some(at) => format!("the engine finds damage at byte {} of its file", at.lid()),
+        None => "the engine finds damage in its file".to_owned(),
+    }
+}
+
+/// An error of the engine, as the system told it.
+fn io_error(error: ::sled::Error) -> io::Error {
+    match error {
+        // Of the first error the engine keeps no more than its debug form, and gives that out from then on.
+        ::sled::Error::Io(source) => source
+            .to_string()
+            .strip_prefix("Os { code: ")
+            .and_then(|rest| rest.split(',').next())
+            .and_then(|code| code.parse().ok())
+            .map_or(source, io::Error::from_raw_os_error),
+        ::sled::Error::Corruption { at, .. } => io::Error::new(io::ErrorKind::InvalidData, corruption(at)),
+        other => other.into(),
     }
 }
 

@@ -468,3 +468,14 @@ fn bodies_are_read_while_batches_are_written() {
         done.store(true, Ordering::SeqCst);
     });
 }
+
+#[test]
+fn what_the_engine_says_is_told_as_the_system_told_it() {
+    let first = std::io::Error::from_raw_os_error(28);
+    let copy = std::io::Error::new(first.kind(), format!("{first:?}"));
+    assert_eq!(io_error(::sled::Error::Io(copy)).to_string(), first.to_string());
+    let other = std::io::Error::other("Os { code: none");
+    assert_eq!(io_error(::sled::Error::Io(other)).to_string(), "Os { code: none");
+    let error = io_error(::sled::Error::Corruption { at: None, bt: () });
+    assert_eq!(error.to_string(), "the engine finds damage in its file");
+}
