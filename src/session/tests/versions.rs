@@ -99,7 +99,7 @@ fn frames_are_judged_by_the_version() {
     check_all("SEND\nDestination:a\n\n^", "header-missing");
     // 61, 62
     check_all("SEND\n\n^", "header-missing");
-    for bad in ["", "/temp-queue/a", "/queue/", "/topic/", "/"] {
+    for bad in ["", "/exchange/a", "/queue/", "/topic/", "/"] {
         check_all(&format!("SEND\ndestination:{bad}\n\n^"), "bad-destination");
         check_all(
             &format!("SUBSCRIBE\nid:1\ndestination:{bad}\n\n^"),
