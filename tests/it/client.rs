@@ -59,6 +59,16 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
+    /// Reads until at least so many bytes are there that no frame was made of yet.
+    pub(crate) fn read_up_to(&mut self, count: usize) {
+        let mut buffer = [0; 64 * 1024];
+        while self.unread.len() < count {
+            let read = self.stream.read(&mut buffer).unwrap();
+            assert!(read > 0, "the broker closed the connection");
+            self.unread.extend_from_slice(&buffer[..read]);
+        }
+    }
+
     pub(crate) fn publish(&mut self, queue: &str, body: &str, receipt: &str) {
         self.send(send_frame(queue, body.as_bytes(), receipt));
     }

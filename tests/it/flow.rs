@@ -343,3 +343,26 @@ fn a_heart_beat_comes_in_time() {
     assert!(beats.iter().all(|byte| *byte == b'\n'));
     assert!(start.elapsed() < Duration::from_secs(10));
 }
+
+/// Also where a long message of another subscription is half sent when the receipt may leave, its bytes being read from the
+/// store (simulation, seed 1882669598137723).
+#[test]
+fn a_receipt_of_subscribe_comes_before_its_first_message() {
+    let server = Server::start(|options| options.limits.body_cache_bytes_max = 1);
+    let mut producer = server.client();
+    let body = pattern(6 * MIB);
+    producer.send(send_frame("long", &body, "long"));
+    producer.expect_receipt("long");
+    producer.publish("short", "short", "short");
+    producer.expect_receipt("short");
+    for round in 1..=20 {
+        let mut client = server.client();
+        client.send("SUBSCRIBE\nid:long\ndestination:/queue/long\nack:client\nreceipt:1\n\n\0");
+        client.expect_receipt("1");
+        client.read_up_to(round * MIB / 4);
+        client.send("SUBSCRIBE\nid:short\ndestination:/queue/short\nack:client\nreceipt:2\n\n\0");
+        let commands: Vec<String> = (0..3).map(|_| client.frame().command).collect();
+        assert_eq!(commands, ["MESSAGE", "RECEIPT", "MESSAGE"], "round {round}");
+        client.disconnect();
+    }
+}

@@ -433,21 +433,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Appends what may leave: receipts first, then deliveries.
     fn fill(&mut self, cx: &mut Context<'_>, now: Now) -> Result<(), CloseReason> {
-        let durable = self.shared.core.durable();
-        if !self.deliveries.is_mid_frame() && !self.output.is_high() {
-            self.session.poll_output(durable, &mut self.output.bytes);
-        }
-        if let Some(refusal) = self.deliveries.poll_evicted() {
-            self.session.handle_evicted(refusal, now);
-        }
-        // What an ended session would skip must not count as written: it is released when the seat is closed.
-        let held = self.life != Life::Open || self.session.phase() != Phase::Open;
         loop {
+            let mid_frame = self.deliveries.is_mid_frame();
+            if !mid_frame && !self.output.is_high() {
+                let durable = self.shared.core.durable();
+                self.session.poll_output(durable, &mut self.output.bytes);
+            }
+            if let Some(refusal) = self.deliveries.poll_evicted() {
+                self.session.handle_evicted(refusal, now);
+            }
+            // What an ended session would skip must not count as written: it is released when the seat is closed. And behind
+            // the rest of a frame that was begun comes what waits in line, the RECEIPT of the next one's SUBSCRIBE perhaps.
+            let held = mid_frame || self.life != Life::Open || self.session.phase() != Phase::Open;
             let filled =
                 self.deliveries
                     .fill(held, &mut self.session, &mut self.output, &self.shared.bodies, cx);
-            let Err(fault) = filled else {
-                return Ok(());
+            let fault = match filled {
+                Ok(()) if mid_frame && !self.deliveries.is_mid_frame() => continue,
+                Ok(()) => return Ok(()),
+                Err(fault) => fault,
             };
             self.set_aside(&fault, now);
             if fault.torn {
