@@ -255,7 +255,9 @@ fn power_cuts_lose_nothing() {
     let _alone = alone();
     let seed = seed();
     let mut left = env_number("STEADFAST_TEST_CUTS", 30);
+    let is_long = left >= 10;
     let mut rng = Rng::new(seed);
+    let (mut at_syncs, mut in_recoveries, mut compacted) = (0, 0, 0);
     for store in 0_usize.. {
         if left == 0 {
             break;
@@ -267,14 +269,20 @@ fn power_cuts_lose_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut power = Power::new(naming);
         let mut trial = Trial::new(dir.path(), power.disk().dir(), rng.next());
+        trial.settings.config.insert_str(0, METRICS);
         for cut in 0..count {
             let policy = POLICIES[cut as usize % 3];
-            while trial.load.is_some() && trial.rng.chance(25) {
-                cut_while_starting(&mut trial, &mut power, policy);
+            // At least one of each store falls within a recovery.
+            let mut is_due = cut == 1;
+            while trial.load.is_some() && (is_due || trial.rng.chance(25)) {
+                in_recoveries += u64::from(cut_while_starting(&mut trial, &mut power, policy, is_due));
+                is_due = false;
             }
             trial.start(None);
-            let at_a_sync = trial.rng.chance(60);
+            // Six in ten; with each of the three policies.
+            let at_a_sync = cut % 5 < 3;
             if at_a_sync {
+                at_syncs += 1;
                 let after = 1 + trial.rng.next() % 300;
                 power.disk().stop_at_sync(power.disk().syncs() + after);
                 let broker = trial.broker.as_mut().expect("the broker runs");
@@ -287,6 +295,7 @@ fn power_cuts_lose_nothing() {
             } else {
                 let while_ = millis(&mut trial.rng, 50, 1500);
                 trial.run(while_);
+                compacted += compacted_count(trial.broker());
             }
             trial.kill(Some(power.disk()));
             let cut_seed = trial.rng.next();
@@ -295,19 +304,62 @@ fn power_cuts_lose_nothing() {
         }
         assert_kept(&trial.finish(), seed);
     }
+    println!(
+        "{at_syncs} cuts at a sync, {in_recoveries} at one of a recovery; {compacted} index chunks compacted"
+    );
+    assert!(at_syncs > 0 || !is_long, "no cut fell within a sync");
+    assert!(in_recoveries > 0 || !is_long, "no cut fell within a recovery");
+    assert!(
+        compacted > 0 || !is_long,
+        "the load is to make the broker compact"
+    );
 }
 
-/// A cut in the middle of a start, at a sync or at any moment.
-fn cut_while_starting(trial: &mut Trial, power: &mut Power, policy: Policy) {
+/// Where a broker under load tells what it did.
+const METRICS: &str = "[server]\nmetrics_listen = \"127.0.0.1:0\"\n";
+
+/// How many index chunks a broker has compacted since its start.
+fn compacted_count(broker: &Broker) -> u64 {
+    let begin = Instant::now();
+    let address = loop {
+        let output = broker.output();
+        let found = output
+            .split_once("metrics on http://")
+            .and_then(|(_, rest)| rest.split_once('/'));
+        if let Some((address, _)) = found {
+            break address.parse().unwrap();
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "{output}");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let metrics = rig::http::ask_tcp(address, "GET", "/metrics").unwrap();
+    let text = metrics.text();
+    text.lines()
+        .find_map(|line| line.strip_prefix("steadfast_store_compactions_total "))
+        .unwrap_or_else(|| panic!("no compactions in {text}"))
+        .parse()
+        .unwrap()
+}
+
+/// A cut in the middle of a start, at a sync (the first one, where it must be at one) or at any moment. Gives whether the
+/// broker, still at its recovery, waited for a sync.
+fn cut_while_starting(trial: &mut Trial, power: &mut Power, policy: Policy, at_first_sync: bool) -> bool {
     let mut broker = trial.settings.spawn();
-    if trial.rng.chance(50) {
-        power.disk().stop_at_sync(1 + trial.rng.next() % 4);
-        power
-            .disk()
-            .wait_stopped(Duration::from_millis(500), || !broker.runs());
+    let is_recovered = |broker: &Broker| broker.output().contains("recovered ");
+    let mut stopped = false;
+    if at_first_sync || trial.rng.chance(50) {
+        let n = match at_first_sync {
+            true => 1,
+            false => 1 + trial.rng.next() % 4,
+        };
+        power.disk().stop_at_sync(n);
+        stopped = power.disk().wait_stopped(Duration::from_secs(30), || {
+            is_recovered(&broker) || !broker.runs()
+        });
     } else {
         std::thread::sleep(millis(&mut trial.rng, 0, 80));
     }
+    let in_recovery = stopped && !is_recovered(&broker);
     broker.kill_begin();
     power.disk().release();
     assert!(
@@ -315,6 +367,7 @@ fn cut_while_starting(trial: &mut Trial, power: &mut Power, policy: Policy) {
         "a killed program ends"
     );
     power.cut(policy, trial.rng.next());
+    in_recovery
 }
 
 /// Starts the broker, stops its disk at this sync of the start, and kills it there. False where it got through before.
@@ -501,6 +554,7 @@ fn cuts_in_large_commits_lose_nothing_older() {
     client.request("SEND", &[keep], &body(1_500)).unwrap();
     take_all(&broker, "/queue/pass", 1_500, true);
     broker.kill();
+    let mut at_syncs = 0;
     for cut in 0..env_number("STEADFAST_TEST_LARGE_CUTS", 6) {
         let mut broker = settings.start();
         let mut client = broker.connect();
@@ -520,13 +574,14 @@ fn cuts_in_large_commits_lose_nothing_older() {
             .unwrap();
         power
             .disk()
-            .stop_at_sync(power.disk().syncs() + 1 + rng.next() % 2);
+            .stop_at_sync(power.disk().syncs() + 1 + rng.next() % 2 * u64::from(cut > 0));
         client.send("COMMIT", &[("transaction", "t")], b"").unwrap();
         // Idle again, it may have had one sync only.
         let stopped = power
             .disk()
             .wait_stopped(Duration::from_secs(2), || !broker.runs());
         println!("cut {cut}, at a sync: {stopped}");
+        at_syncs += u64::from(stopped);
         broker.kill_begin();
         power.disk().release();
         assert!(
@@ -543,6 +598,7 @@ fn cuts_in_large_commits_lose_nothing_older() {
         );
         broker.kill();
     }
+    assert_ne!(at_syncs, 0, "no cut fell within a sync");
 }
 
 /// An idle broker moves what is left of a drained store together and cuts its file off behind it, sync by sync.
@@ -553,7 +609,8 @@ fn cuts_while_the_file_shrinks_lose_nothing() {
     let mut rng = Rng::new(seed);
     let body = |no: u32| [&no.to_be_bytes()[..], &[7; 15_000]].concat();
     let mut shrunk = 0;
-    for cut in 0..env_number("STEADFAST_TEST_SHRINK_CUTS", 3) {
+    let cuts = env_number("STEADFAST_TEST_SHRINK_CUTS", 3);
+    for cut in 0..cuts {
         let dir = tempfile::tempdir().unwrap();
         let mut power = Power::new(Naming::Ext4);
         let mut settings = Settings::in_dir(dir.path());
@@ -575,10 +632,25 @@ fn cuts_while_the_file_shrinks_lose_nothing() {
         take_all(&broker, "/queue/pass", 3_000, true);
         let file = settings.data_dir.join("db");
         let full = std::fs::metadata(&file).unwrap().len();
+        // One in three is sure to come when the end was cut off already, each time under another policy.
+        let syncs = if cut % 3 == (cut / 3 + seed) % 3 {
+            let begin = Instant::now();
+            while std::fs::metadata(&file).unwrap().len() >= full {
+                assert!(
+                    begin.elapsed() < Duration::from_secs(60) && broker.runs(),
+                    "it does not shrink:\n{}",
+                    broker.log_end()
+                );
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            20
+        } else {
+            2_200
+        };
         // Beyond the end it is stopped where it is.
         power
             .disk()
-            .stop_at_sync(power.disk().syncs() + 1 + rng.next() % 2_200);
+            .stop_at_sync(power.disk().syncs() + 1 + rng.next() % syncs);
         power
             .disk()
             .wait_stopped(Duration::from_secs(15), || !broker.runs());
@@ -602,6 +674,10 @@ fn cuts_while_the_file_shrinks_lose_nothing() {
         broker.kill();
     }
     println!("{shrunk} files had begun to shrink, seed {seed}");
+    assert!(
+        shrunk >= cuts / 3,
+        "{shrunk} of {cuts} cuts fell while the file shrank"
+    );
 }
 
 /// Takes so many messages, settles them or gives them back, and returns the numbers that their bodies begin with.
@@ -717,9 +793,15 @@ fn a_send_outside_of_its_transaction_is_caught() {
 }
 
 #[test]
-fn a_torn_batch_that_is_accepted_is_caught() {
-    let found = caught(Fault::TornBody);
+fn a_body_zeroed_at_its_end_is_caught() {
+    let found = caught(Fault::ZeroedBody);
     assert!(found.contains(&Kind::BytesDiffer), "{found:?}");
+}
+
+#[test]
+fn a_swapped_order_is_caught() {
+    let found = caught(Fault::SwappedSends);
+    assert!(found.contains(&Kind::OrderBroken), "{found:?}");
 }
 
 #[test]

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use peer::Peer;
 use rig::{Client, Rng};
-use stage::{PATIENCE, Stage, factor};
+use stage::{IN_FRAME, PATIENCE, SMALL, Stage, UNREAD, factor};
 
 const MIB: usize = 1 << 20;
 
@@ -39,7 +39,7 @@ fn slow_headers() {
     let limits = "login_ms_max = 500\nframe_progress_window_ms = 1_000\n";
     let stage = Stage::set("slow headers", limits);
     let count = 200;
-    stage.endure(2 * count, |stage| {
+    stage.endure(2 * count * SMALL, |stage| {
         let mut peers: Vec<Peer> = (0..2 * count)
             .map(|number| {
                 let mut peer = if number < count {
@@ -129,7 +129,7 @@ fn endless_frames() {
         (true, "ACK\nid:1\n\n", "x", "body-too-long"),
         (true, "", "\0", "nul-in-header"),
     ];
-    stage.endure(32, |stage| {
+    stage.endure(32 * IN_FRAME, |stage| {
         for _ in 0..factor() {
             for (logged_in, begin, more, code) in cases {
                 let mut peer = if *logged_in {
@@ -156,7 +156,7 @@ fn endless_frames() {
 fn bodies_that_never_end() {
     let stage = Stage::set("bodies that never end", "");
     let count = 200;
-    stage.endure(count, |stage| {
+    stage.endure(count * IN_FRAME, |stage| {
         let body = vec![b'x'; 4 * MIB - 1];
         let mut peers: Vec<(Peer, usize)> = (0..count)
             .map(|number| {
@@ -192,7 +192,7 @@ fn connects_and_drops() {
     let stage = Stage::set("connects and drops", "");
     // No more than there are ports for while closed ones wait.
     let count = (2_000 * factor()).min(10_000);
-    stage.endure(100, |stage| {
+    stage.endure(100 * SMALL, |stage| {
         for number in 0..count {
             let mut peer = Peer::dial(stage.addr());
             match number % 6 {
@@ -226,7 +226,7 @@ fn half_open_sockets() {
         "CONNECT\n\n\0DISCONNECT\nreceipt:bye\n\n\0",
         "NONSENSE\n\n\0",
     ];
-    stage.endure(540, |stage| {
+    stage.endure(540 * SMALL, |stage| {
         let mut peers = Vec::new();
         for number in 0..60 {
             for beginning in beginnings {
@@ -253,7 +253,7 @@ fn half_open_sockets() {
 fn random_and_mutated_frames() {
     let stage = Stage::set("random and mutated frames", "");
     let count = 20_000 * factor();
-    stage.endure(64, |stage| {
+    stage.endure(64 * UNREAD, |stage| {
         let mut rng = Rng::new(7);
         let mut peers = VecDeque::new();
         let mut sent = 0;
@@ -323,7 +323,7 @@ fn other_protocols() {
         "tls-not-stomp",
     ));
     let addr = stage.addr();
-    stage.endure(64, |stage| {
+    stage.endure(64 * SMALL, |stage| {
         for (bytes, code) in &cases {
             for piece in [1, 7, bytes.len()] {
                 let mut peer = Peer::dial(stage.addr());
@@ -347,7 +347,7 @@ fn other_protocols() {
 fn subscription_and_transaction_floods() {
     let stage = Stage::set("subscription and transaction floods", "");
     let count = 30;
-    stage.endure(3 * count, |stage| {
+    stage.endure(count * (UNREAD + 2 * SMALL), |stage| {
         let mut held = Vec::new();
         let mut codes = BTreeSet::new();
         for connection in 0..count {
@@ -395,7 +395,7 @@ fn subscription_and_transaction_floods() {
 #[test]
 fn floods_of_acks_and_heart_beats() {
     let stage = Stage::set("floods of acks and heart-beats", "");
-    stage.endure(320, |stage| {
+    stage.endure(320 * SMALL, |stage| {
         for round in 0..300 * factor() {
             for (version, ack) in [
                 ("1.0", "ACK\nmessage-id:1-1-1"),
@@ -438,7 +438,7 @@ fn floods_of_acks_and_heart_beats() {
 fn receipts_that_are_never_read() {
     let stage = Stage::set("receipts that are never read", "unread_output_ms_max = 1_000\n");
     let count = 40;
-    stage.endure(count, |stage| {
+    stage.endure(count * UNREAD, |stage| {
         let frame = format!(
             "SEND\ndestination:/queue/unread\nreceipt:{}\n\nx\0",
             "r".repeat(9_000)
@@ -464,7 +464,7 @@ fn receipts_that_are_never_read() {
 #[test]
 fn subscribers_that_never_read() {
     let stage = Stage::set("subscribers that never read", "");
-    stage.endure(22, |stage| {
+    stage.endure(22 * UNREAD, |stage| {
         let mut held = Vec::new();
         for number in 0..20 {
             let mut peer = Peer::connect(stage.addr(), "1.2");
@@ -522,7 +522,7 @@ fn login_floods() {
         ("SEND\ndestination:/queue/early\n\nx\0CONNECT\n\n\0".into(), "body-not-allowed"),
         (format!("CONNECT\nlogin:{}\n\n\0ACK\n\n\0", "x".repeat(10_000)), "header-missing"),
     ];
-    stage.endure(64, |stage| {
+    stage.endure(64 * SMALL, |stage| {
         for _ in 0..factor() {
             for (bytes, code) in &odd {
                 let mut peer = Peer::dial(stage.addr());
@@ -543,7 +543,7 @@ fn login_floods() {
 #[test]
 fn odd_bytes_in_each_version() {
     let stage = Stage::set("odd bytes in each version", "");
-    stage.endure(64, |stage| {
+    stage.endure(64 * SMALL, |stage| {
         for (version, bytes, expected) in frames::ODD {
             for piece in [1, bytes.len()] {
                 let mut peer = Peer::connect(stage.addr(), version);

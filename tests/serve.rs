@@ -1,5 +1,5 @@
-//! The real program as its users meet it: start, stop, restart, a second one on the same folder, reconnects, space on the
-//! disk, a disk that is nearly full.
+//! The real program as its users meet it: start, stop, restart, a second one on the same folder, a folder that is missing
+//! or of another user, reconnects, space on the disk, a disk that is full or nearly so.
 //!
 //! `STEADFAST_TEST_PINNED` sets how many messages pass one that stays (ten million is the figure of the design).
 
@@ -16,7 +16,9 @@
 mod rig;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -586,4 +588,207 @@ fn only_sends_are_refused(disk: &SmallDisk) {
         consumer.request("DISCONNECT", &[], b"").unwrap();
     }
     broker.stop();
+}
+
+#[test]
+fn on_a_disk_with_nothing_free_only_sends_are_refused() {
+    nothing_is_free(&SmallDisk::tmpfs(256 << 20));
+}
+
+#[test]
+fn on_an_ext4_with_nothing_free_only_sends_are_refused() {
+    nothing_is_free(&SmallDisk::ext4(256 << 20));
+}
+
+/// Another program takes all that is free: at once while no broker runs, and slowly beside one. The ballast is given up,
+/// consumers live on it, also over a kill, and it is taken again when there is room.
+fn nothing_is_free(disk: &SmallDisk) {
+    let logs = tempfile::tempdir().unwrap();
+    let mut settings = Settings::in_dir(logs.path());
+    settings.data_dir = disk.dir.path().join("data");
+    let ballast = settings.data_dir.join("ballast");
+    let other = disk.dir.path().join("of somebody else");
+    const COUNT: u32 = 150;
+    let broker = settings.start();
+    let bodies = (0..COUNT).map(|n| n.to_be_bytes().repeat(10_000));
+    fill(&mut broker.connect(), "/queue/a", bodies);
+    assert!(ballast.exists());
+    broker.kill();
+
+    let mut filler = fs::File::create(&other).unwrap();
+    let error = loop {
+        if let Err(error) = filler.write_all(&[1; 4096]) {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert!(free_bytes(disk) < 4096, "{}", free_bytes(disk));
+    let broker = settings.start();
+    assert!(!ballast.exists(), "a start takes its room from the ballast");
+    sends_are_refused(&broker);
+    settle_some(&broker, 0..COUNT / 3);
+
+    drop(filler);
+    fs::remove_file(&other).unwrap();
+    await_service(&broker);
+    await_that("the ballast is taken again", || ballast.exists());
+
+    // As fast as a disk of 50 MB/s.
+    let mut filler = fs::File::create(&other).unwrap();
+    await_that("the ballast is given up", || {
+        filler.write_all(&vec![1; 1 << 18]).unwrap();
+        !ballast.exists()
+    });
+    sends_are_refused(&broker);
+    settle_some(&broker, COUNT / 3..COUNT / 3 * 2);
+    broker.kill();
+    let broker = settings.start();
+    sends_are_refused(&broker);
+    settle_some(&broker, COUNT / 3 * 2..COUNT);
+
+    drop(filler);
+    fs::remove_file(&other).unwrap();
+    await_service(&broker);
+    // What was sent behind them is all there is.
+    let mut client = broker.connect();
+    subscribe(&mut client, "/queue/a", "client-individual", "1");
+    for expected in [b"last", b"more", b"more"] {
+        let message = take(&mut client);
+        assert_eq!(message.body, expected);
+        ack(&mut client, &message);
+    }
+    client.request("DISCONNECT", &[], b"").unwrap();
+    broker.stop();
+}
+
+fn free_bytes(disk: &SmallDisk) -> u64 {
+    let found = rustix::fs::statvfs(disk.dir.path()).unwrap();
+    found.f_bavail * found.f_frsize
+}
+
+fn sends_are_refused(broker: &Broker) {
+    let send = broker
+        .connect()
+        .request("SEND", &[("destination", "/queue/a")], b"refused");
+    let error = send.expect_err("a SEND is refused").to_string();
+    assert!(error.contains("disk-full"), "{error}");
+}
+
+/// Takes the messages of these numbers, which come next, and settles them with a receipt.
+fn settle_some(broker: &Broker, numbers: std::ops::Range<u32>) {
+    let mut client = broker.connect();
+    subscribe(&mut client, "/queue/a", "client-individual", "1");
+    for number in numbers {
+        let message = take(&mut client);
+        assert_eq!(
+            message.body,
+            number.to_be_bytes().repeat(10_000),
+            "message {number}"
+        );
+        ack(&mut client, &message);
+    }
+    client.request("DISCONNECT", &[], b"").unwrap();
+}
+
+/// A SEND is confirmed again.
+fn await_service(broker: &Broker) {
+    await_that("SENDs are taken again", || {
+        let send = broker
+            .connect()
+            .request("SEND", &[("destination", "/queue/a")], b"more");
+        send.is_ok()
+    });
+}
+
+fn await_that(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "not so: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// `serve` of a folder, as another user or as this one; its exit code, and the one line of its complaint.
+fn refused(data_dir: &Path, user: Option<u32>) -> (Option<i32>, String) {
+    // Where that user can reach it.
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("steadfast");
+    fs::copy(env!("CARGO_BIN_EXE_steadfast"), &program).unwrap();
+    let mut command = Command::new(program);
+    command.env_clear().current_dir("/").args(["serve", "--data-dir"]);
+    command.arg(data_dir).args(["--listen", "127.0.0.1:0"]);
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let output = command.output().expect("this test needs root");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    (output.status.code(), said)
+}
+
+#[test]
+fn a_missing_data_folder_is_made_or_its_refusal_is_one_clear_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = Settings::in_dir(dir.path());
+    settings.data_dir = dir.path().join("not").join("there");
+    settings.start().stop();
+    let mode = fs::metadata(&settings.data_dir).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "it holds what others must not read");
+
+    fs::write(dir.path().join("file"), "").unwrap();
+    for (folder, expect) in [
+        (
+            dir.path().join("file"),
+            "it is not a folder: choose one with --data-dir",
+        ),
+        (
+            dir.path().join("file/data"),
+            "it is not a folder: choose one with --data-dir",
+        ),
+        ("/proc/not/there".into(), "No such file or directory"),
+    ] {
+        let (code, said) = refused(&folder, None);
+        assert_eq!(code, Some(4), "{said}");
+        let name = folder.to_str().unwrap();
+        assert!(
+            said.starts_with(&format!("error: cannot make the data folder {name}: "))
+                && said.contains(expect),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_data_folder_of_another_user_is_one_clear_line() {
+    const NOBODY: u32 = 65_534;
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let settings = Settings::in_dir(dir.path());
+    settings.start().stop();
+    let store = &settings.data_dir;
+    let before = size_of(store);
+    let mode = |mode| fs::set_permissions(store, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o700);
+    let (code, said) = refused(store, Some(NOBODY));
+    assert_eq!(code, Some(4), "{said}");
+    let expect = "Permission denied (os error 13); this user needs to read and write it, or choose another folder with --data-dir";
+    assert!(
+        said.contains(store.to_str().unwrap()) && said.contains(expect),
+        "{said}"
+    );
+    // A folder that may be entered, with files that may not be written.
+    mode(0o755);
+    let (code, said) = refused(store, Some(NOBODY));
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("/lock failed") && said.contains(expect), "{said}");
+    // One that would have to be made in it.
+    let (code, said) = refused(&dir.path().join("data.new"), Some(NOBODY));
+    assert_eq!(code, Some(4), "{said}");
+    assert!(
+        said.contains("cannot make the data folder") && said.contains(expect),
+        "{said}"
+    );
+    assert_eq!(size_of(store), before, "nothing in it changes");
+    settings.start().stop();
 }

@@ -70,11 +70,17 @@ fn a_seed_tells_a_run_byte_for_byte() {
 
 #[test]
 fn every_planted_fault_is_found() {
+    let mut finders = std::collections::BTreeSet::new();
     for plant in Plant::ALL {
         let expected = plant.found_as();
-        let found = PLANT_SEEDS
-            .flat_map(|seed| run(seed, Some(plant)).found)
-            .any(|violation| expected.contains(&violation.kind));
-        assert!(found, "{plant:?} was not found");
+        let finds = |seed: &u64| {
+            let found = run(*seed, Some(plant)).found;
+            found.iter().any(|violation| expected.contains(&violation.kind))
+        };
+        let finder = PLANT_SEEDS.into_iter().find(finds);
+        finders.insert(finder.unwrap_or_else(|| panic!("{plant:?} was not found")));
     }
+    // It is the plant that is found: without it these seeds have nothing to find, nor have the first ones tried.
+    check_clean(finders.into_iter());
+    check_clean(PLANT_SEEDS.take(10));
 }

@@ -1,4 +1,5 @@
-//! A mixed load for a long time, with restarts: what it takes stays flat, and nothing is lost.
+//! A mixed load for a long time, with restarts: what it takes stays flat, a client beside it is served as fast as in the
+//! beginning (judged in runs of over five minutes), and nothing is lost.
 //!
 //! `STEADFAST_TEST_SOAK_SECONDS` says how long (1,800 for half an hour), `STEADFAST_TEST_SOAK_PLOT` where a picture goes.
 
@@ -21,6 +22,15 @@ const SAMPLES_PER_LIFE: u32 = 3;
 
 /// Histories there are at least, so that the first and the last can be compared.
 const HISTORIES_MIN: u64 = 3;
+
+/// Runs as long as this, in seconds, judge latencies: in a short one a few samples under a busy machine would.
+const LATENCY_SECONDS_MIN: u64 = 300;
+
+/// How much slower than in the beginning a round may become, as the median of what was sampled.
+const LATENCY_FACTOR_MAX: f64 = 5.0;
+
+/// And so much more, of what is fast: what another load on the machine takes.
+const LATENCY_SLACK_US: f64 = 20_000.0;
 
 const MIB: f64 = (1 << 20) as f64;
 
@@ -144,6 +154,28 @@ fn a_mixed_load_with_restarts_takes_no_more_with_time() {
         println!("  {what}: at most {early:.0} early, {late:.0} late");
         assert!(late <= early * 1.5 + slack, "{what} grows: {early} to {late}");
     }
+    type Latency = (&'static str, fn(&Sample) -> f64);
+    let latencies: [Latency; 2] = [("p50", |sample| sample.p50_us), ("p99", |sample| sample.p99_us)];
+    for (what, of) in latencies {
+        let (early, late) = (median(early, of), median(late, of));
+        let is_judged = long.as_secs() > LATENCY_SECONDS_MIN;
+        let said = if is_judged {
+            ""
+        } else {
+            ", not judged in a short run"
+        };
+        println!("  {what} of a round: {early:.0} us early, {late:.0} late{said}");
+        assert!(
+            !is_judged || late <= early * LATENCY_FACTOR_MAX + LATENCY_SLACK_US,
+            "{what} of a round grows: {early} to {late} us"
+        );
+    }
+}
+
+fn median(samples: &[Sample], of: fn(&Sample) -> f64) -> f64 {
+    let mut values: Vec<f64> = samples.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// What must stay flat: its name, where it is, and how much it may differ where it is small.

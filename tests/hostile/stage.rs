@@ -33,9 +33,15 @@ disk_free_bytes_min = 1_048_576
 /// its way into the store; and the pages and buffers of the store.
 const BROKER_BYTES_MAX: u64 = (2 * 8 + 16 + 4 + 2 * 4 + 64) * MIB;
 
-/// What one connection may hold: receipts that are not read, output on its way (up to four times its bound as memory
-/// grows), a header block or a short body, and small things.
-const CONNECTION_BYTES_MAX: u64 = MIB / 4 + MIB + MIB / 8;
+/// What one connection may hold whose frames are short and whose answers are read, or fit into its socket: small things.
+pub const SMALL: u64 = MIB / 16;
+
+/// What one may hold that is in the middle of a frame as long as its limits allow: a header block, or a short body, too.
+pub const IN_FRAME: u64 = SMALL + MIB / 8;
+
+/// What one may hold that does not read: its receipts, and output on its way (up to four times its bound as memory
+/// grows), too. As much are a thousand subscriptions.
+pub const UNREAD: u64 = MIB / 4 + MIB + IN_FRAME;
 
 /// Of the machine, before any thread of this program was told where to run.
 static CORE_COUNT: LazyLock<usize> =
@@ -112,10 +118,10 @@ impl Stage {
         }
     }
 
-    /// The attack, by at most so many connections at a time; what it returns is held while the neighbour is served.
-    /// Then everything must be as it was: memory within its bound, descriptors and threads given back, every message
+    /// The attack, by connections that may hold so many bytes in all; what it returns is held while the neighbour is
+    /// served. Then everything must be as it was: memory within its bound, descriptors and threads given back, every message
     /// of the neighbour there, also after a kill.
-    pub fn endure<T>(mut self, connection_count_max: u64, attack: impl FnOnce(&Self) -> T) {
+    pub fn endure<T>(mut self, connections_bytes_max: u64, attack: impl FnOnce(&Self) -> T) {
         let quiet = self.neighbour.rounds();
         // They have machines of their own: they do not take the neighbour's.
         rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19).unwrap();
@@ -141,7 +147,7 @@ impl Stage {
             pause();
         }
         let peak = self.broker.peak_resident_bytes() - self.resident_bytes;
-        let bound = BROKER_BYTES_MAX + connection_count_max * CONNECTION_BYTES_MAX;
+        let bound = BROKER_BYTES_MAX + connections_bytes_max;
         let latencies = self.neighbour.move_out();
         println!(
             "{}: neighbour's round quiet {}, attacked {}; memory +{} of {} MiB",

@@ -19,8 +19,10 @@ pub enum Fault {
     SplitTransaction,
     /// Some SENDs of each transaction happen outside of it.
     LeakedTransaction,
-    /// The end of a body is zeros, as a torn write leaves it.
-    TornBody,
+    /// The end of a body that is delivered is zeros.
+    ZeroedBody,
+    /// Of two SENDs of one connection to one queue, one behind the other, the second message is sent first.
+    SwappedSends,
 }
 
 /// A running proxy. Dropping it ends it; its connections end with their ends.
@@ -80,22 +82,26 @@ fn relay(client: TcpStream, broker: TcpStream, fault: Fault) {
     let forged = to_client.clone();
     std::thread::spawn(move || {
         let mut to_broker = broker;
+        let mut held = None;
         // An end of either side is the end of both; there is nobody to tell.
         frames(from_client, |frame| {
             if let (Some(receipt), true) = (frame.header("receipt"), forges(&frame, fault)) {
                 write(&forged, &encode("RECEIPT", &[("receipt-id", receipt)], b""))?;
             }
-            match tampered(frame, fault) {
-                Some(frame) => to_broker.write_all(&bytes_of(&frame)),
-                None => Ok(()),
-            }
+            let frames = match fault {
+                Fault::SwappedSends => swapped(&mut held, frame),
+                _ => tampered(frame, fault).into_iter().collect(),
+            };
+            frames
+                .iter()
+                .try_for_each(|frame| to_broker.write_all(&bytes_of(frame)))
         })
         .ok();
         to_broker.shutdown(Shutdown::Both).ok();
     });
     std::thread::spawn(move || {
         frames(from_broker, |mut frame| {
-            if fault == Fault::TornBody
+            if fault == Fault::ZeroedBody
                 && frame.command == "MESSAGE"
                 && let Some(end) = frame.body.len().checked_sub(512)
             {
@@ -131,7 +137,7 @@ fn forges(frame: &Frame, fault: Fault) -> bool {
     match fault {
         Fault::EarlyReceipt => matches!(frame.command.as_str(), "SEND" | "ACK" | "NACK" | "COMMIT"),
         Fault::LostSettlement | Fault::SplitTransaction => swallows(frame, fault),
-        Fault::LeakedTransaction | Fault::TornBody => false,
+        Fault::LeakedTransaction | Fault::ZeroedBody | Fault::SwappedSends => false,
     }
 }
 
@@ -159,6 +165,34 @@ fn tampered(mut frame: Frame, fault: Fault) -> Option<Frame> {
         frame.headers.retain(|(name, _)| name != "transaction");
     }
     Some(frame)
+}
+
+/// What the broker gets now: a SEND is held until it is seen what comes behind it. The messages of two change places,
+/// and their receipts do not.
+fn swapped(held: &mut Option<Frame>, mut frame: Frame) -> Vec<Frame> {
+    let queue = |frame: &Frame| {
+        let plain = frame.command == "SEND" && frame.header("transaction").is_none();
+        plain.then(|| frame.header("destination").map(str::to_owned))
+    };
+    match (held.take(), queue(&frame)) {
+        (None, Some(_)) => {
+            *held = Some(frame);
+            Vec::new()
+        }
+        (Some(mut first), behind) if behind.is_some() && queue(&first) == behind => {
+            std::mem::swap(&mut first.body, &mut frame.body);
+            for (name, value) in first.headers.iter_mut().filter(|(name, _)| name == "number") {
+                let other = frame.headers.iter_mut().find(|(of, _)| of == name);
+                std::mem::swap(value, &mut other.expect("each message has a number").1);
+            }
+            vec![first, frame]
+        }
+        (first, Some(_)) => {
+            *held = Some(frame);
+            first.into_iter().collect()
+        }
+        (first, None) => first.into_iter().chain([frame]).collect(),
+    }
 }
 
 fn bytes_of(frame: &Frame) -> Vec<u8> {
