@@ -152,6 +152,8 @@ pub struct Counters {
     pub topic_out_count: u64,
     /// Topic messages dropped for slow subscribers.
     pub topic_dropped_count: u64,
+    /// Messages that expired.
+    pub expired_count: u64,
     /// Messages for temporary queues that were gone with their session.
     pub late_reply_count: u64,
     /// Transactions committed.
@@ -259,6 +261,8 @@ pub struct Queue {
     pub failed_count: u64,
     /// Entries moved to its dead-letter queue.
     pub dead_lettered_count: u64,
+    /// Entries that expired.
+    pub expired_count: u64,
     /// Where `rate_ms` was asked for.
     pub rates: Option<Rates>,
 }

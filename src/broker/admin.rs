@@ -56,7 +56,7 @@ impl Broker {
 
     /// Does what an operator asks for, in one batch, or refuses it.
     pub fn handle_act(&mut self, act: &Act, now: Now) -> Result<Acted, Refusal> {
-        self.mono_ms = now.mono_ms;
+        (self.mono_ms, self.wall_ms) = (now.mono_ms, now.wall_ms);
         let plan = self.plan(act)?;
         match act {
             Act::Purge {
@@ -295,7 +295,7 @@ impl Broker {
     }
 
     /// Takes out an entry that a client holds, its end being stated; its bytes stay until the delivery has ended.
-    fn purge_held(&mut self, no: QueueNo, sequence: u64) {
+    pub(super) fn purge_held(&mut self, no: QueueNo, sequence: u64) {
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         let entry = queue.and_then(|queue| queue.take(sequence));
         let entry = entry.expect("its entry was just seen");
@@ -415,7 +415,7 @@ impl Broker {
         }
         if let EntryBytes::Memory(bytes) = &entry.bytes {
             let bytes = Bytes::clone(bytes);
-            self.enqueue_transient(to, message, accepted_at_ms, bytes, item);
+            self.enqueue_transient(to, message, accepted_at_ms, bytes, item, fields);
             return;
         }
         let place = entry.bytes.place(|slot| self.ledger.chunk_in(slot));

@@ -30,6 +30,10 @@ impl Broker {
             let Some(sequence) = queue.next_ready() else {
                 return;
             };
+            if self.expire_one(no, sequence, now) {
+                continue;
+            }
+            let queue = self.queue_mut(no).expect("it was just there");
             let home = queue.entries.get(sequence).expect("a ready entry exists").home;
             if queue.moved_at.min(home) > durable {
                 return;

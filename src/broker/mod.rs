@@ -16,6 +16,7 @@
 mod admin;
 mod backup;
 mod dispatch;
+mod expiry;
 mod ledger;
 mod peer;
 mod queue;
@@ -34,6 +35,7 @@ use crate::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag, Win
 use crate::journal::{Batch, Fact, IndexSize};
 use crate::port::{AckMode, Event, Refusal};
 
+use expiry::Expiring;
 use ledger::{Ledger, Mark, Oldest, Statement, Thresholds};
 use peer::{Peer, TopicMessage};
 use queue::{Entry, EntryBytes, Queue, QueueNo, SubRef};
@@ -67,6 +69,8 @@ pub struct Broker {
     backlog_bytes: usize,
     /// Batches that move bytes of a queue's entries, oldest first.
     moving: VecDeque<(Seq, QueueNo)>,
+    /// Entries that expire.
+    expiring: Expiring,
     /// Queues in which something changed, in the order in which it did.
     dirty: VecDeque<QueueNo>,
     wakes: Vec<SessionNo>,
@@ -84,6 +88,7 @@ pub struct Broker {
     lingering: BTreeMap<(QueueNo, u64), (EntryBytes, u32)>,
     /// The time of the latest input.
     mono_ms: u64,
+    wall_ms: u64,
 }
 
 /// Index chunks dropped and entries stated again with an ordinary commit, and by an idle tick.
@@ -105,7 +110,7 @@ impl Broker {
 
     /// A session ended, however: what it holds is released, what it staged is aborted. Safe to call twice.
     pub fn handle_close(&mut self, session: SessionNo, now: Now) {
-        self.mono_ms = now.mono_ms;
+        (self.mono_ms, self.wall_ms) = (now.mono_ms, now.wall_ms);
         self.forget_session(session, now);
         self.dispatch(now);
     }
@@ -118,7 +123,7 @@ impl Broker {
 
     /// Every batch up to this Seq is durable. `sizes` are those of the batches since the last call, oldest first.
     pub fn handle_durable(&mut self, seq: Seq, sizes: &[IndexSize], now: Now) {
-        self.mono_ms = now.mono_ms;
+        (self.mono_ms, self.wall_ms) = (now.mono_ms, now.wall_ms);
         let first = self.ledger.durable().0 + 1;
         assert_eq!((first..=seq.0).count(), sizes.len(), "one size for each batch");
         for (of, size) in (first..=seq.0).zip(sizes) {
@@ -160,6 +165,8 @@ impl Broker {
     /// Does what time demands; called about once a second, also when nothing else happens.
     pub fn handle_tick(&mut self, now: Now) {
         self.notice_stuck(now);
+        self.expire(now);
+        self.dispatch(now);
         self.relocate();
         let rests = self.ledger.unflushed_bytes() == 0 && self.ledger.is_open_empty();
         if rests && self.room && self.purged.is_empty() {
@@ -536,7 +543,7 @@ impl Broker {
     /// The bytes of all deliveries of this session up to and including this tag are in its socket (or were skipped
     /// because their subscription is gone): frees the unsent bytes, settles `auto` deliveries.
     pub fn handle_written(&mut self, session: SessionNo, up_to: Tag, now: Now) {
-        self.mono_ms = now.mono_ms;
+        (self.mono_ms, self.wall_ms) = (now.mono_ms, now.wall_ms);
         self.written(session, up_to, now);
         self.dispatch(now);
     }

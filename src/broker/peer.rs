@@ -94,6 +94,7 @@ pub(super) struct TopicMessage {
     pub(super) message: MessageId,
     pub(super) bytes: Bytes,
     pub(super) header_len: u32,
+    pub(super) expires_at_ms: Option<u64>,
 }
 
 /// A delivery that this session holds.
@@ -140,6 +141,7 @@ pub(super) struct Transaction {
 pub(super) enum Step {
     Send {
         to: Vec<(DestinationKind, Arc<str>)>,
+        expires_at_ms: Option<u64>,
         bytes: Bytes,
         header_len: u32,
     },

@@ -173,6 +173,10 @@ impl Entry {
         origin.and_then(|(_, name)| std::str::from_utf8(name).ok())
     }
 
+    pub(super) fn expires_at_ms(&self) -> Option<u64> {
+        expiry_of(self.fields())
+    }
+
     pub(super) fn fields(&self) -> &[(u8, Bytes)] {
         self.fields.as_deref().unwrap_or_default()
     }
@@ -312,6 +316,12 @@ impl Queue {
             && self.binding.is_none()
             && self.owner.is_none()
     }
+}
+
+/// When an entry with these fields expires.
+pub(super) fn expiry_of(fields: &[(u8, Bytes)]) -> Option<u64> {
+    let (_, at) = fields.iter().find(|(tag, _)| *tag == field::EXPIRES_AT)?;
+    Some(u64::from_be_bytes(at.as_ref().try_into().ok()?))
 }
 
 /// The names of temporary queues begin so.

@@ -6,6 +6,7 @@ use crate::base::{Epoch, Limits, MessageId, Now, Seq};
 use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered};
 use crate::port::QueueCounters;
 
+use super::expiry::Expiring;
 use super::ledger::{Ledger, Mark, Run};
 use super::queue::{Entry, EntryBytes, QueueNo};
 use super::relocation::Relocation;
@@ -30,6 +31,7 @@ impl Recovery {
             free_queues: BTreeSet::new(),
             names: BTreeMap::new(),
             routes: Routes::default(),
+            expiring: Expiring::default(),
             peers: BTreeMap::new(),
             touched: VecDeque::new(),
             activating: BTreeSet::new(),
@@ -49,6 +51,7 @@ impl Recovery {
             purged: VecDeque::new(),
             lingering: BTreeMap::new(),
             mono_ms: 0,
+            wall_ms: 0,
         };
         Self {
             broker,
@@ -178,9 +181,10 @@ impl Recovery {
     pub fn finish(mut self, recovered: &Recovered, _now: Now) -> Broker {
         let clean = recovered.meta.clean_epoch;
         let broker = &mut self.broker;
-        for queue in broker.queues.iter().flatten() {
-            for (_, entry) in queue.entries.iter() {
+        for (no, queue) in (0..).map(QueueNo).zip(&broker.queues) {
+            for (sequence, entry) in queue.iter().flat_map(|queue| queue.entries.iter()) {
                 broker.ledger.recover_live(entry.home, &entry.bytes, entry.len);
+                broker.expiring.insert(entry.expires_at_ms(), no, sequence);
             }
         }
         broker

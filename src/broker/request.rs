@@ -12,9 +12,10 @@ use crate::port::{
 };
 
 use super::Broker;
+use super::expiry::fields_of;
 use super::ledger::{Mark, Statement};
 use super::peer::{HeldState, Source, Step, Sub, TopicMessage, Transaction};
-use super::queue::{Entry, EntryBytes, QueueNo, TEMPORARY_PREFIX};
+use super::queue::{Entry, EntryBytes, QueueNo, TEMPORARY_PREFIX, expiry_of};
 use super::settle::Enqueue;
 
 /// What a staged ACK or NACK counts against `staged_bytes_max`, beside each delivery it names.
@@ -34,7 +35,7 @@ impl Broker {
                 refusal: Some(refusal),
             };
         }
-        self.mono_ms = now.mono_ms;
+        (self.mono_ms, self.wall_ms) = (now.mono_ms, now.wall_ms);
         let mut refusal = None;
         let mut done = 0;
         let mut gate = Seq(0);
@@ -138,7 +139,13 @@ impl Broker {
         if send.to.kind != DestinationKind::Queue || !send.also.is_empty() {
             let way = self.way(targets(send).map(|to| (to.kind, requests.text(to.name))));
             let bytes = shared(&send.payload, requests);
-            return self.send_ways(&way, bytes, send.header_len, send.persistent, now);
+            let message = TopicMessage {
+                message: self.message_id(),
+                bytes,
+                header_len: send.header_len,
+                expires_at_ms: send.expires_at_ms,
+            };
+            return self.send_ways(&way, &message, send.persistent, now);
         }
         let name = requests.text(send.to.name);
         let item = Item {
@@ -153,7 +160,8 @@ impl Broker {
             let no = self.sending_queue(session, name);
             let message = self.message_id();
             self.counters.enqueued_count += 1;
-            self.enqueue_transient(no, message, now.wall_ms, bytes, item);
+            let fields = fields_of(send.expires_at_ms);
+            self.enqueue_transient(no, message, now.wall_ms, bytes, item, fields);
             return Ok(Seq(0));
         }
         let no = self.sending_queue(session, name);
@@ -170,7 +178,7 @@ impl Broker {
                 accepted_at_ms: now.wall_ms,
                 place,
                 item,
-                fields: Vec::new(),
+                fields: fields_of(send.expires_at_ms),
             },
         ))
     }
@@ -212,53 +220,47 @@ impl Broker {
     fn send_ways(
         &mut self,
         way: &Way,
-        bytes: Bytes,
-        header_len: u32,
+        message: &TopicMessage,
         persistent: bool,
         now: Now,
     ) -> Result<Seq, Refusal> {
+        let len = message.bytes.len();
         let in_memory = way.temporary.len() + if persistent { 0 } else { way.queues.len() };
-        if in_memory > 0 && self.memory_bytes() + bytes.len() * in_memory > self.limits.memory_bytes_max {
+        if in_memory > 0 && self.memory_bytes() + len * in_memory > self.limits.memory_bytes_max {
             way.queues.iter().for_each(|no| self.mark_dirty(*no));
             return Err(Refusal::MemoryFull);
         }
-        let place = (persistent && !way.queues.is_empty()).then(|| self.ledger.place_shared(&bytes));
-        let message = self.message_id();
-        let gate = self.keep(way, message, place.as_ref(), &bytes, header_len, now);
+        let place = (persistent && !way.queues.is_empty()).then(|| self.ledger.place_shared(&message.bytes));
+        let gate = self.keep(way, message, place.as_ref(), now);
         for topic in &way.topics {
-            let message = TopicMessage {
-                message,
-                bytes: bytes.clone(),
-                header_len,
-            };
-            self.publish_behind(gate, topic, message, now);
+            self.publish_behind(gate, topic, message.clone(), now);
         }
         Ok(gate)
     }
 
     /// Adds an entry to each queue on the way; those that are stored share the bytes placed. Gives the Seq that states them.
-    fn keep(
-        &mut self,
-        way: &Way,
-        message: MessageId,
-        place: Option<&Place>,
-        bytes: &Bytes,
-        header_len: u32,
-        now: Now,
-    ) -> Seq {
-        let item = Item {
+    fn keep(&mut self, way: &Way, message: &TopicMessage, place: Option<&Place>, now: Now) -> Seq {
+        let TopicMessage {
+            message,
+            bytes,
             header_len,
+            expires_at_ms,
+        } = message;
+        let (message, at_ms) = (*message, now.wall_ms);
+        let item = Item {
+            header_len: *header_len,
             len: u32::try_from(bytes.len()).expect("a frame is under 4 GiB"),
         };
+        let fields = || fields_of(*expires_at_ms);
         for no in &way.temporary {
             self.counters.enqueued_count += 1;
-            self.enqueue_transient(*no, message, now.wall_ms, bytes.clone(), item);
+            self.enqueue_transient(*no, message, at_ms, bytes.clone(), item, fields());
         }
         let mut gate = Seq(0);
         for (count, no) in way.queues.iter().enumerate() {
             self.counters.enqueued_count += 1;
             let Some(place) = place else {
-                self.enqueue_transient(*no, message, now.wall_ms, bytes.clone(), item);
+                self.enqueue_transient(*no, message, at_ms, bytes.clone(), item, fields());
                 continue;
             };
             // The bytes count once as they are placed, and once more for each queue behind the first.
@@ -267,10 +269,10 @@ impl Broker {
             }
             let new = Enqueue {
                 message,
-                accepted_at_ms: now.wall_ms,
+                accepted_at_ms: at_ms,
                 place: place.clone(),
                 item,
-                fields: Vec::new(),
+                fields: fields(),
             };
             gate = self.enqueue(*no, &new);
         }
@@ -299,6 +301,7 @@ impl Broker {
             .and_then(Option::as_mut)
             .expect("the queue was just opened");
         let fields = (!new.fields.is_empty()).then(|| new.fields.clone().into_boxed_slice());
+        let expires_at_ms = expiry_of(&new.fields);
         let sequence = queue.push(Entry {
             message: new.message,
             accepted_at_ms: new.accepted_at_ms,
@@ -313,6 +316,7 @@ impl Broker {
             suspect: false,
             fields,
         });
+        self.expiring.insert(expires_at_ms, no, sequence);
         let statement = Statement {
             sequence,
             message: new.message,
@@ -367,11 +371,13 @@ impl Broker {
         accepted_at_ms: u64,
         bytes: Bytes,
         item: Item,
+        fields: Vec<(u8, Bytes)>,
     ) {
         self.transient_bytes += bytes.len();
+        let expires_at_ms = expiry_of(&fields);
         self.transient_count += 1;
         let queue = self.queue_mut(no).expect("the queue was just opened");
-        queue.push(Entry {
+        let sequence = queue.push(Entry {
             message,
             accepted_at_ms,
             home: Seq(0),
@@ -383,10 +389,11 @@ impl Broker {
             leased: false,
             set_aside: false,
             suspect: false,
-            fields: None,
+            fields: (!fields.is_empty()).then(|| fields.into_boxed_slice()),
         });
         // It keeps its place among the stored ones: if one before it is not durable yet, it waits with that.
         let end = queue.next_sequence;
+        self.expiring.insert(expires_at_ms, no, sequence);
         if !self.extend_touched(no, end) {
             self.queue_mut(no).expect("as above").durable_end = end;
             self.mark_dirty(no);
@@ -410,6 +417,7 @@ impl Broker {
                 .collect(),
             bytes: shared(&send.payload, requests),
             header_len: send.header_len,
+            expires_at_ms: send.expires_at_ms,
         };
         self.stage(session, tx, step, len);
         Ok(Seq(0))
@@ -477,19 +485,20 @@ impl Broker {
         for (step, (way, place)) in transaction.steps.into_iter().zip(ways) {
             match step {
                 Step::Send {
-                    bytes, header_len, ..
+                    bytes,
+                    header_len,
+                    expires_at_ms,
+                    ..
                 } => {
-                    let message = self.message_id();
-                    self.keep(&way, message, place.as_ref(), &bytes, header_len, now);
-                    topics.extend(way.topics.into_iter().map(|topic| {
-                        let bytes = bytes.clone();
-                        let message = TopicMessage {
-                            message,
-                            bytes,
-                            header_len,
-                        };
-                        (topic, message)
-                    }));
+                    let message = TopicMessage {
+                        message: self.message_id(),
+                        bytes,
+                        header_len,
+                        expires_at_ms,
+                    };
+                    self.keep(&way, &message, place.as_ref(), now);
+                    let topics_of = way.topics.into_iter();
+                    topics.extend(topics_of.map(|topic| (topic, message.clone())));
                 }
                 Step::Settle { tags, accepted } => {
                     tags.into_iter()

@@ -1,6 +1,7 @@
 //! The broker alone, driven by hand: one `World` holds it, its durable batches and their body chunks.
 
 mod admin;
+mod expiry;
 mod temporary;
 mod topics;
 
@@ -179,6 +180,7 @@ fn send(requests: &mut Requests, queue: &str, body: &str, persistent: bool, tx: 
         payload,
         header_len: 0,
         persistent,
+        expires_at_ms: None,
         tx,
     }));
 }

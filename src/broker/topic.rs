@@ -76,6 +76,13 @@ impl Broker {
             };
             let Some(next) = backlog.front() else { return };
             let len = next.bytes.len();
+            if next.expires_at_ms.is_some_and(|at| at <= self.wall_ms) {
+                backlog.pop_front();
+                *backlog_bytes -= len;
+                self.backlog_bytes -= len;
+                self.counters.expired_count += 1;
+                continue;
+            }
             let over = |bytes: usize| bytes > 0 && bytes + len > bytes_max;
             if over(sub.unsent_bytes) || over(peer.unsent_bytes) {
                 peer.blocked |= over(peer.unsent_bytes);

@@ -78,6 +78,8 @@ pub struct Counters {
     pub topic_out_count: u64,
     /// Topic messages dropped for slow subscribers.
     pub topic_dropped_count: u64,
+    /// Messages that expired.
+    pub expired_count: u64,
     /// Messages for temporary queues that were gone.
     pub late_reply_count: u64,
     /// Transactions committed.

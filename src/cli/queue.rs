@@ -469,12 +469,13 @@ fn show_detail(out: &mut dyn Write, look: Look, detail: &QueueDetail) -> io::Res
     line(
         "in this run",
         format!(
-            "{} in, {} out, {} settled, {} failed, {} dead letters",
+            "{} in, {} out, {} settled, {} failed, {} dead letters, {} expired",
             queue.in_count,
             queue.out_count,
             queue.accepted_count,
             queue.failed_count,
-            queue.dead_lettered_count
+            queue.dead_lettered_count,
+            queue.expired_count
         ),
     )?;
     if let Some(rates) = queue.rates {

@@ -152,6 +152,8 @@ pub mod field {
     pub const DEAD_LETTER_ORIGIN: u8 = 1;
     /// A dead letter's failures in its origin, u32 big-endian.
     pub const DEAD_LETTER_FAILURES: u8 = 2;
+    /// When it expires: milliseconds since the Unix epoch, u64 big-endian.
+    pub const EXPIRES_AT: u8 = 3;
 }
 
 /// Where message bytes begin.

@@ -171,6 +171,8 @@ pub struct QueueCounters {
     pub failed_count: u64,
     /// Entries moved to its dead-letter queue.
     pub dead_lettered_count: u64,
+    /// Entries that expired.
+    pub expired_count: u64,
 }
 
 /// One entry, for people.

@@ -129,6 +129,8 @@ pub struct Send {
     pub header_len: u32,
     /// False for `persistent:false`.
     pub persistent: bool,
+    /// When it expires, in milliseconds since the Unix epoch.
+    pub expires_at_ms: Option<u64>,
     /// The transaction it is staged in.
     pub tx: Option<TxNo>,
 }

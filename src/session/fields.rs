@@ -18,6 +18,9 @@ pub(super) struct Fields<'a> {
     pub(super) receipt: Option<&'a [u8]>,
     pub(super) persistent: Option<&'a [u8]>,
     pub(super) reply_to: Option<&'a [u8]>,
+    pub(super) expires: Option<&'a [u8]>,
+    pub(super) expiration: Option<&'a [u8]>,
+    pub(super) ttl: Option<&'a [u8]>,
     /// A producer's own; only its presence matters.
     pub(super) sender_message_id: Option<&'a [u8]>,
 }
@@ -48,6 +51,9 @@ impl<'a> Fields<'a> {
                 b"receipt" => &mut fields.receipt,
                 b"persistent" => &mut fields.persistent,
                 b"reply-to" => &mut fields.reply_to,
+                b"expires" => &mut fields.expires,
+                b"expiration" => &mut fields.expiration,
+                b"ttl" => &mut fields.ttl,
                 b"sender-message-id" => &mut fields.sender_message_id,
                 _ => continue,
             };

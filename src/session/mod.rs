@@ -358,7 +358,7 @@ impl Session {
 
     fn handle_frame(&mut self, frame: &Frame<'_>, now: Now) {
         let handled = match self.rules {
-            Some(rules) => self.handle_command(frame, rules),
+            Some(rules) => self.handle_command(frame, rules, now),
             None => self.connect(frame, now),
         };
         if let Err(cause) = handled {
@@ -367,7 +367,7 @@ impl Session {
         }
     }
 
-    fn handle_command(&mut self, frame: &Frame<'_>, rules: &Rules) -> Result<(), Cause> {
+    fn handle_command(&mut self, frame: &Frame<'_>, rules: &Rules, now: Now) -> Result<(), Cause> {
         let body_allowed = match frame.command {
             b"SEND" => true,
             b"SUBSCRIBE" => rules.subscribe_body,
@@ -384,7 +384,12 @@ impl Session {
                 let tx = self.transaction(&fields, rules)?;
                 self.expect_replies(&fields, rules)?;
                 self.check_own(&fields, rules)?;
-                send::send(&mut self.requests, frame, &fields, rules, tx, &self.id)?;
+                let of = send::Sender {
+                    tx,
+                    session: &self.id,
+                    wall_ms: now.wall_ms,
+                };
+                send::send(&mut self.requests, frame, &fields, rules, &of)?;
             }
             b"SUBSCRIBE" => self.subscribe(frame, &fields, rules)?,
             b"UNSUBSCRIBE" => self.unsubscribe(frame, &fields, rules)?,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use memchr::{memchr, memchr3};
 
 use super::error::{Cause, Violation};
-use super::fields::{Fields, required};
+use super::fields::{Fields, number, required};
 use super::ids::write_number;
 use super::rules::Rules;
 use super::temporary;
@@ -26,17 +26,43 @@ fn destination(text: &str) -> Result<Destination<'_>, Violation> {
     Ok(destination)
 }
 
+/// What a SEND has besides its frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sender<'a> {
+    pub(super) tx: Option<TxNo>,
+    /// The id of its session, to which temporary queues belong that it names by their own names.
+    pub(super) session: &'a str,
+    /// When it came.
+    pub(super) wall_ms: u64,
+}
+
+/// When a message expires: the earliest of what its headers say, of which 0 says never.
+fn expires_at_ms(fields: &Fields<'_>, wall_ms: u64) -> Result<Option<u64>, Violation> {
+    let mut earliest: Option<u64> = None;
+    for (header, value, since_ms) in [
+        ("expires", fields.expires, 0),
+        ("expiration", fields.expiration, wall_ms),
+        ("ttl", fields.ttl, wall_ms),
+    ] {
+        let Some(value) = value else { continue };
+        let number = number(value).ok_or(Violation::HeaderInvalid { header })?;
+        if number > 0 {
+            let at = since_ms.saturating_add(number);
+            earliest = Some(earliest.map_or(at, |earliest| earliest.min(at)));
+        }
+    }
+    Ok(earliest)
+}
+
 /// Adds a SEND to the requests.
-///
-/// A temporary queue that it names by its own name, as destination or for replies, is one of this `session`'s.
 pub(super) fn send(
     requests: &mut Requests,
     frame: &Frame<'_>,
     fields: &Fields<'_>,
     rules: &Rules,
-    tx: Option<TxNo>,
-    session: &str,
+    of: &Sender<'_>,
 ) -> Result<(), Cause> {
+    let Sender { tx, session, wall_ms } = *of;
     let raw = required(fields.destination, "destination")?;
     let text = unescape(rules.escapes(), raw)?;
     let text = std::str::from_utf8(&text).map_err(|_| DecodeError::NotUtf8)?;
@@ -94,6 +120,7 @@ pub(super) fn send(
         payload,
         header_len: small(header_len),
         persistent,
+        expires_at_ms: expires_at_ms(fields, wall_ms)?,
         tx,
     };
     requests.list.push(Request::Send(send));

@@ -376,6 +376,7 @@ impl World {
             ("topic_out_count", counters.topic_out_count),
             ("topic_dropped_count", counters.topic_dropped_count),
             ("late_reply_count", counters.late_reply_count),
+            ("expired_count", counters.expired_count),
             ("committed_count", counters.committed_count),
             ("aborted_count", counters.aborted_count),
             ("refused_count", counters.refused_count),

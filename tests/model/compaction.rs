@@ -24,6 +24,7 @@ fn send(requests: &mut Requests, queue: &str, body: &str) {
         payload,
         header_len: u32::try_from(header.len()).unwrap(),
         persistent: true,
+        expires_at_ms: None,
         tx: None,
     }));
 }

@@ -494,6 +494,7 @@ impl World {
                     payload,
                     header_len,
                     persistent: *persistent,
+                    expires_at_ms: None,
                     tx,
                 })
             }

@@ -33,6 +33,7 @@ impl World {
             payload,
             header_len: 0,
             persistent: true,
+            expires_at_ms: None,
             tx,
         }));
         self.broker.handle_requests(session, &requests, NOW)

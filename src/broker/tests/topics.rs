@@ -28,6 +28,7 @@ impl World {
                 payload,
                 header_len: 0,
                 persistent,
+                expires_at_ms: None,
                 tx,
             }));
         })

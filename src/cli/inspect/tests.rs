@@ -67,6 +67,7 @@ fn stored(messages: &[(&str, &str, &[u8])]) -> MemoryStore {
             payload,
             header_len: u32::try_from(block.len()).unwrap(),
             persistent: true,
+            expires_at_ms: None,
             tx: None,
         }));
         let now = Now {

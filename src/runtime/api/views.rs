@@ -86,6 +86,7 @@ impl Parts {
             topic_in_count: core.topic_in_count,
             topic_out_count: core.topic_out_count,
             topic_dropped_count: core.topic_dropped_count,
+            expired_count: core.expired_count,
             late_reply_count: core.late_reply_count,
             committed_count: core.committed_count,
             aborted_count: core.aborted_count,
@@ -551,6 +552,7 @@ fn queue(view: &QueueView, wall_ms: u64, rates: Option<api::Rates>) -> api::Queu
         accepted_count: view.counters.accepted_count,
         failed_count: view.counters.failed_count,
         dead_lettered_count: view.counters.dead_lettered_count,
+        expired_count: view.counters.expired_count,
         rates,
     }
 }

@@ -82,6 +82,7 @@ fn send(name: &str, body: &[u8]) -> Requests {
         payload: Payload::Arena(payload),
         header_len: header.len() as u32,
         persistent: true,
+        expires_at_ms: None,
         tx: None,
     }));
     requests

@@ -1,0 +1,109 @@
+//! Expiry: an entry whose time has come is settled, wherever it is. Never before.
+//!
+//! # Invariants
+//! - An entry is not delivered once its time has come, whether or not the timer has seen it yet.
+//! - What a client holds expires too: its answer will be accepted and have no effect, as after a purge.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::base::Now;
+use crate::journal::field;
+
+use super::Broker;
+use super::queue::QueueNo;
+
+/// Entries that one input lets expire at most; the next goes on.
+const EXPIRE_COUNT_MAX: usize = 10_000;
+
+/// Entries by the time at which they expire. Those settled before stay until they are too many, since few are looked for
+/// by their place.
+#[derive(Debug, Default)]
+pub(super) struct Expiring {
+    by_time: BTreeSet<(u64, QueueNo, u64)>,
+    /// From so many on, those that are gone are taken out.
+    clean_at: usize,
+}
+
+const CLEAN_COUNT_MIN: usize = 1_024;
+
+impl Expiring {
+    pub(super) fn insert(&mut self, at_ms: Option<u64>, no: QueueNo, sequence: u64) {
+        if let Some(at_ms) = at_ms {
+            self.by_time.insert((at_ms, no, sequence));
+        }
+    }
+
+    /// The next whose time has come.
+    fn pop_due(&mut self, wall_ms: u64) -> Option<(QueueNo, u64)> {
+        let &(at_ms, no, sequence) = self.by_time.first()?;
+        if at_ms > wall_ms {
+            return None;
+        }
+        self.by_time.pop_first();
+        Some((no, sequence))
+    }
+}
+
+/// The optional fields of a new entry.
+pub(super) fn fields_of(expires_at_ms: Option<u64>) -> Vec<(u8, Bytes)> {
+    let field = |at: u64| (field::EXPIRES_AT, Bytes::copy_from_slice(&at.to_be_bytes()));
+    expires_at_ms.map(field).into_iter().collect()
+}
+
+impl Broker {
+    /// Lets expire what is due.
+    pub(super) fn expire(&mut self, now: Now) {
+        for _ in 0..EXPIRE_COUNT_MAX {
+            let Some((no, sequence)) = self.expiring.pop_due(now.wall_ms) else {
+                break;
+            };
+            self.expire_one(no, sequence, now);
+        }
+        if self.expiring.by_time.len() > self.expiring.clean_at.max(CLEAN_COUNT_MIN) {
+            let mut expiring = std::mem::take(&mut self.expiring);
+            let is_there = |no, sequence| {
+                self.queue(no)
+                    .is_some_and(|queue| queue.entries.get(sequence).is_some())
+            };
+            expiring
+                .by_time
+                .retain(|&(_, no, sequence)| is_there(no, sequence));
+            expiring.clean_at = 2 * expiring.by_time.len();
+            self.expiring = expiring;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn expiring_count(&self) -> usize {
+        self.expiring.by_time.len()
+    }
+
+    /// Lets an entry expire if its time has come. Whether it did.
+    pub(super) fn expire_one(&mut self, no: QueueNo, sequence: u64, now: Now) -> bool {
+        let Some(queue) = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut) else {
+            return false;
+        };
+        let Some(entry) = queue.entries.get(sequence) else {
+            return false;
+        };
+        if entry.expires_at_ms().is_none_or(|at| at > now.wall_ms) {
+            return false;
+        }
+        let (leased, transient) = (entry.leased, entry.is_transient());
+        queue.counters.expired_count += 1;
+        if leased && !transient {
+            let index = self.ledger.settled_index(queue);
+            self.ledger.state_settled(index, sequence, sequence);
+        }
+        if leased {
+            self.purge_held(no, sequence);
+        } else {
+            self.remove(no, sequence);
+        }
+        self.counters.expired_count += 1;
+        self.mark_dirty(no);
+        true
+    }
+}
