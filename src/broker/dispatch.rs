@@ -1,7 +1,7 @@
 //! Dispatch: choosing the next entry and subscription.
 
 use crate::base::{Now, SessionNo, SubNo, Tag};
-use crate::port::{AckMode, Delivery, Event};
+use crate::port::{AckMode, Delivery, Event, Outcome};
 
 use super::Broker;
 use super::peer::{Source, Unsent};
@@ -164,7 +164,7 @@ impl Broker {
             };
             sub.unsent_bytes -= unsent.len;
             if sub.ack_mode == AckMode::Auto {
-                self.conclude(session, unsent.tag, true, now);
+                self.conclude(session, unsent.tag, Outcome::Accepted, now);
             } else if last != Some(unsent.sub) {
                 if let Some(last) = last {
                     self.refill(session, last);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::base::{DestinationKind, MessageId, Seq, SubNo, Tag, TxNo, Window};
-use crate::port::{AckMode, DeliveryKey, Event, Refusal};
+use crate::port::{AckMode, DeliveryKey, Event, Outcome, Refusal};
 
 use super::queue::{EntryBytes, QueueNo};
 
@@ -147,7 +147,7 @@ pub(super) enum Step {
     },
     Settle {
         tags: Vec<Tag>,
-        accepted: bool,
+        outcome: Outcome,
     },
 }
 

@@ -500,9 +500,9 @@ impl Broker {
                     let topics_of = way.topics.into_iter();
                     topics.extend(topics_of.map(|topic| (topic, message.clone())));
                 }
-                Step::Settle { tags, accepted } => {
+                Step::Settle { tags, outcome } => {
                     tags.into_iter()
-                        .for_each(|tag| self.conclude(session, tag, accepted, now));
+                        .for_each(|tag| self.conclude(session, tag, outcome, now));
                 }
             }
         }
@@ -558,10 +558,10 @@ impl Broker {
         };
         let Some(tx) = settle.tx else {
             match tags {
-                Tags::One(tag) => self.conclude(session, tag, settle.accepted, now),
+                Tags::One(tag) => self.conclude(session, tag, settle.outcome, now),
                 Tags::Many(tags) => tags
                     .into_iter()
-                    .for_each(|tag| self.conclude(session, tag, settle.accepted, now)),
+                    .for_each(|tag| self.conclude(session, tag, settle.outcome, now)),
             }
             return Ok(self.ledger.gate());
         };
@@ -591,7 +591,7 @@ impl Broker {
             tx,
             Step::Settle {
                 tags,
-                accepted: settle.accepted,
+                outcome: settle.outcome,
             },
             bytes,
         );

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::base::{MessageId, Now, SessionNo, Tag};
 use crate::journal::{Fact, Item, Place, field};
+use crate::port::Outcome;
 
 use super::peer::HeldState;
 use super::queue::{DEAD_LETTER_PREFIX, Entry, EntryBytes, QueueNo};
@@ -23,7 +24,7 @@ pub(super) struct Enqueue {
 
 impl Broker {
     /// Settles a delivery that is held or staged.
-    pub(super) fn conclude(&mut self, session: SessionNo, tag: Tag, accepted: bool, now: Now) {
+    pub(super) fn conclude(&mut self, session: SessionNo, tag: Tag, outcome: Outcome, now: Now) {
         let peer = self
             .peers
             .get_mut(&session)
@@ -43,8 +44,8 @@ impl Broker {
         if let Some(queue) = freed.and_then(|no| self.queue_mut(no)) {
             queue.stuck_count -= 1;
         }
-        match (accepted, held.entry) {
-            (true, entry) => {
+        match (outcome, held.entry) {
+            (Outcome::Accepted, entry) => {
                 self.counters.accepted_count += 1;
                 if let Some((no, sequence)) = entry
                     && self.remove(no, sequence).is_some()
@@ -56,10 +57,10 @@ impl Broker {
                     }
                 }
             }
-            (false, entry) => {
+            (outcome, entry) => {
                 self.counters.failed_count += 1;
                 if let Some((queue, sequence)) = entry {
-                    self.fail(queue, sequence, by);
+                    self.fail(queue, sequence, by, outcome == Outcome::Rejected);
                 }
             }
         }
@@ -88,8 +89,8 @@ impl Broker {
         Some(entry)
     }
 
-    /// Counts a failure: back to its old place, or to the dead-letter queue.
-    fn fail(&mut self, no: QueueNo, sequence: u64, by: Option<super::SubRef>) {
+    /// Counts a failure: back to its old place, or to the dead-letter queue; one `rejected` is not given again.
+    fn fail(&mut self, no: QueueNo, sequence: u64, by: Option<super::SubRef>, rejected: bool) {
         let failures_max = self.limits.deliveries_failed_max;
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         let Some(queue) = queue.filter(|queue| queue.entries.get(sequence).is_some()) else {
@@ -97,13 +98,18 @@ impl Broker {
             return;
         };
         queue.counters.failed_count += 1;
-        let has_dead_letters = queue.has_dead_letters();
+        let (has_dead_letters, temporary) = (queue.has_dead_letters(), queue.owner.is_some());
         let entry = queue.entries.get_mut(sequence).expect("it was just seen");
         entry.failures += 1;
         let (failures, deliveries, transient) = (entry.failures, entry.deliveries, entry.is_transient());
         // One in memory would have to be stored: without room it stays, and its next failure moves it.
-        if failures >= failures_max && has_dead_letters && (self.room || !transient) {
+        if (rejected || failures >= failures_max) && has_dead_letters && (self.room || !transient) {
             self.move_to_dead_letters(no, sequence);
+            return;
+        }
+        // What is in nobody's dead-letter queue ends here.
+        if rejected && temporary {
+            self.remove(no, sequence);
             return;
         }
         if !transient {

@@ -13,8 +13,8 @@ use super::*;
 use crate::base::{ChunkRef, Destination, DestinationKind, TxNo};
 use crate::journal::{IndexChunk, Recovered};
 use crate::port::{
-    Act, Applied, Binding, Body, Delivery, DeliveryKey, Payload, Request, Requests, Selection, Send, Settle,
-    Span, Subscribe, Target,
+    Act, Applied, Binding, Body, Delivery, DeliveryKey, Outcome, Payload, Request, Requests, Selection, Send,
+    Settle, Span, Subscribe, Target,
 };
 
 const S: SessionNo = SessionNo(1);
@@ -124,7 +124,11 @@ impl World {
         self.ask(|requests| {
             requests.list.push(Request::Settle(Settle {
                 delivery,
-                accepted,
+                outcome: if accepted {
+                    Outcome::Accepted
+                } else {
+                    Outcome::Failed
+                },
                 tx,
             }))
         })

@@ -191,10 +191,21 @@ pub enum AckMode {
 pub struct Settle {
     /// Which delivery.
     pub delivery: DeliveryKey,
-    /// True for ACK (accepted), false for NACK (failed).
-    pub accepted: bool,
+    /// How.
+    pub outcome: Outcome,
     /// The transaction it is staged in.
     pub tx: Option<TxNo>,
+}
+
+/// How a client settles a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// ACK.
+    Accepted,
+    /// NACK: a failure, after which it is given again until there were too many.
+    Failed,
+    /// NACK with `requeue:false`: a failure after which it is not given again.
+    Rejected,
 }
 
 /// How a client names a delivery.

@@ -19,6 +19,8 @@ pub(super) struct Fields<'a> {
     pub(super) persistent: Option<&'a [u8]>,
     pub(super) reply_to: Option<&'a [u8]>,
     pub(super) expires: Option<&'a [u8]>,
+    pub(super) requeue: Option<&'a [u8]>,
+    pub(super) delay: Option<&'a [u8]>,
     pub(super) expiration: Option<&'a [u8]>,
     pub(super) ttl: Option<&'a [u8]>,
     /// A producer's own; only its presence matters.
@@ -52,6 +54,8 @@ impl<'a> Fields<'a> {
                 b"persistent" => &mut fields.persistent,
                 b"reply-to" => &mut fields.reply_to,
                 b"expires" => &mut fields.expires,
+                b"requeue" => &mut fields.requeue,
+                b"delay" => &mut fields.delay,
                 b"expiration" => &mut fields.expiration,
                 b"ttl" => &mut fields.ttl,
                 b"sender-message-id" => &mut fields.sender_message_id,

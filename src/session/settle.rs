@@ -5,7 +5,7 @@ use super::fields::{Fields, required};
 use super::rules::{AckKey, Rules};
 use super::{Session, ids};
 use crate::base::TxNo;
-use crate::port::{DeliveryKey, Refusal, Request, Settle};
+use crate::port::{DeliveryKey, Outcome, Refusal, Request, Settle};
 use crate::wire::unescape;
 
 /// The open transactions of a session. Few, as a rule, so they are searched and not indexed.
@@ -42,10 +42,19 @@ impl Session {
             }
         };
         let delivery = delivery.ok_or(Refusal::DeliveryUnknown)?;
+        let outcome = match (accepted, fields.requeue) {
+            (true, _) => Outcome::Accepted,
+            (false, None | Some(b"true")) => Outcome::Failed,
+            (false, Some(b"false")) => Outcome::Rejected,
+            (false, Some(_)) => return Err(Violation::HeaderInvalid { header: "requeue" }.into()),
+        };
+        if !accepted && fields.delay.is_some_and(|delay| delay != b"0") {
+            return Err(Violation::HeaderUnsupported { header: "delay" }.into());
+        }
         let tx = self.transaction(fields, rules)?;
         self.requests.list.push(Request::Settle(Settle {
             delivery,
-            accepted,
+            outcome,
             tx,
         }));
         Ok(())

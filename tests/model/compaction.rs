@@ -3,7 +3,8 @@
 use steadfast::base::DestinationKind;
 use steadfast::base::{Limits, Now, SessionNo, SubNo, Tag};
 use steadfast::port::{
-    AckMode, Binding, DeliveryKey, Event, Payload, Request, Requests, Send, Settle, Subscribe, Target,
+    AckMode, Binding, DeliveryKey, Event, Outcome, Payload, Request, Requests, Send, Settle, Subscribe,
+    Target,
 };
 
 use crate::support::Disk;
@@ -118,7 +119,7 @@ fn one_kept_while_many_pass(kept: Kept) {
             last = delivery.tag;
             requests.list.push(Request::Settle(Settle {
                 delivery: DeliveryKey::Tag(delivery.tag),
-                accepted: true,
+                outcome: Outcome::Accepted,
                 tx: None,
             }));
         }

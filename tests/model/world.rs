@@ -14,8 +14,8 @@ use steadfast::base::{
 use steadfast::broker::{Broker, Notice};
 use steadfast::journal::Fact;
 use steadfast::port::{
-    AckMode, Binding, Delivery, DeliveryKey, EntryView, Event, Payload, Refusal, Request, Requests, Send,
-    Settle, Subscribe, Target,
+    AckMode, Binding, Delivery, DeliveryKey, EntryView, Event, Outcome, Payload, Refusal, Request, Requests,
+    Send, Settle, Subscribe, Target,
 };
 
 use crate::state::{
@@ -558,7 +558,11 @@ impl World {
                 };
                 Request::Settle(Settle {
                     delivery,
-                    accepted: *accepted,
+                    outcome: if *accepted {
+                        Outcome::Accepted
+                    } else {
+                        Outcome::Failed
+                    },
                     tx,
                 })
             }
@@ -782,7 +786,13 @@ impl World {
             None => {
                 let unit = self.unit();
                 for (at, tag) in tags.into_iter().enumerate() {
-                    self.conclude(slot, tag, settle.accepted, Some(gate), unit + at);
+                    self.conclude(
+                        slot,
+                        tag,
+                        settle.outcome == Outcome::Accepted,
+                        Some(gate),
+                        unit + at,
+                    );
                 }
                 self.next_unit += 100_000;
             }
@@ -790,7 +800,7 @@ impl World {
                 for tag in &tags {
                     session.held.get_mut(tag).unwrap().state = HeldState::Staged;
                 }
-                let accepted = settle.accepted;
+                let accepted = settle.outcome == Outcome::Accepted;
                 session
                     .transactions
                     .get_mut(&tx)

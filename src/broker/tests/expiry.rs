@@ -161,7 +161,7 @@ fn a_topic_message_expires_in_its_backlog() {
     let mut requests = Requests::default();
     requests.list.push(Request::Settle(Settle {
         delivery: DeliveryKey::Tag(Tag(tag.0 + 1)),
-        accepted: true,
+        outcome: Outcome::Accepted,
         tx: None,
     }));
     world.broker.handle_requests(S, &requests, DUE);

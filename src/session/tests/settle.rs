@@ -6,7 +6,7 @@ fn a_delivery_is_named_as_the_version_says() {
     let settle = |delivery| {
         vec![Request::Settle(Settle {
             delivery,
-            accepted: true,
+            outcome: crate::port::Outcome::Accepted,
             tx: None,
         })]
     };
@@ -133,7 +133,7 @@ fn transactions_are_named_by_the_client_and_numbered_by_us() {
     assert_eq!(send.tx, Some(one));
     let settle = Settle {
         delivery: DeliveryKey::Tag(Tag(3)),
-        accepted: false,
+        outcome: crate::port::Outcome::Failed,
         tx: Some(two),
     };
     let rest = [
