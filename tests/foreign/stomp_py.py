@@ -43,7 +43,7 @@ class Inbox(stomp.ConnectionListener):
 class Client:
     """One connection; every request waits for its receipt."""
 
-    def __init__(self, port, version, **options):
+    def __init__(self, port, version, client_id=None, **options):
         kinds = {
             "1.0": stomp.StompConnection10,
             "1.1": stomp.StompConnection11,
@@ -54,7 +54,7 @@ class Client:
         self.count = 0
         self.conn = kinds[version]([("127.0.0.1", port)], reconnect_attempts_max=1, auto_decode=False, **options)
         self.conn.set_listener("inbox", self.inbox)
-        self.conn.connect(wait=True)
+        self.conn.connect(wait=True, headers={"client-id": client_id} if client_id else {})
         # stomp.py drops the version header in 1.0; there the session alone says that it is connected.
         if version != "1.0":
             check(self.inbox.connected["version"] == version, "version", self.inbox.connected)
@@ -72,14 +72,14 @@ class Client:
         self.conn.send(destination, body, receipt=receipt, **headers)
         self.wait(receipt)
 
-    def subscribe(self, destination, sub, ack):
+    def subscribe(self, destination, sub, ack, **headers):
         receipt = self.receipt()
-        self.conn.subscribe(destination, id=sub, ack=ack, receipt=receipt)
+        self.conn.subscribe(destination, id=sub, ack=ack, receipt=receipt, **headers)
         self.wait(receipt)
 
-    def unsubscribe(self, sub):
+    def unsubscribe(self, sub, **headers):
         receipt = self.receipt()
-        self.conn.unsubscribe(id=sub, receipt=receipt)
+        self.conn.unsubscribe(id=sub, receipt=receipt, **headers)
         self.wait(receipt)
         while not self.inbox.messages.empty():
             self.inbox.messages.get()
@@ -215,6 +215,45 @@ def first(port, version):
         subscriber.take(b"to all")
     other.disconnect()
 
+    # A request and its reply, by reply-to alone as RabbitMQ's clients do it, and by a subscription as ActiveMQ's do.
+    service = queue_of("service")
+    other = Client(port, version)
+    other.subscribe(service, "8", "auto")
+    for number in range(2):
+        if number == 1:
+            client.subscribe("/temp-queue/answers", "9", "auto")
+        client.send(service, "question", **{"reply-to": "/temp-queue/answers"})
+        other.send(other.take(b"question").headers["reply-to"], "answer")
+        answer = client.take(b"answer")
+        check(answer.headers["subscription"] == ["/temp-queue/answers", "9"][number], "reply", answer.headers)
+    client.unsubscribe("9")
+    other.disconnect()
+
+    # Several destinations in one SEND, and wildcards.
+    left, right = queue_of("left"), queue_of("right")
+    client.subscribe(f"/topic/stomp-py.*.{version}.>", "10", "auto")
+    client.send(f"{left},/topic/stomp-py.both.{version},{right}", "to both")
+    client.take(b"to both")
+    client.unsubscribe("10")
+    for sub, destination in (("11", left), ("12", right)):
+        client.subscribe(destination, sub, "auto")
+        client.take(b"to both")
+        client.unsubscribe(sub)
+
+    # A message whose time is past is not delivered.
+    client.send(queue_of("past"), "past", expires="1000")
+    client.send(queue_of("past"), "in time", ttl="600000")
+    client.subscribe(queue_of("past"), "13", "auto")
+    client.take(b"in time")
+    client.unsubscribe("13")
+
+    # What durable subscriptions get while nobody is there is there after the restart.
+    durable = Client(port, version, client_id=f"stomp-py-{version}")
+    durable.subscribe(f"/topic/kept.{version}", "14", "auto", **{"activemq.subscriptionName": "audit"})
+    durable.subscribe(f"/topic/kept.{version}", "15", "auto", durable="true", **{"auto-delete": "false"})
+    durable.disconnect()
+    client.send(f"/topic/kept.{version}", "kept for two")
+
     # What is left for after the restart: one settled, one held, two waiting.
     kept = queue_of("kept")
     for n in range(4):
@@ -250,6 +289,17 @@ def again(port, version):
     check(frames[0].headers["redelivered"] == "true", "redelivered", frames[0].headers)
     client.settle("ack", frames[2])
     client.nothing()
+
+    durable = Client(port, version, client_id=f"stomp-py-{version}")
+    by_name = {"activemq.subscriptionName": "audit"}
+    by_id = {"durable": "true", "auto-delete": "false"}
+    for sub, headers in (("14", by_name), ("15", by_id)):
+        durable.subscribe(f"/topic/kept.{version}", sub, "auto", **headers)
+        frame = durable.take(b"kept for two")
+        check(frame.headers["subscription"] == sub, "subscription", frame.headers)
+        durable.unsubscribe(sub, **headers)
+    client.send(f"/topic/kept.{version}", "kept for nobody")
+    durable.disconnect()
     client.disconnect()
 
 
