@@ -178,6 +178,9 @@ enum Line<'a> {
         depth: u64,
         bytes: u64,
         oldest_at: Option<String>,
+        /// The topic, or pattern of topics, whose messages it keeps.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        topic: Option<&'a str>,
     },
     Message {
         queue: &'a str,
@@ -257,6 +260,7 @@ impl View<'_> {
                         depth: queue.depth,
                         bytes: queue.bytes,
                         oldest_at: queue.oldest_at_ms.map(utc),
+                        topic: queue.topic.as_deref(),
                     },
                 )?;
             }
@@ -277,10 +281,14 @@ impl View<'_> {
             writeln!(out, "{damage}")?;
         }
         let look = Look::of_stdout();
-        let mut rows = vec![["QUEUE", "DEPTH", "BYTES", "OLDEST"].map(str::to_owned)];
+        let mut rows = vec![["QUEUE", "KEEPS", "DEPTH", "BYTES", "OLDEST"].map(str::to_owned)];
         rows.extend(self.broker.queues().map(|queue| {
             [
                 escaped(&queue.name),
+                queue
+                    .topic
+                    .map(|topic| format!("/topic/{}", escaped(&topic)))
+                    .unwrap_or_default(),
                 queue.depth.to_string(),
                 look.bytes(queue.bytes),
                 queue.oldest_at_ms.map(utc).unwrap_or_default(),

@@ -6,9 +6,9 @@ use snapbox::{Assert, IntoData, str};
 use bytes::Bytes;
 
 use super::*;
-use crate::base::{ChunkRef, DestinationKind, Limits, Seq, SessionNo};
+use crate::base::{ChunkRef, DestinationKind, Limits, Seq, SessionNo, SubNo};
 use crate::journal::{Batch, IndexChunk, IndexSize};
-use crate::port::{Payload, Request, Requests, Send, Target};
+use crate::port::{AckMode, Binding, Payload, Request, Requests, Send, Subscribe, Target};
 use crate::store::{MemoryStore, StoreStats};
 
 /// A store whose body chunks read as the test says.
@@ -302,5 +302,39 @@ fn damage_is_named() {
     check_damage(
         replaced("content-length:", "content-length="),
         "no header: content-length=1\\n",
+    );
+}
+
+/// A durable subscription is told as what it is.
+#[test]
+fn a_queue_says_which_topic_it_keeps() {
+    let store = stored(&[("orders", "", b"x")]);
+    let mut broker = recovered(&store, false).broker;
+    broker.handle_open(SessionNo(1));
+    let mut requests = Requests::default();
+    let topic = requests.push_bytes(b"orders.>");
+    let name = requests.push_bytes(b"DSUB.audit");
+    requests.list.push(Request::Subscribe(Subscribe {
+        sub: SubNo(1),
+        kind: DestinationKind::Queue,
+        name,
+        binding: Binding::To(topic),
+        ack_mode: AckMode::Auto,
+        prefetch_count: 1,
+        by_message: false,
+    }));
+    broker.handle_requests(SessionNo(1), &requests, Now::default());
+    commit(&mut broker, &store);
+    let said = |json: bool| {
+        let mut out = Vec::new();
+        recovered(&store, json).queues(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let table = said(false);
+    let row = table.lines().find(|line| line.starts_with("DSUB.audit")).unwrap();
+    assert!(row.contains("/topic/orders.>"), "{table}");
+    assert!(table.contains("KEEPS"), "{table}");
+    assert!(
+        said(true).contains(r#""name":"DSUB.audit","depth":0,"bytes":0,"oldest_at":null,"topic":"orders.>""#)
     );
 }
