@@ -22,6 +22,8 @@ pub struct Limits {
     pub frame_progress_window_ms: u64,
     /// Subscriptions of one connection.
     pub subscription_count_max: usize,
+    /// Temporary queues that one connection makes, by name, for as long as it lives.
+    pub temporary_queue_count_max: usize,
     /// Open transactions of one connection.
     pub transaction_count_max: usize,
     /// Frames staged in all open transactions of one connection.
@@ -91,6 +93,7 @@ impl Default for Limits {
             frame_bytes_per_second_min: 1_024,
             frame_progress_window_ms: 30_000,
             subscription_count_max: 1_000,
+            temporary_queue_count_max: 1_000,
             transaction_count_max: 256,
             staged_frame_count_max: 100_000,
             staged_bytes_max: 64 * MIB,

@@ -250,6 +250,7 @@ limits! {
     frame_bytes_per_second_min[0, GIB],
     frame_progress_window_ms[1, DAY_MS],
     subscription_count_max[1, COUNT_MAX],
+    temporary_queue_count_max[0, COUNT_MAX],
     transaction_count_max[1, COUNT_MAX],
     staged_frame_count_max[1, COUNT_MAX],
     staged_bytes_max[1, TIB],

@@ -68,6 +68,9 @@ codes! {
         /// A temporary queue that this connection has not made.
         TemporaryUnknown, Refusal, "temporary-queue-unknown",
             "this connection has no such temporary queue: SUBSCRIBE to it, or name it in reply-to, first";
+        /// One temporary queue too many.
+        TooManyTemporaryQueues, Refusal, "too-many-temporary-queues",
+            "this connection has made as many temporary queues as this broker allows (temporary_queue_count_max)";
         /// A durable subscription without its client's name.
         ClientIdMissing, Violation, "client-id-missing",
             "a durable subscription by name belongs to a client: send client-id with CONNECT";

@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE, and the subscriptions of a session.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::error::{Cause, Violation};
 use super::fields::{Fields, number, required};
@@ -54,6 +54,8 @@ pub(super) struct Subscriptions {
     /// Ids of 1.1 that were unsubscribed, the latest last: an ACK that names one may have been on its way.
     ended: VecDeque<(Box<[u8]>, SubNo)>,
     last: u32,
+    /// The own names of temporary queues, which live as long as the session.
+    temporary: BTreeSet<Box<str>>,
 }
 
 impl Subscriptions {
@@ -78,11 +80,24 @@ impl Subscriptions {
             .find(|live| live.temporary.as_deref() == Some(name))
     }
 
-    /// Says of a live one that it is of a temporary queue.
-    pub(super) fn mark_temporary(&mut self, no: SubNo, name: &str, automatic: bool) {
+    /// Says of a live one that it is of a temporary queue, which is made if there is room for one more.
+    pub(super) fn mark_temporary(
+        &mut self,
+        no: SubNo,
+        name: &str,
+        automatic: bool,
+        count_max: usize,
+    ) -> Result<(), Violation> {
+        if !self.temporary.contains(name) {
+            if self.temporary.len() >= count_max {
+                return Err(Violation::TooManyTemporaryQueues);
+            }
+            self.temporary.insert(name.into());
+        }
         if let Some(live) = self.live.iter_mut().find(|live| live.no == no) {
             (live.temporary, live.automatic) = (Some(name.into()), automatic);
         }
+        Ok(())
     }
 
     /// One by id, live or ended.
@@ -136,7 +151,8 @@ impl Session {
         }
         let no = self.add_subscription(key, id.as_deref(), ack_mode, rules)?;
         if let Some(name) = own {
-            self.subscriptions.mark_temporary(no, name, false);
+            let count_max = self.config.limits.temporary_queue_count_max;
+            self.subscriptions.mark_temporary(no, name, false, count_max)?;
         }
         if let (Some(queue), Some(live)) = (&queue, self.subscriptions.live.last_mut()) {
             live.queue = Some(queue.as_str().into());

@@ -81,7 +81,8 @@ impl Session {
         }
         let key = Key::Id(text.as_bytes().into());
         let sub = self.add_subscription(key, Some(text.as_bytes()), AckMode::Auto, rules)?;
-        self.subscriptions.mark_temporary(sub, name, true);
+        let count_max = self.config.limits.temporary_queue_count_max;
+        self.subscriptions.mark_temporary(sub, name, true, count_max)?;
         let name = self.requests.push_bytes(known(&self.id, text, name).as_bytes());
         self.requests.list.push(Request::Subscribe(Subscribe {
             sub,

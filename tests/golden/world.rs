@@ -401,6 +401,7 @@ impl World {
             "body_bytes_max" => limits.body_bytes_max = count,
             "login_bytes_max" => limits.login_bytes_max = count,
             "subscription_count_max" => limits.subscription_count_max = count,
+            "temporary_queue_count_max" => limits.temporary_queue_count_max = count,
             "transaction_count_max" => limits.transaction_count_max = count,
             "staged_frame_count_max" => limits.staged_frame_count_max = count,
             "staged_bytes_max" => limits.staged_bytes_max = count,
