@@ -171,6 +171,7 @@ impl World {
                 held: Vec::new(),
                 last_error: false,
                 quiet: false,
+                staged: 0,
             };
             match life(&mut link, rng) {
                 Ok(()) => link.close(rng),
@@ -211,6 +212,8 @@ struct Link {
     last_error: bool,
     /// Asks for no receipt of what has an effect, only for those of frames without, which prove the ones before.
     quiet: bool,
+    /// Messages sent in the open transaction.
+    staged: u64,
 }
 
 impl Link {
@@ -230,7 +233,11 @@ impl Link {
                 headers.push(("number", message.to_string()));
                 body = body_of(*message);
                 in_tx = *tx;
-                self.world.counts.sent.fetch_add(1, SeqCst);
+                // What is never committed is never settled.
+                match tx {
+                    Some(_) => self.staged += 1,
+                    None => _ = self.world.counts.sent.fetch_add(1, SeqCst),
+                }
                 "SEND"
             }
             What::Subscribe { sub, queue, mode } => {
@@ -482,6 +489,7 @@ fn producer(link: &mut Link, rng: &mut Rng, quiet: bool) -> io::Result<()> {
 }
 
 fn begin(link: &mut Link, rng: &mut Rng) -> io::Result<u32> {
+    link.staged = 0;
     let tx = link.world.counts.tx.fetch_add(1, SeqCst);
     link.send(What::Begin { tx }, rng.chance(10), "")?;
     Ok(tx)
@@ -490,7 +498,10 @@ fn begin(link: &mut Link, rng: &mut Rng) -> io::Result<u32> {
 /// COMMIT, ABORT, or neither. True where the transaction was aborted.
 fn end(link: &mut Link, rng: &mut Rng, tx: u32) -> io::Result<bool> {
     match rng.below(100) {
-        0..80 => link.send(What::Commit { tx }, rng.chance(85), "").map(|_| false),
+        0..80 => {
+            link.world.counts.sent.fetch_add(link.staged, SeqCst);
+            link.send(What::Commit { tx }, rng.chance(85), "").map(|_| false)
+        }
         80..97 => link.send(What::Abort { tx }, rng.chance(50), "").map(|_| true),
         _ => Ok(false),
     }
@@ -625,6 +636,7 @@ pub fn drain(load: &Load, addr: SocketAddr) -> u64 {
             held: Vec::new(),
             last_error: false,
             quiet: false,
+            staged: 0,
         };
         let result = drain_queue(&mut link, queue);
         match result {
