@@ -54,6 +54,27 @@ impl<'a> Destination<'a> {
         (!name.is_empty()).then_some(Self { kind, name })
     }
 
+    /// Whether this is a queue by the name that the broker gives a temporary one: `TEMP.`, the id of its session (eight
+    /// hexadecimal digits and two numbers), `/`. Nobody but the broker uses such names.
+    pub fn is_reserved(&self) -> bool {
+        let session = self
+            .name
+            .strip_prefix("TEMP.")
+            .and_then(|rest| rest.split_once('/'));
+        let Some((session, _)) = session.filter(|_| self.kind == DestinationKind::Queue) else {
+            return false;
+        };
+        let mut parts = session.split('-');
+        let store = parts
+            .next()
+            .is_some_and(|store| store.len() == 8 && store.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let mut number = || {
+            let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            parts.next().is_some_and(digits)
+        };
+        store && number() && number() && parts.next().is_none()
+    }
+
     /// Splits a composite destination, `/queue/a,/topic/b`, at each comma that a prefix follows, so that a comma is legal in
     /// a name. Only a text whose first part has a prefix too is a composite; any other is one part.
     pub fn parts(text: &'a str) -> impl Iterator<Item = &'a str> {
@@ -79,23 +100,31 @@ pub enum Wildcards {
     None,
     /// It names many: `*` is any one level; `>`, `#` or `**`, as the last level, is any number of levels, also none.
     Valid,
-    /// One of those stands for any number of levels and is not the last.
+    /// One of those stands for any number of levels and is not the last; or there are more than [`LEVEL_COUNT_MAX`] levels.
     Misplaced,
 }
+
+/// Levels of a name with wildcards, so that what a message is compared with is bounded.
+const LEVEL_COUNT_MAX: usize = 64;
 
 impl Wildcards {
     /// Looks at the levels of a topic's name.
     pub fn of(name: &str) -> Self {
         let mut found = Self::None;
+        let mut count = 0;
         let mut levels = name.split(LEVEL_SEPARATOR).peekable();
         while let Some(level) = levels.next() {
+            count += 1;
             match level {
                 level if is_deep(level) && levels.peek().is_some() => return Self::Misplaced,
                 level if is_deep(level) || level == ANY => found = Self::Valid,
                 _ => {}
             }
         }
-        found
+        match found {
+            Self::Valid if count > LEVEL_COUNT_MAX => Self::Misplaced,
+            found => found,
+        }
     }
 }
 
@@ -131,6 +160,23 @@ mod tests {
     }
 
     #[test]
+    fn the_names_of_temporary_queues_are_reserved() {
+        let reserved = |text: &str| Destination::parse(text).unwrap().is_reserved();
+        assert!(reserved("/queue/TEMP.c0ffee01-1-27/x"));
+        assert!(reserved("TEMP.c0ffee01-1-27/"));
+        for text in [
+            "/queue/TEMP.x",
+            "/queue/TEMP.orders/x",
+            "/queue/TEMP.c0ffee01-1/x",
+            "/queue/TEMP.c0ffee01-1-27",
+            "/queue/TEMP.c0ffee01-1-2-3/x",
+            "/topic/TEMP.c0ffee01-1-27/x",
+        ] {
+            assert!(!reserved(text), "{text}");
+        }
+    }
+
+    #[test]
     fn wildcards_are_whole_levels() {
         for name in ["a", "a.b", "a*", "a.b*.c", "a>b", "", "..", "***"] {
             assert_eq!(Wildcards::of(name), Wildcards::None, "{name}");
@@ -138,6 +184,12 @@ mod tests {
         for name in ["*", ">", "#", "**", "a.*", "*.a", "a.*.b.>", "a.#", "*.**"] {
             assert_eq!(Wildcards::of(name), Wildcards::Valid, "{name}");
         }
+        assert_eq!(Wildcards::of(&format!("{}*", "a.".repeat(63))), Wildcards::Valid);
+        assert_eq!(
+            Wildcards::of(&format!("{}*", "a.".repeat(64))),
+            Wildcards::Misplaced
+        );
+        assert_eq!(Wildcards::of(&"a.".repeat(1_000)), Wildcards::None);
         for name in [">.a", "a.#.b", "**.**", "a.>."] {
             assert_eq!(Wildcards::of(name), Wildcards::Misplaced, "{name}");
         }

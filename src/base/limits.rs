@@ -22,6 +22,10 @@ pub struct Limits {
     pub frame_progress_window_ms: u64,
     /// Subscriptions of one connection.
     pub subscription_count_max: usize,
+    /// Durable subscriptions of the whole broker.
+    pub durable_subscription_count_max: usize,
+    /// Entries that one SEND, or one COMMIT, makes in queues that keep topics.
+    pub fan_out_count_max: usize,
     /// Temporary queues that one connection makes, by name, for as long as it lives.
     pub temporary_queue_count_max: usize,
     /// Open transactions of one connection.
@@ -94,6 +98,8 @@ impl Default for Limits {
             frame_progress_window_ms: 30_000,
             subscription_count_max: 1_000,
             temporary_queue_count_max: 1_000,
+            durable_subscription_count_max: 20_000,
+            fan_out_count_max: 200_000,
             transaction_count_max: 256,
             staged_frame_count_max: 100_000,
             staged_bytes_max: 64 * MIB,

@@ -355,7 +355,7 @@ impl Broker {
             .collect()
     }
 
-    fn set_paused(&mut self, no: QueueNo, paused: bool) {
+    pub(super) fn set_paused(&mut self, no: QueueNo, paused: bool) {
         if let Some(queue) = self.queue_mut(no)
             && queue.paused != paused
         {

@@ -4,6 +4,7 @@ use crate::base::{Now, SessionNo, SubNo, Tag};
 use crate::port::{AckMode, Delivery, Event, Outcome};
 
 use super::Broker;
+use super::expiry::EXPIRE_TICK;
 use super::peer::{Source, Unsent};
 use super::queue::{QueueNo, SubRef};
 
@@ -23,6 +24,7 @@ impl Broker {
 
     fn dispatch_queue(&mut self, no: QueueNo, now: Now) {
         let durable = self.ledger.durable();
+        let mut expired_count = 0;
         while let Some(queue) = self.queue_mut(no) {
             if queue.ring.is_empty() {
                 return;
@@ -31,7 +33,12 @@ impl Broker {
                 return;
             };
             if self.expire_one(no, sequence, now) {
-                continue;
+                expired_count += 1;
+                if expired_count < EXPIRE_TICK {
+                    continue;
+                }
+                // The rest goes by and by, and what is behind it then.
+                return;
             }
             let queue = self.queue_mut(no).expect("it was just there");
             let home = queue.entries.get(sequence).expect("a ready entry exists").home;

@@ -14,8 +14,10 @@ use crate::journal::field;
 use super::Broker;
 use super::queue::QueueNo;
 
-/// Entries that one input lets expire at most; the next goes on.
-const EXPIRE_COUNT_MAX: usize = 10_000;
+/// Entries that a tick lets expire at most, and each other input, so that those that come faster than ticks take them go as
+/// fast.
+pub(super) const EXPIRE_TICK: usize = 10_000;
+pub(super) const EXPIRE_INPUT: usize = 256;
 
 /// Entries by the time at which they expire. Those settled before stay until they are too many, since few are looked for
 /// by their place.
@@ -54,8 +56,8 @@ pub(super) fn fields_of(expires_at_ms: Option<u64>) -> Vec<(u8, Bytes)> {
 
 impl Broker {
     /// Lets expire what is due.
-    pub(super) fn expire(&mut self, now: Now) {
-        for _ in 0..EXPIRE_COUNT_MAX {
+    pub(super) fn expire(&mut self, now: Now, count_max: usize) {
+        for _ in 0..count_max {
             let Some((no, sequence)) = self.expiring.pop_due(now.wall_ms) else {
                 break;
             };

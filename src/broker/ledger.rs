@@ -293,6 +293,15 @@ impl Ledger {
         }
     }
 
+    /// What a receipt must wait for if nothing had to be stated, because an earlier batch said it: all that were filled.
+    pub(super) fn gate_so_far(&self) -> Seq {
+        let closed = Seq(self.open.seq.0 - 1);
+        match self.gate() {
+            Seq(0) if closed > self.durable => closed,
+            gate => gate,
+        }
+    }
+
     pub(super) fn durable(&self) -> Seq {
         self.durable
     }
@@ -565,7 +574,8 @@ impl Ledger {
 
     /// Closes the batch being filled if it is over its cap. Not called between facts that belong together.
     pub(super) fn close_if_full(&mut self) {
-        if self.open.chunk_bytes >= self.commit_bytes_max && !self.kept_open {
+        let bytes = self.open.chunk_bytes + self.open.fact_bytes;
+        if bytes >= self.commit_bytes_max && !self.kept_open {
             self.close();
         }
     }

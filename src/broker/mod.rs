@@ -35,7 +35,7 @@ use crate::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag, Win
 use crate::journal::{Batch, Fact, IndexSize};
 use crate::port::{AckMode, Event, Refusal};
 
-use expiry::Expiring;
+use expiry::{EXPIRE_INPUT, EXPIRE_TICK, Expiring};
 use ledger::{Ledger, Mark, Oldest, Statement, Thresholds};
 use peer::{Peer, TopicMessage};
 use queue::{Entry, EntryBytes, Queue, QueueNo, SubRef};
@@ -57,6 +57,8 @@ pub struct Broker {
     names: BTreeMap<Arc<str>, QueueNo>,
     /// Where messages for topics go.
     routes: Routes,
+    /// Queues that are bound to a topic.
+    bound_count: usize,
     peers: BTreeMap<SessionNo, Peer>,
     /// For each batch that is not durable, oldest first: the queues that got entries, and up to which sequence.
     touched: VecDeque<Vec<(QueueNo, u64)>>,
@@ -154,6 +156,7 @@ impl Broker {
             self.deferred_bytes -= message.bytes.len();
             self.fan_out(&topic, &message, now);
         }
+        self.expire(now, EXPIRE_INPUT);
         self.dispatch(now);
     }
 
@@ -165,7 +168,7 @@ impl Broker {
     /// Does what time demands; called about once a second, also when nothing else happens.
     pub fn handle_tick(&mut self, now: Now) {
         self.notice_stuck(now);
-        self.expire(now);
+        self.expire(now, EXPIRE_TICK);
         self.dispatch(now);
         self.relocate();
         let rests = self.ledger.unflushed_bytes() == 0 && self.ledger.is_open_empty();

@@ -31,6 +31,7 @@ impl Recovery {
             free_queues: BTreeSet::new(),
             names: BTreeMap::new(),
             routes: Routes::default(),
+            bound_count: 0,
             expiring: Expiring::default(),
             peers: BTreeMap::new(),
             touched: VecDeque::new(),

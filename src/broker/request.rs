@@ -12,7 +12,7 @@ use crate::port::{
 };
 
 use super::Broker;
-use super::expiry::fields_of;
+use super::expiry::{EXPIRE_INPUT, fields_of};
 use super::ledger::{Mark, Statement};
 use super::peer::{HeldState, Source, Step, Sub, TopicMessage, Transaction};
 use super::queue::{Entry, EntryBytes, QueueNo, TEMPORARY_PREFIX, expiry_of};
@@ -71,6 +71,7 @@ impl Broker {
         for sub in subscribed {
             self.activate_at(session, sub, gate_all);
         }
+        self.expire(now, EXPIRE_INPUT);
         self.dispatch(now);
         Applied { done, gate, refusal }
     }
@@ -204,13 +205,16 @@ impl Broker {
                     way.queues.extend(self.routes.queues_of(name));
                     way.topics.insert(name.into());
                 }
-                DestinationKind::Temporary => match self.names.get(&*temporary(name)) {
-                    Some(no) => {
-                        way.temporary.insert(*no);
+                DestinationKind::Temporary => {
+                    let no = self.names.get(&*temporary(name)).copied();
+                    match no.filter(|no| self.queue(*no).is_some_and(|queue| queue.owner.is_some())) {
+                        Some(no) => {
+                            way.temporary.insert(no);
+                        }
+                        // Who asked is gone: that harms nobody.
+                        None => self.counters.late_reply_count += 1,
                     }
-                    // Who asked is gone: that harms nobody.
-                    None => self.counters.late_reply_count += 1,
-                },
+                }
             }
         }
         way
@@ -225,6 +229,10 @@ impl Broker {
         now: Now,
     ) -> Result<Seq, Refusal> {
         let len = message.bytes.len();
+        if way.queues.len() > self.limits.fan_out_count_max {
+            way.queues.iter().for_each(|no| self.mark_dirty(*no));
+            return Err(Refusal::FanOutTooLarge);
+        }
         let in_memory = way.temporary.len() + if persistent { 0 } else { way.queues.len() };
         if in_memory > 0 && self.memory_bytes() + len * in_memory > self.limits.memory_bytes_max {
             way.queues.iter().for_each(|no| self.mark_dirty(*no));
@@ -467,6 +475,21 @@ impl Broker {
             self.unstage(session, transaction);
             return Err(Refusal::DiskFull);
         }
+        let entries_of = |step: &Step| match step {
+            Step::Send { to, .. } => {
+                let topics = to.iter().filter(|(kind, _)| *kind == DestinationKind::Topic);
+                topics
+                    .map(|(_, name)| self.routes.queues_of(name).len())
+                    .sum::<usize>()
+            }
+            Step::Settle { .. } => 0,
+        };
+        let entry_count: usize = transaction.steps.iter().map(entries_of).sum();
+        if entry_count > self.limits.fan_out_count_max {
+            self.counters.aborted_count += 1;
+            self.unstage(session, transaction);
+            return Err(Refusal::FanOutTooLarge);
+        }
         // Bytes first: they may fill several batches. Then all facts in the one that is open by then.
         let ways: Vec<(Way, Option<Place>)> = transaction
             .steps
@@ -512,7 +535,7 @@ impl Broker {
         for (topic, message) in topics {
             self.publish_behind(gate, &topic, message, now);
         }
-        Ok(gate)
+        Ok(self.ledger.gate_so_far())
     }
 
     /// Gives back what an aborted transaction staged: its deliveries are held by the client again.
@@ -563,7 +586,8 @@ impl Broker {
                     .into_iter()
                     .for_each(|tag| self.conclude(session, tag, settle.outcome, now)),
             }
-            return Ok(self.ledger.gate());
+            // What was purged or has expired meanwhile is gone by an earlier batch.
+            return Ok(self.ledger.gate_so_far());
         };
         let tags = match tags {
             Tags::One(tag) => vec![tag],
@@ -733,6 +757,9 @@ impl Broker {
                 if !self.room {
                     return Err(Refusal::DiskFull);
                 }
+                if self.bound_count >= self.limits.durable_subscription_count_max {
+                    return Err(Refusal::TooManyBindings);
+                }
                 let no = self.open_queue(name);
                 self.bind(no, Some(requests.text(topic).into()));
                 self.state_mark(Mark::Declared(no));
@@ -751,6 +778,8 @@ impl Broker {
     pub(super) fn bind(&mut self, no: QueueNo, topic: Option<Arc<str>>) {
         let queue = self.queue_mut(no).expect("the queue was just opened");
         let before = std::mem::replace(&mut queue.binding, topic.clone());
+        self.bound_count += usize::from(topic.is_some());
+        self.bound_count -= usize::from(before.is_some());
         if let Some(before) = before {
             self.routes.change(&before, |route| {
                 route.queues.remove(&no);
@@ -769,6 +798,7 @@ impl Broker {
         if self.queue(no).is_some_and(|queue| queue.sub_count > 0) {
             return Err(Refusal::BindingInUse);
         }
+        self.set_paused(no, false);
         self.end_binding(no);
         self.purge_all(no);
         self.mark_dirty(no);

@@ -791,7 +791,8 @@ fn one_long_message_does_not_hide_waste_from_a_restart() {
     }
     world.commit();
     for (n, (delivery, _)) in world.deliveries().into_iter().enumerate() {
-        if n % 16 > 0 {
+        // One in each slot, not always its first: what is known to be filled ends with the last that is live.
+        if n % 17 > 0 {
             world.settle(delivery.tag, true, None);
         }
     }

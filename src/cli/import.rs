@@ -32,6 +32,10 @@ pub(super) struct ImportArgs {
     /// Leave out the first messages: those that an earlier run has confirmed
     #[arg(long, value_name = "N", default_value_t = 0)]
     skip: u64,
+    /// Send expires, expiration and ttl too, so that messages expire by them; else they are left out, since their time may
+    /// have passed and a dead letter has none
+    #[arg(long)]
+    keep_expiry: bool,
     /// Messages of one transaction, at most; they are fewer where they are large
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     transaction: u64,
@@ -58,6 +62,9 @@ const TRANSACTION_BYTES: usize = 1 << 20;
 
 /// What the frames that import makes have already.
 const OWN: [&str; 4] = ["destination", "content-length", "receipt", "transaction"];
+
+/// Headers that would end a message, a dead letter perhaps, whose time may have passed since it was first sent.
+const EXPIRY: [&str; 3] = ["expires", "expiration", "ttl"];
 
 pub(super) fn run(args: &ImportArgs) -> Result<(), Failure> {
     let to = args.to.as_deref().map(queue_name).transpose()?;
@@ -312,7 +319,9 @@ impl Import<'_> {
                 .headers
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.as_str()));
-            headers.extend(own.filter(|(name, _)| !OWN.contains(name)));
+            headers.extend(own.filter(|(name, _)| {
+                !OWN.contains(name) && (self.args.keep_expiry || !EXPIRY.contains(name))
+            }));
             headers.extend(transaction.map(|name| ("transaction", name)));
             headers.extend(receipt.map(|name| ("receipt", name)));
             encode_frame(self.connection.out(), "SEND", &headers, Some(&record.body));

@@ -251,6 +251,8 @@ limits! {
     frame_progress_window_ms[1, DAY_MS],
     subscription_count_max[1, COUNT_MAX],
     temporary_queue_count_max[0, COUNT_MAX],
+    durable_subscription_count_max[0, COUNT_MAX],
+    fan_out_count_max[1, COUNT_MAX],
     transaction_count_max[1, COUNT_MAX],
     staged_frame_count_max[1, COUNT_MAX],
     staged_bytes_max[1, TIB],

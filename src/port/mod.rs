@@ -272,6 +272,14 @@ pub enum Refusal {
     /// A durable subscription that others are served from is not ended.
     #[error("other consumers are served from this durable subscription: they have to end theirs first")]
     BindingInUse,
+    /// More durable subscriptions than `durable_subscription_count_max`.
+    #[error("the broker has as many durable subscriptions as it may have (durable_subscription_count_max)")]
+    TooManyBindings,
+    /// A message, or a transaction, for more durable subscriptions in all than `fan_out_count_max`.
+    #[error(
+        "too many durable subscriptions keep what this frame sends (fan_out_count_max): send less in one transaction"
+    )]
+    FanOutTooLarge,
     /// A temporary queue of another session, or an act that it cannot be the object of.
     #[error(
         "this is a temporary queue: only the session that made it takes from it, and nothing of it is kept"
@@ -310,6 +318,8 @@ impl Refusal {
             Self::BindingDiffers => "durable-subscription-differs",
             Self::BindingUnknown => "durable-subscription-unknown",
             Self::BindingInUse => "durable-subscription-in-use",
+            Self::TooManyBindings => "too-many-durable-subscriptions",
+            Self::FanOutTooLarge => "fan-out-too-large",
             Self::QueuePrivate => "queue-private",
             Self::QueueUnknown => "queue-unknown",
             Self::QueueInUse => "queue-in-use",

@@ -45,9 +45,10 @@ pub(crate) struct Committer {
 impl Committer {
     /// Starts the thread; it ends after [`Core::handle_stop`], when everything is committed.
     pub(crate) fn start(self) -> std::io::Result<JoinHandle<()>> {
-        Builder::new()
-            .name("committer".into())
-            .spawn(move || self.commit_all())
+        Builder::new().name("committer".into()).spawn(move || {
+            let _watch = PanicEndsAll;
+            self.commit_all();
+        })
     }
 
     fn commit_all(self) {
@@ -94,6 +95,17 @@ impl Committer {
             );
             exit::now(exit::STORE_FAILED)
         })
+    }
+}
+
+/// Without its committer a broker confirms nothing any more: a bug there ends the process.
+struct PanicEndsAll;
+
+impl Drop for PanicEndsAll {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            exit::after_bug();
+        }
     }
 }
 

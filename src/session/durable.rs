@@ -154,6 +154,12 @@ pub(super) fn present(destination: &str) -> Option<Result<String, Violation>> {
     Some(pushed.map(|()| queue).map_err(|_| Violation::BadDestination))
 }
 
+/// Whether this is the queue of a subscription that is named by id and topic.
+pub(super) fn is_of_topic(queue: &Option<Box<str>>) -> bool {
+    let name = queue.as_deref().and_then(|queue| queue.strip_prefix(PREFIX));
+    name.is_some_and(|name| name.starts_with('/'))
+}
+
 /// The topic of a queue `Consumer.N.VirtualTopic.T`: `VirtualTopic.T`.
 pub(super) fn virtual_topic(queue: &str) -> Option<&str> {
     let (consumer, topic) = queue.strip_prefix("Consumer.")?.split_once('.')?;

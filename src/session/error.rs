@@ -102,7 +102,7 @@ codes! {
 pub const CODES: [&[Code]; 2] = [DecodeError::CODES, Violation::CODES];
 
 /// Every refusal, for `docs/errors.md`: `code()` is its code, its `Display` the text.
-pub const REFUSALS: [Refusal; 18] = [
+pub const REFUSALS: [Refusal; 20] = [
     Refusal::DeliveryUnknown,
     Refusal::LeaseLost,
     Refusal::TransactionUnknown,
@@ -116,6 +116,8 @@ pub const REFUSALS: [Refusal; 18] = [
     Refusal::BindingDiffers,
     Refusal::BindingUnknown,
     Refusal::BindingInUse,
+    Refusal::TooManyBindings,
+    Refusal::FanOutTooLarge,
     Refusal::QueuePrivate,
     Refusal::QueueUnknown,
     Refusal::QueueInUse,

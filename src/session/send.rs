@@ -20,6 +20,9 @@ const DESTINATION: &[u8] = b"destination:";
 /// One destination of a SEND: a topic has no wildcards.
 fn destination(text: &str) -> Result<Destination<'_>, Violation> {
     let destination = Destination::parse(text).ok_or(Violation::BadDestination)?;
+    if destination.is_reserved() {
+        return Err(Violation::BadDestination);
+    }
     if destination.kind == DestinationKind::Topic && Wildcards::of(destination.name) != Wildcards::None {
         return Err(Violation::BadWildcard);
     }

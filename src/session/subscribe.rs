@@ -34,6 +34,8 @@ pub(super) struct Subscription {
     pub(super) no: SubNo,
     key: Key,
     ack_mode: AckMode,
+    /// What its destination names.
+    kind: DestinationKind,
     /// The queue of a durable subscription.
     queue: Option<Box<str>>,
     /// The own name of a temporary queue.
@@ -149,7 +151,7 @@ impl Session {
             self.subscriptions.live.retain(|live| live.no != no);
             self.requests.list.push(Request::Unsubscribe { sub: no });
         }
-        let no = self.add_subscription(key, id.as_deref(), ack_mode, rules)?;
+        let no = self.add_subscription(key, kind, id.as_deref(), ack_mode, rules)?;
         if let Some(name) = own {
             let count_max = self.config.limits.temporary_queue_count_max;
             self.subscriptions.mark_temporary(no, name, false, count_max)?;
@@ -187,6 +189,7 @@ impl Session {
     pub(super) fn add_subscription(
         &mut self,
         key: Key,
+        kind: DestinationKind,
         id: Option<&[u8]>,
         ack_mode: AckMode,
         rules: &Rules,
@@ -213,6 +216,7 @@ impl Session {
             no,
             key,
             ack_mode,
+            kind,
             queue: None,
             temporary: None,
             automatic: false,
@@ -334,9 +338,21 @@ impl Session {
             at = live.iter().position(|live| live.key == key);
         }
         let ended = at.map(|at| self.subscriptions.live.remove(at));
+        // On a queue these headers ask for what is so anyway.
+        let durable = durable
+            && ended
+                .as_ref()
+                .is_none_or(|ended| ended.kind == DestinationKind::Topic);
         let queue = match &ended {
             None if !durable => return Err(Violation::SubscriptionUnknown.into()),
-            Some(ended) if durable && wish.needs_topic()? && ended.queue.is_some() => ended.queue.clone(),
+            Some(ended)
+                if durable
+                    && topic.is_none()
+                    && wish.needs_topic()?
+                    && durable::is_of_topic(&ended.queue) =>
+            {
+                ended.queue.clone()
+            }
             _ if durable => {
                 let name = match topic {
                     Some((_, name)) => name,
@@ -391,6 +407,7 @@ fn named(text: &str) -> Result<(DestinationKind, &str), Violation> {
     match durable::present(text) {
         Some(queue) => queue.map(|_| (DestinationKind::Queue, text)),
         None => Destination::parse(text)
+            .filter(|destination| !destination.is_reserved())
             .map(|destination| (destination.kind, destination.name))
             .ok_or(Violation::BadDestination),
     }

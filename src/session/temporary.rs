@@ -40,8 +40,7 @@ pub(super) fn write_reply_to(session: &str, escapes: Escapes, raw: &[u8], out: &
 }
 
 impl Session {
-    /// A SEND to a temporary queue of this session: it is there while something is, or was, subscribed to it, and nobody
-    /// else could take the message.
+    /// A SEND to a temporary queue of this session needs a subscription to it: nobody else could take the message.
     pub(super) fn check_own(&self, fields: &Fields<'_>, rules: &Rules) -> Result<(), Cause> {
         let Some(raw) = fields.destination else {
             return Ok(());
@@ -73,14 +72,20 @@ impl Session {
         let text = unescape(rules.escapes(), raw)?;
         let text = std::str::from_utf8(&text).map_err(|_| DecodeError::NotUtf8)?;
         let name = text.strip_prefix(TEMPORARY_PREFIX).unwrap_or_default();
-        if name.is_empty() {
+        if name.is_empty() || Destination::parts(text).nth(1).is_some() {
             return Err(Violation::HeaderInvalid { header: "reply-to" }.into());
         }
         if self.subscriptions.of_temporary(name).is_some() {
             return Ok(());
         }
         let key = Key::Id(text.as_bytes().into());
-        let sub = self.add_subscription(key, Some(text.as_bytes()), AckMode::Auto, rules)?;
+        let sub = self.add_subscription(
+            key,
+            DestinationKind::Temporary,
+            Some(text.as_bytes()),
+            AckMode::Auto,
+            rules,
+        )?;
         let count_max = self.config.limits.temporary_queue_count_max;
         self.subscriptions.mark_temporary(sub, name, true, count_max)?;
         let name = self.requests.push_bytes(known(&self.id, text, name).as_bytes());

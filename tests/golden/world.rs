@@ -402,6 +402,8 @@ impl World {
             "login_bytes_max" => limits.login_bytes_max = count,
             "subscription_count_max" => limits.subscription_count_max = count,
             "temporary_queue_count_max" => limits.temporary_queue_count_max = count,
+            "durable_subscription_count_max" => limits.durable_subscription_count_max = count,
+            "fan_out_count_max" => limits.fan_out_count_max = count,
             "transaction_count_max" => limits.transaction_count_max = count,
             "staged_frame_count_max" => limits.staged_frame_count_max = count,
             "staged_bytes_max" => limits.staged_bytes_max = count,

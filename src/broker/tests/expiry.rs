@@ -216,3 +216,36 @@ fn what_is_settled_before_its_time_is_forgotten() {
         world.broker.expiring_count()
     );
 }
+
+/// An answer to what an earlier batch has ended is confirmed when that batch is durable, not before: a power cut would bring
+/// the message back.
+#[test]
+fn an_answer_to_what_was_purged_waits_for_the_purge() {
+    for in_transaction in [false, true] {
+        let mut world = World::new(Limits::default());
+        world.subscribe(1, "a", AckMode::ClientIndividual, 1);
+        world.send("a", "x", None);
+        world.commit();
+        let tag = world.deliveries()[0].0.tag;
+        let act = Act::Purge {
+            queue: "a".to_owned(),
+            selection: Selection::From(0),
+        };
+        let purged = world.broker.handle_act(&act, NOW).unwrap().gate;
+        let batch = world.broker.poll_batch().unwrap();
+        assert_eq!(batch.seq, purged, "on its way to the disk");
+        let tx = in_transaction.then_some(TxNo(1));
+        if let Some(tx) = tx {
+            world.ask(|requests| requests.list.push(Request::Begin { tx }));
+        }
+        let mut applied = world.settle(tag, true, tx);
+        if let Some(tx) = tx {
+            applied = world.ask(|requests| requests.list.push(Request::Commit { tx }));
+        }
+        assert_eq!(
+            (applied.refusal, applied.gate),
+            (None, purged),
+            "{in_transaction}"
+        );
+    }
+}
