@@ -992,7 +992,7 @@ fn each_obstacle_is_one_clear_line() {
     check_line(
         &line,
         &[
-            "the store has format 3; this version reads up to 2",
+            "the store has format 4; this version reads up to 3",
             "use the version that wrote",
         ],
     );
