@@ -29,6 +29,9 @@ pub const TEMPORARY_PREFIX: &str = "/temp-queue/";
 /// A temporary queue by the name that all others know: the id of its session, `/`, and its own name.
 pub const REPLY_PREFIX: &str = "/reply-queue/";
 
+/// What the broker's own name of a temporary queue begins with.
+pub const TEMPORARY_QUEUE_PREFIX: &str = "TEMP.";
+
 /// The prefixes that a destination can have.
 const PREFIXES: [(&str, DestinationKind); 4] = [
     ("/queue/", DestinationKind::Queue),
@@ -59,7 +62,7 @@ impl<'a> Destination<'a> {
     pub fn is_reserved(&self) -> bool {
         let session = self
             .name
-            .strip_prefix("TEMP.")
+            .strip_prefix(TEMPORARY_QUEUE_PREFIX)
             .and_then(|rest| rest.split_once('/'));
         let Some((session, _)) = session.filter(|_| self.kind == DestinationKind::Queue) else {
             return false;

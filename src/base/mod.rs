@@ -10,7 +10,8 @@ mod time;
 mod window;
 
 pub use destination::{
-    ANY, Destination, DestinationKind, LEVEL_SEPARATOR, REPLY_PREFIX, TEMPORARY_PREFIX, Wildcards, is_deep,
+    ANY, Destination, DestinationKind, LEVEL_SEPARATOR, REPLY_PREFIX, TEMPORARY_PREFIX,
+    TEMPORARY_QUEUE_PREFIX, Wildcards, is_deep,
 };
 pub use ids::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SessionNo, SlotNo, SubNo, Tag, TxNo};
 pub use limits::Limits;

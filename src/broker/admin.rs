@@ -56,7 +56,7 @@ impl Broker {
 
     /// Does what an operator asks for, in one batch, or refuses it.
     pub fn handle_act(&mut self, act: &Act, now: Now) -> Result<Acted, Refusal> {
-        (self.mono_ms, self.wall_ms) = (now.mono_ms, now.wall_ms);
+        self.now = now;
         let plan = self.plan(act)?;
         match act {
             Act::Purge {
@@ -71,9 +71,7 @@ impl Broker {
                 for session in self.subscribers(plan.queue()) {
                     self.evict(session, Refusal::QueueDeleted, now);
                 }
-                self.set_paused(plan.queue(), false);
-                self.end_binding(plan.queue());
-                self.purge_all(plan.queue());
+                self.end_queue(plan.queue());
             }
             Act::Pause { .. } => self.set_paused(plan.queue(), true),
             Act::Resume { .. } => self.set_paused(plan.queue(), false),
@@ -163,7 +161,7 @@ impl Broker {
         if from == to {
             return Err(Refusal::SameQueue);
         }
-        let to = self.names.get(to).and_then(|no| self.queue(*no));
+        let to = self.find_queue(to);
         if to.is_some_and(|queue| queue.owner.is_some()) {
             return Err(Refusal::QueuePrivate);
         }
@@ -279,9 +277,14 @@ impl Broker {
     }
 
     fn purge_one(&mut self, no: QueueNo, sequence: u64) {
+        self.counters.purged_count += 1;
+        self.take_out(no, sequence);
+    }
+
+    /// Takes an entry out for good, whoever holds it, and states so.
+    pub(super) fn take_out(&mut self, no: QueueNo, sequence: u64) {
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         let queue = queue.expect("its entry was just seen");
-        self.counters.purged_count += 1;
         let entry = queue.entries.get(sequence).expect("it was just seen");
         if !entry.leased {
             self.remove(no, sequence);
@@ -295,7 +298,7 @@ impl Broker {
     }
 
     /// Takes out an entry that a client holds, its end being stated; its bytes stay until the delivery has ended.
-    pub(super) fn purge_held(&mut self, no: QueueNo, sequence: u64) {
+    fn purge_held(&mut self, no: QueueNo, sequence: u64) {
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         let entry = queue.and_then(|queue| queue.take(sequence));
         let entry = entry.expect("its entry was just seen");
@@ -355,7 +358,17 @@ impl Broker {
             .collect()
     }
 
-    pub(super) fn set_paused(&mut self, no: QueueNo, paused: bool) {
+    /// Nothing is left of a queue once its subscriptions are gone: what it holds, that it is paused, the topic that it keeps.
+    pub(super) fn end_queue(&mut self, no: QueueNo) {
+        self.set_paused(no, false);
+        if self.queue(no).is_some_and(|queue| queue.binding.is_some()) {
+            self.bind(no, None);
+            self.state_mark(Mark::Declared(no));
+        }
+        self.purge_all(no);
+    }
+
+    fn set_paused(&mut self, no: QueueNo, paused: bool) {
         if let Some(queue) = self.queue_mut(no)
             && queue.paused != paused
         {

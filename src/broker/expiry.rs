@@ -64,16 +64,12 @@ impl Broker {
             self.expire_one(no, sequence, now);
         }
         if self.expiring.by_time.len() > self.expiring.clean_at.max(CLEAN_COUNT_MIN) {
-            let mut expiring = std::mem::take(&mut self.expiring);
-            let is_there = |no, sequence| {
-                self.queue(no)
-                    .is_some_and(|queue| queue.entries.get(sequence).is_some())
-            };
-            expiring
-                .by_time
-                .retain(|&(_, no, sequence)| is_there(no, sequence));
-            expiring.clean_at = 2 * expiring.by_time.len();
-            self.expiring = expiring;
+            let queues = &self.queues;
+            self.expiring.by_time.retain(|&(_, no, sequence)| {
+                let queue = queues.get(no.0 as usize).and_then(Option::as_ref);
+                queue.is_some_and(|queue| queue.entries.get(sequence).is_some())
+            });
+            self.expiring.clean_at = 2 * self.expiring.by_time.len();
         }
     }
 
@@ -93,18 +89,9 @@ impl Broker {
         if entry.expires_at_ms().is_none_or(|at| at > now.wall_ms) {
             return false;
         }
-        let (leased, transient) = (entry.leased, entry.is_transient());
         queue.counters.expired_count += 1;
-        if leased && !transient {
-            let index = self.ledger.settled_index(queue);
-            self.ledger.state_settled(index, sequence, sequence);
-        }
-        if leased {
-            self.purge_held(no, sequence);
-        } else {
-            self.remove(no, sequence);
-        }
         self.counters.expired_count += 1;
+        self.take_out(no, sequence);
         self.mark_dirty(no);
         true
     }

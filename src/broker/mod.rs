@@ -89,8 +89,7 @@ pub struct Broker {
     /// Bytes of purged entries whose deliveries have not ended, and their length.
     lingering: BTreeMap<(QueueNo, u64), (EntryBytes, u32)>,
     /// The time of the latest input.
-    mono_ms: u64,
-    wall_ms: u64,
+    now: Now,
 }
 
 /// Index chunks dropped and entries stated again with an ordinary commit, and by an idle tick.
@@ -112,7 +111,7 @@ impl Broker {
 
     /// A session ended, however: what it holds is released, what it staged is aborted. Safe to call twice.
     pub fn handle_close(&mut self, session: SessionNo, now: Now) {
-        (self.mono_ms, self.wall_ms) = (now.mono_ms, now.wall_ms);
+        self.now = now;
         self.forget_session(session, now);
         self.dispatch(now);
     }
@@ -125,7 +124,7 @@ impl Broker {
 
     /// Every batch up to this Seq is durable. `sizes` are those of the batches since the last call, oldest first.
     pub fn handle_durable(&mut self, seq: Seq, sizes: &[IndexSize], now: Now) {
-        (self.mono_ms, self.wall_ms) = (now.mono_ms, now.wall_ms);
+        self.now = now;
         let first = self.ledger.durable().0 + 1;
         assert_eq!((first..=seq.0).count(), sizes.len(), "one size for each batch");
         for (of, size) in (first..=seq.0).zip(sizes) {
@@ -315,6 +314,11 @@ impl Broker {
 
     fn queue_mut(&mut self, no: QueueNo) -> Option<&mut Queue> {
         self.queues.get_mut(no.0 as usize)?.as_mut()
+    }
+
+    /// The queue of a name, if there is one.
+    fn find_queue(&self, name: &str) -> Option<&Queue> {
+        self.names.get(name).and_then(|no| self.queue(*no))
     }
 
     /// The queue of a name, made if there is none.
@@ -546,7 +550,7 @@ impl Broker {
     /// The bytes of all deliveries of this session up to and including this tag are in its socket (or were skipped
     /// because their subscription is gone): frees the unsent bytes, settles `auto` deliveries.
     pub fn handle_written(&mut self, session: SessionNo, up_to: Tag, now: Now) {
-        (self.mono_ms, self.wall_ms) = (now.mono_ms, now.wall_ms);
+        self.now = now;
         self.written(session, up_to, now);
         self.dispatch(now);
     }

@@ -324,8 +324,5 @@ pub(super) fn expiry_of(fields: &[(u8, Bytes)]) -> Option<u64> {
     Some(u64::from_be_bytes(at.as_ref().try_into().ok()?))
 }
 
-/// The names of temporary queues begin so.
-pub(super) const TEMPORARY_PREFIX: &str = "TEMP.";
-
 /// The names of dead-letter queues begin so.
 pub(super) const DEAD_LETTER_PREFIX: &str = "DLQ.";

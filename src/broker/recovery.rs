@@ -51,8 +51,7 @@ impl Recovery {
             relocation: Relocation::default(),
             purged: VecDeque::new(),
             lingering: BTreeMap::new(),
-            mono_ms: 0,
-            wall_ms: 0,
+            now: Now::default(),
         };
         Self {
             broker,

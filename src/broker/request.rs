@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::{DestinationKind, MessageId, Now, Seq, SessionNo, SubNo, Tag, TxNo};
+use crate::base::{
+    DestinationKind, MessageId, Now, Seq, SessionNo, SubNo, TEMPORARY_QUEUE_PREFIX, Tag, TxNo,
+};
 use crate::journal::{Item, Place};
 use crate::port::{
     Applied, Binding, DeliveryKey, Payload, Refusal, Request, Requests, Send, Settle, Subscribe, Target,
@@ -15,7 +17,7 @@ use super::Broker;
 use super::expiry::{EXPIRE_INPUT, fields_of};
 use super::ledger::{Mark, Statement};
 use super::peer::{HeldState, Source, Step, Sub, TopicMessage, Transaction};
-use super::queue::{Entry, EntryBytes, QueueNo, TEMPORARY_PREFIX, expiry_of};
+use super::queue::{Entry, EntryBytes, QueueNo, expiry_of};
 use super::settle::Enqueue;
 
 /// What a staged ACK or NACK counts against `staged_bytes_max`, beside each delivery it names.
@@ -35,7 +37,7 @@ impl Broker {
                 refusal: Some(refusal),
             };
         }
-        (self.mono_ms, self.wall_ms) = (now.mono_ms, now.wall_ms);
+        self.now = now;
         let mut refusal = None;
         let mut done = 0;
         let mut gate = Seq(0);
@@ -676,11 +678,11 @@ impl Broker {
         let mut gate = Seq(0);
         let source = match subscribe.kind {
             DestinationKind::Queue => {
-                let there = self.names.get(name).and_then(|no| self.queue(*no));
+                let there = self.find_queue(name);
                 if there.is_some_and(|queue| queue.owner.is_some()) {
                     return Err(Refusal::QueuePrivate);
                 }
-                gate = self.check_binding(name, subscribe.binding, requests)?;
+                gate = self.bind_as_asked(name, subscribe.binding, requests)?;
                 let no = self.open_queue(name);
                 let queue = self
                     .queues
@@ -726,7 +728,7 @@ impl Broker {
     /// One more subscription of a session's own temporary queue, made if there is none.
     fn open_temporary(&mut self, session: SessionNo, name: &str) -> Result<QueueNo, Refusal> {
         let name = temporary(name);
-        let there = self.names.get(&*name).and_then(|no| self.queue(*no));
+        let there = self.find_queue(&*name);
         if there.is_some_and(|queue| queue.owner != Some(session)) {
             return Err(Refusal::QueuePrivate);
         }
@@ -740,11 +742,8 @@ impl Broker {
     }
 
     /// Binds a queue as a SUBSCRIBE asks for, and gives the Seq that states it; or refuses.
-    fn check_binding(&mut self, name: &str, asked: Binding, requests: &Requests) -> Result<Seq, Refusal> {
-        let bound = self
-            .names
-            .get(name)
-            .and_then(|no| self.queue(*no)?.binding.as_ref());
+    fn bind_as_asked(&mut self, name: &str, asked: Binding, requests: &Requests) -> Result<Seq, Refusal> {
+        let bound = self.find_queue(name).and_then(|queue| queue.binding.as_ref());
         match (asked, bound) {
             (Binding::None, _) => Ok(Seq(0)),
             (Binding::Present, None) => Err(Refusal::BindingUnknown),
@@ -770,7 +769,7 @@ impl Broker {
 
     /// What must be durable before somebody is told that a queue is bound.
     fn binding_gate(&self, name: &str) -> Seq {
-        let queue = self.names.get(name).and_then(|no| self.queue(*no));
+        let queue = self.find_queue(name);
         queue.map_or(Seq(0), |queue| queue.declared_at)
     }
 
@@ -798,19 +797,9 @@ impl Broker {
         if self.queue(no).is_some_and(|queue| queue.sub_count > 0) {
             return Err(Refusal::BindingInUse);
         }
-        self.set_paused(no, false);
-        self.end_binding(no);
-        self.purge_all(no);
+        self.end_queue(no);
         self.mark_dirty(no);
         Ok(self.ledger.gate())
-    }
-
-    /// A queue keeps the messages of a topic no more, if it did.
-    pub(super) fn end_binding(&mut self, no: QueueNo) {
-        if self.queue(no).is_some_and(|queue| queue.binding.is_some()) {
-            self.bind(no, None);
-            self.state_mark(Mark::Declared(no));
-        }
     }
 
     /// A new subscription may be served once its SUBSCRIBE's receipt may leave, and once it is durable that its queue has
@@ -999,7 +988,7 @@ struct Way {
 
 /// The queue of a temporary queue's name.
 fn temporary(name: &str) -> String {
-    format!("{TEMPORARY_PREFIX}{name}")
+    format!("{TEMPORARY_QUEUE_PREFIX}{name}")
 }
 
 /// All that a SEND names.

@@ -199,7 +199,7 @@ impl Broker {
         tag: Tag,
         now: Now,
     ) -> Option<(Arc<str>, u64, MessageId)> {
-        (self.mono_ms, self.wall_ms) = (now.mono_ms, now.wall_ms);
+        self.now = now;
         let peer = self.peers.get_mut(&session)?;
         // One that was ended is its queue's again, and one that the client has answered is the client's.
         let held = *peer.held.get(tag.0)?;

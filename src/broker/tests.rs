@@ -103,17 +103,13 @@ impl World {
 
     fn subscribe(&mut self, sub: u32, queue: &str, ack_mode: AckMode, prefetch_count: u32) {
         let applied = self.ask(|requests| {
-            let name = requests.push_bytes(queue.as_bytes());
-            let (sub, kind) = (SubNo(sub), DestinationKind::Queue);
-            requests.list.push(Request::Subscribe(Subscribe {
-                binding: Binding::None,
+            subscribe(
+                requests,
                 sub,
-                kind,
-                name,
-                ack_mode,
-                prefetch_count,
-                by_message: false,
-            }));
+                DestinationKind::Queue,
+                queue,
+                (ack_mode, prefetch_count),
+            );
         });
         assert_eq!(applied.refusal, None);
         self.commit();
@@ -172,6 +168,22 @@ impl World {
             .find(|view| &*view.name == queue)
             .map_or(0, |view| view.depth)
     }
+}
+
+/// How a subscription settles, and how many deliveries it may hold.
+type Terms = (AckMode, u32);
+
+fn subscribe(requests: &mut Requests, sub: u32, kind: DestinationKind, name: &str, terms: Terms) {
+    let name = requests.push_bytes(name.as_bytes());
+    requests.list.push(Request::Subscribe(Subscribe {
+        sub: SubNo(sub),
+        kind,
+        name,
+        binding: Binding::None,
+        ack_mode: terms.0,
+        prefetch_count: terms.1,
+        by_message: false,
+    }));
 }
 
 fn send(requests: &mut Requests, queue: &str, body: &str, persistent: bool, tx: Option<TxNo>) {
@@ -596,16 +608,7 @@ fn what_is_half_sent_keeps_its_bytes_though_another_settles_it() {
         let other = SessionNo(2);
         world.broker.handle_open(other);
         let mut requests = Requests::default();
-        let name = requests.push_bytes(b"a");
-        requests.list.push(Request::Subscribe(Subscribe {
-            binding: Binding::None,
-            sub: SubNo(1),
-            kind: DestinationKind::Queue,
-            name,
-            ack_mode: AckMode::Auto,
-            prefetch_count: 1,
-            by_message: false,
-        }));
+        subscribe(&mut requests, 1, DestinationKind::Queue, "a", (AckMode::Auto, 1));
         world.broker.handle_requests(other, &requests, NOW);
         world.commit();
         let mut events = Vec::new();
@@ -645,19 +648,7 @@ fn a_session_that_ends_itself_is_done_nothing_more_for() {
     world.send("a", "kept", None);
     world.commit();
     let applied = world.ask(|requests| {
-        let (topic, queue) = (requests.push_bytes(b"t"), requests.push_bytes(b"a"));
-        let subscribe = |sub, kind, name| {
-            Request::Subscribe(Subscribe {
-                binding: Binding::None,
-                sub: SubNo(sub),
-                kind,
-                name,
-                ack_mode: AckMode::Client,
-                prefetch_count: 1,
-                by_message: false,
-            })
-        };
-        requests.list.push(subscribe(1, DestinationKind::Topic, topic));
+        subscribe(requests, 1, DestinationKind::Topic, "t", (AckMode::Client, 1));
         for _ in 0..3 {
             send(requests, "t", "news", true, None);
             let Some(Request::Send(send)) = requests.list.last_mut() else {
@@ -665,7 +656,7 @@ fn a_session_that_ends_itself_is_done_nothing_more_for() {
             };
             send.to.kind = DestinationKind::Topic;
         }
-        requests.list.push(subscribe(2, DestinationKind::Queue, queue));
+        subscribe(requests, 2, DestinationKind::Queue, "a", (AckMode::Client, 1));
     });
     assert_eq!(applied.refusal, Some(Refusal::SlowSubscriber));
     world.commit();
@@ -689,16 +680,13 @@ fn topic_backlogs_are_bounded_in_all() {
         for (session, topics) in [(S, &["t", "u"][..]), (OTHER, &["t"])] {
             let mut requests = Requests::default();
             for (sub, topic) in (1..).zip(topics) {
-                let name = requests.push_bytes(topic.as_bytes());
-                requests.list.push(Request::Subscribe(Subscribe {
-                    binding: Binding::None,
-                    sub: SubNo(sub),
-                    kind: DestinationKind::Topic,
-                    name,
-                    ack_mode: AckMode::Client,
-                    prefetch_count: 1,
-                    by_message: false,
-                }));
+                subscribe(
+                    &mut requests,
+                    sub,
+                    DestinationKind::Topic,
+                    topic,
+                    (AckMode::Client, 1),
+                );
             }
             world.broker.handle_requests(session, &requests, NOW);
         }

@@ -76,7 +76,7 @@ impl Broker {
             };
             let Some(next) = backlog.front() else { return };
             let len = next.bytes.len();
-            if next.expires_at_ms.is_some_and(|at| at <= self.wall_ms) {
+            if next.expires_at_ms.is_some_and(|at| at <= self.now.wall_ms) {
                 backlog.pop_front();
                 *backlog_bytes -= len;
                 self.backlog_bytes -= len;
@@ -91,7 +91,7 @@ impl Broker {
             let next = backlog.pop_front().expect("it was just seen");
             *backlog_bytes -= len;
             self.backlog_bytes -= len;
-            let tag = peer.hold(no, next.message, None, by_message, self.mono_ms);
+            let tag = peer.hold(no, next.message, None, by_message, self.now.mono_ms);
             peer.unsent.push_back(Unsent { tag, sub: no, len });
             peer.unsent_bytes += len;
             let sub = peer.subs.get_mut(&no).expect("it was just there");

@@ -119,8 +119,7 @@ impl Broker {
 
     /// The entries of a queue in order, from a queue sequence on. Empty for an unknown queue.
     pub fn entries(&self, queue: &str, from: u64) -> impl Iterator<Item = EntryView> {
-        let queue = self.names.get(queue).and_then(|no| self.queue(*no));
-        queue
+        self.find_queue(queue)
             .into_iter()
             .flat_map(move |queue| queue.entries.range_from(from))
             .map(|(sequence, entry)| EntryView {
@@ -143,9 +142,9 @@ impl Broker {
     /// The facts that state the stored entries of a queue as they are, in order and each by its own: for a store that is
     /// written anew.
     pub fn statements(&self, queue: &str) -> impl Iterator<Item = (EntryView, Enqueued)> {
-        let no = self.names.get(queue).and_then(|no| self.queue(*no));
+        let found = self.find_queue(queue);
         self.entries(queue, 0).filter_map(move |view| {
-            let queue = no?;
+            let queue = found?;
             let entry = queue.entries.get(view.sequence)?;
             let place = entry.bytes.place(|slot| self.ledger.chunk_in(slot))?;
             let fact = Enqueued {
@@ -180,10 +179,7 @@ impl Broker {
 
     /// One queue.
     pub fn queue_view(&self, name: &str) -> Option<QueueView> {
-        self.names
-            .get(name)
-            .and_then(|no| self.queue(*no))
-            .map(Queue::view)
+        self.find_queue(name).map(Queue::view)
     }
 
     /// The subscriptions on a queue, from a session on. A page ends with the session that fills it, and may end early:
@@ -321,11 +317,9 @@ impl Broker {
     /// Subscriptions on a destination.
     pub fn subscription_count(&self, kind: DestinationKind, name: &str) -> usize {
         match kind {
-            DestinationKind::Queue | DestinationKind::Temporary => self
-                .names
-                .get(name)
-                .and_then(|no| self.queue(*no))
-                .map_or(0, |queue| queue.sub_count),
+            DestinationKind::Queue | DestinationKind::Temporary => {
+                self.find_queue(name).map_or(0, |queue| queue.sub_count)
+            }
             DestinationKind::Topic => self.routes.get(name).map_or(0, |route| route.subs.len()),
         }
     }

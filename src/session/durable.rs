@@ -18,8 +18,7 @@ const PREFIX: &str = "DSUB.";
 /// Destinations of durable subscriptions that are there.
 const DESTINATION_PREFIX: &str = "/dsub/";
 
-/// Headers that name a durable subscription of a client id, each family's own; the second is a misspelling that ActiveMQ
-/// documents.
+/// Headers that name a durable subscription of a client id, each family's own; the second is the first, misspelt.
 const NAMES: [&[u8]; 4] = [
     b"activemq.subscriptionName",
     b"activemq.subcriptionName",
@@ -38,7 +37,7 @@ pub(super) struct Wish<'a> {
 
 /// Who a durable subscription belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+pub(super) enum Family {
     /// Client id and name.
     Named,
     /// Id and topic.
@@ -112,7 +111,8 @@ impl<'a> Wish<'a> {
         Ok(Some(queue))
     }
 
-    fn family(&self) -> Result<Option<Family>, Violation> {
+    /// Which kind of durable subscription is asked for, if one is.
+    pub(super) fn family(&self) -> Result<Option<Family>, Violation> {
         let durable = truth("durable", self.durable)?;
         let auto_delete = truth("auto-delete", self.auto_delete)?;
         let persistent = truth("persistent", self.persistent)?;
@@ -134,16 +134,6 @@ impl<'a> Wish<'a> {
             _ => Ok(None),
         }
     }
-
-    /// Whether it names a durable subscription, however.
-    pub(super) fn is_durable(&self) -> Result<bool, Violation> {
-        Ok(self.family()?.is_some())
-    }
-
-    /// Whether the topic is a part of what it names.
-    pub(super) fn needs_topic(&self) -> Result<bool, Violation> {
-        Ok(self.family()? == Some(Family::Topic))
-    }
 }
 
 /// The queue of `/dsub/NAME`, which must be there.
@@ -155,9 +145,10 @@ pub(super) fn present(destination: &str) -> Option<Result<String, Violation>> {
 }
 
 /// Whether this is the queue of a subscription that is named by id and topic.
-pub(super) fn is_of_topic(queue: &Option<Box<str>>) -> bool {
-    let name = queue.as_deref().and_then(|queue| queue.strip_prefix(PREFIX));
-    name.is_some_and(|name| name.starts_with('/'))
+pub(super) fn is_of_topic(queue: &str) -> bool {
+    queue
+        .strip_prefix(PREFIX)
+        .is_some_and(|name| name.starts_with('/'))
 }
 
 /// The topic of a queue `Consumer.N.VirtualTopic.T`: `VirtualTopic.T`.

@@ -1,7 +1,9 @@
 //! SUBSCRIBE and UNSUBSCRIBE, and the subscriptions of a session.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 
+use super::durable::Family;
 use super::error::{Cause, Violation};
 use super::fields::{Fields, number, required};
 use super::rules::{AckKey, Rules};
@@ -28,20 +30,28 @@ impl Key {
     }
 }
 
+/// What a subscription is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Of {
+    /// A queue, that of a durable subscription by its own name among them.
+    Queue,
+    Topic,
+    /// A topic whose messages this queue keeps.
+    Durable(Box<str>),
+    /// A temporary queue, by its own name; `automatic` where a SEND asked for its replies, and no SUBSCRIBE.
+    Temporary {
+        name: Box<str>,
+        automatic: bool,
+    },
+}
+
 /// One live subscription.
 #[derive(Debug)]
 pub(super) struct Subscription {
     pub(super) no: SubNo,
     key: Key,
+    of: Of,
     ack_mode: AckMode,
-    /// What its destination names.
-    kind: DestinationKind,
-    /// The queue of a durable subscription.
-    queue: Option<Box<str>>,
-    /// The own name of a temporary queue.
-    temporary: Option<Box<str>>,
-    /// It was made for the replies to a SEND.
-    automatic: bool,
     /// MESSAGE has `ack`.
     pub(super) ack_id: bool,
     /// What its MESSAGEs begin with, up to the epoch in `message-id`.
@@ -75,31 +85,12 @@ impl Subscriptions {
             .map(|live| live.no)
     }
 
-    /// The live one of a temporary queue.
-    pub(super) fn of_temporary(&self, name: &str) -> Option<&Subscription> {
-        self.live
-            .iter()
-            .find(|live| live.temporary.as_deref() == Some(name))
-    }
-
-    /// Says of a live one that it is of a temporary queue, which is made if there is room for one more.
-    pub(super) fn mark_temporary(
-        &mut self,
-        no: SubNo,
-        name: &str,
-        automatic: bool,
-        count_max: usize,
-    ) -> Result<(), Violation> {
-        if !self.temporary.contains(name) {
-            if self.temporary.len() >= count_max {
-                return Err(Violation::TooManyTemporaryQueues);
-            }
-            self.temporary.insert(name.into());
-        }
-        if let Some(live) = self.live.iter_mut().find(|live| live.no == no) {
-            (live.temporary, live.automatic) = (Some(name.into()), automatic);
-        }
-        Ok(())
+    /// The live one of a temporary queue: its number, and whether it is automatic.
+    pub(super) fn of_temporary(&self, own: &str) -> Option<(SubNo, bool)> {
+        self.live.iter().find_map(|live| match &live.of {
+            Of::Temporary { name, automatic } if **name == *own => Some((live.no, *automatic)),
+            _ => None,
+        })
     }
 
     /// One by id, live or ended.
@@ -131,51 +122,28 @@ impl Session {
             Some(_) => return Err(Violation::HeaderInvalid { header: "ack" }.into()),
         };
         let (prefetch_count, wish) = self.wishes(frame)?;
-        let Source {
-            kind,
-            name,
-            queue,
-            topic,
-        } = self.source(text, id.as_deref(), &wish, rules)?;
+        let source = self.source(text, id.as_deref(), &wish, rules)?;
         let key = match &id {
             Some(id) => Key::Id(id.as_ref().into()),
-            None => Key::Destination(kind, name.into()),
+            None => Key::Destination(source.named.0, source.named.1.into()),
         };
         // Of a temporary queue whose replies came under its own name until now, the client takes care itself from here on.
-        let own = (kind == DestinationKind::Temporary).then_some(name);
-        if let Some(automatic) = own
-            .and_then(|name| self.subscriptions.of_temporary(name))
-            .filter(|live| live.automatic)
+        if let Of::Temporary { name, .. } = &source.of
+            && let Some((no, true)) = self.subscriptions.of_temporary(name)
         {
-            let no = automatic.no;
             self.subscriptions.live.retain(|live| live.no != no);
             self.requests.list.push(Request::Unsubscribe { sub: no });
         }
-        let no = self.add_subscription(key, kind, id.as_deref(), ack_mode, rules)?;
-        if let Some(name) = own {
-            let count_max = self.config.limits.temporary_queue_count_max;
-            self.subscriptions.mark_temporary(no, name, false, count_max)?;
-        }
-        if let (Some(queue), Some(live)) = (&queue, self.subscriptions.live.last_mut()) {
-            live.queue = Some(queue.as_str().into());
-        }
-        let binding = match (&queue, topic) {
-            (_, Some(topic)) => Binding::To(self.requests.push_bytes(topic.as_bytes())),
-            (Some(_), None) => Binding::Present,
-            (None, None) => Binding::None,
+        let sub = self.add_subscription(key, source.of, id.as_deref(), ack_mode, rules)?;
+        let binding = match source.topic {
+            Bound::No => Binding::None,
+            Bound::Present => Binding::Present,
+            Bound::To(topic) => Binding::To(self.requests.push_bytes(topic.as_bytes())),
         };
-        let kind = if queue.is_some() {
-            DestinationKind::Queue
-        } else {
-            kind
-        };
-        let name = temporary::known(&self.id, text, name);
-        let name = self
-            .requests
-            .push_bytes(queue.as_deref().unwrap_or(&name).as_bytes());
+        let name = self.requests.push_bytes(source.name.as_bytes());
         self.requests.list.push(Request::Subscribe(Subscribe {
-            sub: no,
-            kind,
+            sub,
+            kind: source.kind,
             name,
             binding,
             ack_mode,
@@ -189,7 +157,7 @@ impl Session {
     pub(super) fn add_subscription(
         &mut self,
         key: Key,
-        kind: DestinationKind,
+        of: Of,
         id: Option<&[u8]>,
         ack_mode: AckMode,
         rules: &Rules,
@@ -200,6 +168,14 @@ impl Session {
         }
         if subs.live.len() >= self.config.limits.subscription_count_max || subs.last == u32::MAX {
             return Err(Violation::TooManySubscriptions);
+        }
+        if let Of::Temporary { name, .. } = &of
+            && !subs.temporary.contains(name)
+        {
+            if subs.temporary.len() >= self.config.limits.temporary_queue_count_max {
+                return Err(Violation::TooManyTemporaryQueues);
+            }
+            subs.temporary.insert(name.clone());
         }
         subs.last += 1;
         let no = SubNo(subs.last);
@@ -215,11 +191,8 @@ impl Session {
         subs.live.push(Subscription {
             no,
             key,
+            of,
             ack_mode,
-            kind,
-            queue: None,
-            temporary: None,
-            automatic: false,
             ack_id: rules.ack_key == AckKey::AckId && ack_mode != AckMode::Auto,
             message_head: head.into_boxed_slice(),
         });
@@ -234,45 +207,64 @@ impl Session {
         wish: &durable::Wish<'_>,
         rules: &Rules,
     ) -> Result<Source<'a>, Cause> {
-        if let Some(queue) = durable::present(text) {
-            wish.check_queue()?;
-            return Ok(Source {
-                kind: DestinationKind::Queue,
-                name: text,
-                queue: Some(queue?),
-                topic: None,
-            });
-        }
         if Destination::parts(text).nth(1).is_some() {
             return Err(Violation::BadDestination.into());
         }
-        let (kind, name) = named(text)?;
-        let (queue, topic) = match kind {
+        let named = named(text)?;
+        let (kind, name) = named;
+        let plain = |of, topic| Source {
+            named,
+            of,
+            kind,
+            name: Cow::Borrowed(name),
+            topic,
+        };
+        let source = match kind {
             // That of another session, or of this one by the name that others know.
             DestinationKind::Temporary if text.starts_with(REPLY_PREFIX) => {
                 return Err(Violation::BadDestination.into());
             }
-            DestinationKind::Temporary => (None, None),
+            DestinationKind::Temporary => Source {
+                name: temporary::known(&self.id, text, name),
+                ..plain(
+                    Of::Temporary {
+                        name: name.into(),
+                        automatic: false,
+                    },
+                    Bound::No,
+                )
+            },
             DestinationKind::Queue => {
                 wish.check_queue()?;
-                (None, durable::virtual_topic(name))
+                match (durable::present(text), durable::virtual_topic(name)) {
+                    (Some(queue), _) => Source {
+                        name: Cow::Owned(queue?),
+                        ..plain(Of::Queue, Bound::Present)
+                    },
+                    (None, Some(topic)) => plain(Of::Queue, Bound::To(topic)),
+                    (None, None) => plain(Of::Queue, Bound::No),
+                }
             }
             DestinationKind::Topic => {
-                let queue = wish.queue(rules.escapes(), self.client_id.as_deref(), id, name)?;
-                let topic = queue.is_some().then_some(name);
-                (queue, topic)
+                match wish.queue(rules.escapes(), self.client_id.as_deref(), id, name)? {
+                    Some(queue) => Source {
+                        kind: DestinationKind::Queue,
+                        name: Cow::Owned(queue.clone()),
+                        ..plain(Of::Durable(queue.into()), Bound::To(name))
+                    },
+                    None => plain(Of::Topic, Bound::No),
+                }
             }
         };
-        let topics = topic.or((kind == DestinationKind::Topic).then_some(name));
+        let topics = match (&source.of, &source.topic) {
+            (_, Bound::To(topics)) => Some(*topics),
+            (Of::Topic, _) => Some(name),
+            _ => None,
+        };
         if topics.is_some_and(|topics| Wildcards::of(topics) == Wildcards::Misplaced) {
             return Err(Violation::BadWildcard.into());
         }
-        Ok(Source {
-            kind,
-            name,
-            queue,
-            topic,
-        })
+        Ok(source)
     }
 
     /// Looks through the headers for those of dialects: refuses what is not built, reads the prefetch, and what is said of
@@ -313,67 +305,62 @@ impl Session {
         fields: &Fields<'_>,
         rules: &Rules,
     ) -> Result<(), Cause> {
-        let wish = durable::Wish::of(frame)?;
-        let durable = wish.is_durable()?;
         let escapes = rules.escapes();
-        let by_destination = !rules.subscription_id;
-        let live = &self.subscriptions.live;
-        let mut at = None;
-        if fields.id.is_some() || !by_destination && !durable || fields.destination.is_none() && !durable {
-            let id = unescape(escapes, required(fields.id, "id")?)?;
-            at = live.iter().position(|live| live.key.is_id(&id));
-        }
-        let topic = match fields.destination {
-            Some(raw) => Some(unescape(escapes, raw)?),
-            None => None,
+        let wish = durable::Wish::of(frame)?;
+        let id = fields.id.map(|id| unescape(escapes, id)).transpose()?;
+        let text = fields
+            .destination
+            .map(|text| unescape(escapes, text))
+            .transpose()?;
+        let destination = || match &text {
+            Some(text) => {
+                let text = std::str::from_utf8(text).map_err(|_| DecodeError::NotUtf8)?;
+                Ok::<_, Cause>(Some(named(text)?))
+            }
+            None => Ok(None),
         };
-        let topic = match &topic {
-            Some(text) => Some(named(
-                std::str::from_utf8(text).map_err(|_| DecodeError::NotUtf8)?,
-            )?),
-            None => None,
-        };
-        if let (None, true, Some((kind, name))) = (at, by_destination, topic) {
-            let key = Key::Destination(kind, name.into());
-            at = live.iter().position(|live| live.key == key);
+        let find = |key: &Key| self.subscriptions.live.iter().position(|live| live.key == *key);
+        let mut at = id.as_ref().and_then(|id| find(&Key::Id(id.as_ref().into())));
+        if at.is_none()
+            && !rules.subscription_id
+            && let Some((kind, name)) = destination()?
+        {
+            at = find(&Key::Destination(kind, name.into()));
         }
         let ended = at.map(|at| self.subscriptions.live.remove(at));
-        // On a queue these headers ask for what is so anyway.
-        let durable = durable
-            && ended
-                .as_ref()
-                .is_none_or(|ended| ended.kind == DestinationKind::Topic);
-        let queue = match &ended {
-            None if !durable => return Err(Violation::SubscriptionUnknown.into()),
-            Some(ended)
-                if durable
-                    && topic.is_none()
-                    && wish.needs_topic()?
-                    && durable::is_of_topic(&ended.queue) =>
-            {
-                ended.queue.clone()
+        // Of a queue the headers ask for what is so anyway.
+        let family = match ended.as_ref().map(|ended| &ended.of) {
+            Some(Of::Queue | Of::Temporary { .. }) => None,
+            Some(Of::Topic | Of::Durable(_)) | None => wish.family()?,
+        };
+        if ended.is_none() && family.is_none() {
+            let named = id.is_some() || (!rules.subscription_id && text.is_some());
+            return Err(match named {
+                true => Violation::SubscriptionUnknown,
+                false => Violation::HeaderMissing { header: "id" },
             }
-            _ if durable => {
-                let name = match topic {
-                    Some((_, name)) => name,
-                    None if wish.needs_topic()? => {
-                        return Err(Violation::HeaderMissing {
-                            header: "destination",
-                        }
-                        .into());
+            .into());
+        }
+        let queue = match (family, destination, ended.as_ref().map(|ended| &ended.of)) {
+            (None, ..) => None,
+            (Some(Family::Topic), destination, of) => match (destination()?, of) {
+                (Some((_, topic)), _) => {
+                    wish.queue(escapes, self.client_id.as_deref(), id.as_deref(), topic)?
+                }
+                (None, Some(Of::Durable(queue))) if durable::is_of_topic(queue) => Some(queue.to_string()),
+                (None, _) => {
+                    return Err(Violation::HeaderMissing {
+                        header: "destination",
                     }
-                    None => "",
-                };
-                let id = match fields.id {
-                    Some(id) => Some(unescape(escapes, id)?),
-                    None => None,
-                };
-                wish.queue(escapes, self.client_id.as_deref(), id.as_deref(), name)?
-                    .map(Box::from)
+                    .into());
+                }
+            },
+            (Some(Family::Named | Family::Id), ..) => {
+                wish.queue(escapes, self.client_id.as_deref(), id.as_deref(), "")?
             }
-            _ => None,
         };
         if let Some(ended) = ended {
+            self.requests.list.push(Request::Unsubscribe { sub: ended.no });
             let remembered =
                 rules.ack_key == AckKey::MessageIdAndSubscription && ended.ack_mode != AckMode::Auto;
             if let (true, Key::Id(id)) = (remembered, ended.key) {
@@ -382,7 +369,6 @@ impl Session {
                 }
                 self.subscriptions.ended.push_back((id, ended.no));
             }
-            self.requests.list.push(Request::Unsubscribe { sub: ended.no });
         }
         if let Some(queue) = queue {
             let name = self.requests.push_bytes(queue.as_bytes());
@@ -394,15 +380,23 @@ impl Session {
 
 /// What a SUBSCRIBE's destination stands for.
 struct Source<'a> {
+    /// What the destination names.
+    named: (DestinationKind, &'a str),
+    of: Of,
+    /// What the core is asked for, by its name there.
     kind: DestinationKind,
-    name: &'a str,
-    /// The queue of a durable subscription.
-    queue: Option<String>,
-    /// The topic that the queue is bound to.
-    topic: Option<&'a str>,
+    name: Cow<'a, str>,
+    topic: Bound<'a>,
 }
 
-/// What a subscription's destination names, for UNSUBSCRIBE: that of `/dsub/` is the whole text.
+/// What is said of the topic that a queue keeps.
+enum Bound<'a> {
+    No,
+    To(&'a str),
+    Present,
+}
+
+/// What a subscription's destination names: that of `/dsub/` is the whole text.
 fn named(text: &str) -> Result<(DestinationKind, &str), Violation> {
     match durable::present(text) {
         Some(queue) => queue.map(|_| (DestinationKind::Queue, text)),

@@ -12,7 +12,7 @@ use super::Session;
 use super::error::{Cause, Violation};
 use super::fields::Fields;
 use super::rules::Rules;
-use super::subscribe::Key;
+use super::subscribe::{Key, Of};
 use crate::base::{Destination, DestinationKind, REPLY_PREFIX, TEMPORARY_PREFIX};
 use crate::port::{AckMode, Binding, Request, Subscribe};
 use crate::wire::{DecodeError, Escapes, store, unescape};
@@ -79,15 +79,11 @@ impl Session {
             return Ok(());
         }
         let key = Key::Id(text.as_bytes().into());
-        let sub = self.add_subscription(
-            key,
-            DestinationKind::Temporary,
-            Some(text.as_bytes()),
-            AckMode::Auto,
-            rules,
-        )?;
-        let count_max = self.config.limits.temporary_queue_count_max;
-        self.subscriptions.mark_temporary(sub, name, true, count_max)?;
+        let of = Of::Temporary {
+            name: name.into(),
+            automatic: true,
+        };
+        let sub = self.add_subscription(key, of, Some(text.as_bytes()), AckMode::Auto, rules)?;
         let name = self.requests.push_bytes(known(&self.id, text, name).as_bytes());
         self.requests.list.push(Request::Subscribe(Subscribe {
             sub,

@@ -67,16 +67,7 @@ fn nothing_is_delivered_behind_its_time() {
     world.send("a", "for ever", None);
     world.commit();
     let mut requests = Requests::default();
-    let name = requests.push_bytes(b"a");
-    requests.list.push(Request::Subscribe(Subscribe {
-        sub: SubNo(1),
-        kind: DestinationKind::Queue,
-        name,
-        binding: Binding::None,
-        ack_mode: AckMode::Auto,
-        prefetch_count: 10,
-        by_message: false,
-    }));
+    subscribe(&mut requests, 1, DestinationKind::Queue, "a", (AckMode::Auto, 10));
     world.broker.handle_requests(S, &requests, DUE);
     while let Some(batch) = world.broker.poll_batch() {
         for write in batch.chunks {
@@ -134,16 +125,13 @@ fn what_is_held_expires_too() {
 fn a_topic_message_expires_in_its_backlog() {
     let mut world = World::new(Limits::default());
     let applied = world.ask(|requests| {
-        let name = requests.push_bytes(b"t");
-        requests.list.push(Request::Subscribe(Subscribe {
-            sub: SubNo(1),
-            kind: DestinationKind::Topic,
-            name,
-            binding: Binding::None,
-            ack_mode: AckMode::ClientIndividual,
-            prefetch_count: 1,
-            by_message: false,
-        }));
+        subscribe(
+            requests,
+            1,
+            DestinationKind::Topic,
+            "t",
+            (AckMode::ClientIndividual, 1),
+        );
     });
     assert_eq!(applied.refusal, None);
     for _ in 0..2 {
@@ -169,9 +157,9 @@ fn a_topic_message_expires_in_its_backlog() {
     assert_eq!(world.broker.counters().expired_count, 1);
 }
 
-/// What moves keeps its time; a dead letter has none.
+/// What moves, or is copied, keeps its time; a dead letter has none.
 #[test]
-fn a_move_keeps_the_time_and_a_dead_letter_has_none() {
+fn a_move_and_a_copy_keep_the_time_and_a_dead_letter_has_none() {
     let limits = Limits {
         deliveries_failed_max: 1,
         ..Limits::default()
@@ -180,6 +168,12 @@ fn a_move_keeps_the_time_and_a_dead_letter_has_none() {
     world.send_until(DestinationKind::Queue, "a", "1", true);
     world.send_until(DestinationKind::Queue, "a", "2", false);
     world.commit();
+    let act = Act::Copy {
+        from: "a".to_owned(),
+        to: "c".to_owned(),
+        selection: Selection::From(0),
+    };
+    assert_eq!(world.broker.handle_act(&act, NOW).unwrap().count, 2);
     let act = Act::Move {
         from: "a".to_owned(),
         to: "b".to_owned(),
@@ -191,8 +185,12 @@ fn a_move_keeps_the_time_and_a_dead_letter_has_none() {
     let tag = world.deliveries()[0].0.tag;
     world.settle(tag, false, None);
     world.commit();
+    assert_eq!((world.depth("b"), world.depth("c")), (1, 2));
     world.tick(DUE);
-    assert_eq!((world.depth("b"), world.depth("DLQ.b")), (0, 1));
+    assert_eq!(
+        (world.depth("b"), world.depth("c"), world.depth("DLQ.b")),
+        (0, 0, 1)
+    );
 }
 
 /// Those that went before their time are not kept in mind for ever.

@@ -7,16 +7,8 @@ const OTHER: SessionNo = SessionNo(2);
 impl World {
     fn make(&mut self, session: SessionNo, sub: u32, name: &str) -> Applied {
         let mut requests = Requests::default();
-        let name = requests.push_bytes(name.as_bytes());
-        requests.list.push(Request::Subscribe(Subscribe {
-            sub: SubNo(sub),
-            kind: DestinationKind::Temporary,
-            name,
-            binding: Binding::None,
-            ack_mode: AckMode::ClientIndividual,
-            prefetch_count: 1,
-            by_message: false,
-        }));
+        let terms = (AckMode::ClientIndividual, 1);
+        subscribe(&mut requests, sub, DestinationKind::Temporary, name, terms);
         self.broker.handle_requests(session, &requests, NOW)
     }
 
@@ -98,16 +90,13 @@ fn it_is_its_sessions_alone() {
     world.broker.handle_close(OTHER, NOW);
     world.broker.handle_open(OTHER);
     let mut requests = Requests::default();
-    let name = requests.push_bytes(b"TEMP.s/x");
-    requests.list.push(Request::Subscribe(Subscribe {
-        sub: SubNo(1),
-        kind: DestinationKind::Queue,
-        name,
-        binding: Binding::None,
-        ack_mode: AckMode::Auto,
-        prefetch_count: 1,
-        by_message: false,
-    }));
+    subscribe(
+        &mut requests,
+        1,
+        DestinationKind::Queue,
+        "TEMP.s/x",
+        (AckMode::Auto, 1),
+    );
     let applied = world.broker.handle_requests(OTHER, &requests, NOW);
     assert_eq!(applied.refusal, Some(Refusal::QueuePrivate));
     let queue = || "TEMP.s/x".to_owned();

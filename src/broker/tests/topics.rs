@@ -351,6 +351,23 @@ fn bindings_and_shared_bytes_outlive_compaction() {
     assert_eq!(world.bodies(), expect);
 }
 
+/// What one durable subscription more costs in the index.
+#[test]
+fn a_place_in_one_more_durable_subscription_takes_some_tens_of_bytes() {
+    let mut world = World::new(Limits::default());
+    for no in 0..1_000 {
+        world.join(S, no + 1, &format!("DSUB.client/{no:04}"), Some(Some("t")));
+        world.leave(no + 1);
+    }
+    world.commit();
+    world.send_to("/topic/t", &"x".repeat(1_000), true, None);
+    let batch = world.broker.poll_batch().unwrap();
+    let body_bytes: usize = batch.chunks.iter().map(|write| write.payload.len()).sum();
+    assert_eq!(body_bytes, 1_000, "stored once");
+    let bytes = crate::journal::encode_facts(&batch.facts).len() / 1_000;
+    assert!((20..80).contains(&bytes), "{bytes} bytes for each");
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Join(usize, usize),
