@@ -1,6 +1,8 @@
 //! Every bound that a peer can meet, with its default and its unit in its name (DESIGN section 6).
 //! `config` maps each to a key of the same name; nothing else holds a bound.
 
+use super::Policy;
+
 /// All limits. One copy is made at start and handed down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -126,6 +128,16 @@ impl Default for Limits {
             compaction_chunk_count_slack: 65_536,
             compaction_waste_bytes_min: 64 * MIB as u64,
             body_cache_bytes_max: 64 * MIB,
+        }
+    }
+}
+
+impl Limits {
+    /// What holds for a queue of which no policy says otherwise.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            deliveries_failed_max: u64::from(self.deliveries_failed_max),
+            ..Policy::default()
         }
     }
 }

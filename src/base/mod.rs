@@ -1,4 +1,4 @@
-//! Words that every floor shares: numbers with meaning, time as an argument, limits, destinations.
+//! Words that every floor shares: numbers with meaning, time as an argument, limits, policies, destinations.
 //!
 //! # Not here
 //! A clock or a source of entropy. Both are arguments, read in `runtime` only.
@@ -6,6 +6,7 @@
 mod destination;
 mod ids;
 mod limits;
+mod policy;
 mod time;
 mod window;
 
@@ -15,5 +16,6 @@ pub use destination::{
 };
 pub use ids::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SessionNo, SlotNo, SubNo, Tag, TxNo};
 pub use limits::Limits;
+pub use policy::{Overflow, Policies, Policy, SETTINGS, Setting, SettingForm, SettingKey, Settings};
 pub use time::Now;
 pub use window::Window;

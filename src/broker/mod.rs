@@ -31,7 +31,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag, Window};
+use crate::base::{Epoch, Limits, MessageId, Now, Policies, Seq, SessionNo, SubNo, Tag, Window};
 use crate::journal::{Batch, Fact, IndexSize};
 use crate::port::{AckMode, Event, Refusal};
 
@@ -51,6 +51,8 @@ pub use view::{Counters, Notice};
 #[derive(Debug)]
 pub struct Broker {
     limits: Limits,
+    /// What holds for queues, by name.
+    policies: Policies,
     ledger: Ledger,
     queues: Vec<Option<Queue>>,
     free_queues: BTreeSet<QueueNo>,
@@ -162,6 +164,18 @@ impl Broker {
     /// Whether the disk has room for messages; settlements go on without.
     pub fn handle_room(&mut self, room: bool) {
         self.room = room;
+    }
+
+    /// What holds for queues from now on, also for those that are.
+    pub fn handle_policies(&mut self, policies: Policies, now: Now) {
+        self.now = now;
+        self.policies = policies;
+        for queue in self.queues.iter_mut().flatten() {
+            queue.policy = self.policies.of(&queue.name, None);
+        }
+        let all: Vec<QueueNo> = self.names.values().copied().collect();
+        all.into_iter().for_each(|no| self.mark_dirty(no));
+        self.dispatch(now);
     }
 
     /// Does what time demands; called about once a second, also when nothing else happens.
@@ -326,7 +340,8 @@ impl Broker {
         if let Some(&no) = self.names.get(name) {
             return no;
         }
-        let queue = Queue::new(name, self.ledger.next_id());
+        let policy = self.policies.of(name, None);
+        let queue = Queue::new(name, policy, self.ledger.next_id());
         let no = self.free_queues.pop_first().unwrap_or_else(|| {
             self.queues.push(None);
             QueueNo(u32::try_from(self.queues.len() - 1).expect("queues are counted in 32 bits"))

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::{ChunkRef, MessageId, Seq, SessionNo, SlotNo, SubNo, Window};
+use crate::base::{ChunkRef, MessageId, Policy, Seq, SessionNo, SlotNo, SubNo, Window};
 use crate::journal::{Item, Place, field};
 use crate::port::{Body, QueueCounters};
 
@@ -36,6 +36,8 @@ pub(super) type SubRef = (SessionNo, SubNo);
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) name: Arc<str>,
+    /// What holds for it.
+    pub(super) policy: Arc<Policy>,
     pub(super) entries: Window<Entry>,
     pub(super) next_sequence: u64,
     pub(super) head: u64,
@@ -184,9 +186,10 @@ impl Entry {
 
 impl Queue {
     /// `first` is the number that is handed out next: no entry of an earlier queue of this name has it.
-    pub(super) fn new(name: &str, first: u64) -> Self {
+    pub(super) fn new(name: &str, policy: Arc<Policy>, first: u64) -> Self {
         Self {
             name: name.into(),
+            policy,
             entries: Window::default(),
             next_sequence: first,
             head: first,

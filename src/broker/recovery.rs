@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::base::{Epoch, Limits, MessageId, Now, Seq};
+use crate::base::{Epoch, Limits, MessageId, Now, Policies, Seq};
 use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered};
 use crate::port::QueueCounters;
 
@@ -26,6 +26,7 @@ impl Recovery {
     pub fn new(limits: Limits) -> Self {
         let broker = Broker {
             ledger: Ledger::new(limits.commit_bytes_max),
+            policies: Policies::new(limits.policy()),
             limits,
             queues: Vec::new(),
             free_queues: BTreeSet::new(),

@@ -91,7 +91,6 @@ impl Broker {
 
     /// Counts a failure: back to its old place, or to the dead-letter queue; one `rejected` is not given again.
     fn fail(&mut self, no: QueueNo, sequence: u64, by: Option<super::SubRef>, rejected: bool) {
-        let failures_max = self.limits.deliveries_failed_max;
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         let Some(queue) = queue.filter(|queue| queue.entries.get(sequence).is_some()) else {
             self.end_lingering(no, sequence);
@@ -103,7 +102,8 @@ impl Broker {
         entry.failures += 1;
         let (failures, deliveries, transient) = (entry.failures, entry.deliveries, entry.is_transient());
         // One in memory would have to be stored: without room it stays, and its next failure moves it.
-        if (rejected || failures >= failures_max) && has_dead_letters && (self.room || !transient) {
+        let failed_for_good = u64::from(failures) >= queue.policy.deliveries_failed_max;
+        if (rejected || failed_for_good) && has_dead_letters && (self.room || !transient) {
             self.move_to_dead_letters(no, sequence);
             return;
         }
