@@ -5,7 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::PATTERN_FORM;
 use super::keys::{Key, keys};
+use crate::base::SETTINGS;
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +74,32 @@ pub enum ConfigError {
         at: Origin,
         /// As written.
         section: String,
+    },
+    /// Something else where a list of tables belongs.
+    #[error("{at}: {section} is a list of tables: write [[{section}]] and the keys of each below")]
+    NoList {
+        /// Where.
+        at: Origin,
+        /// Which.
+        section: &'static str,
+    },
+    /// A policy that is for nothing.
+    #[error("{at}: a [[policy]] needs the key pattern: {PATTERN_FORM}")]
+    NoPattern {
+        /// Where.
+        at: Origin,
+    },
+    /// A setting that does not exist.
+    #[error(
+        "{at}: unknown key policy.{}; keys of [[policy]] are pattern, {}",
+        on_one_line(name),
+        settings()
+    )]
+    UnknownSetting {
+        /// Where.
+        at: Origin,
+        /// As written.
+        name: String,
     },
     /// A key that does not exist.
     #[error(
@@ -154,7 +182,13 @@ fn on_one_line(text: &str) -> String {
 fn sections() -> String {
     let mut sections: Vec<_> = keys().map(|key| format!("[{}]", key.section)).collect();
     sections.dedup();
+    sections.push("[[policy]]".to_owned());
     sections.join(", ")
+}
+
+fn settings() -> String {
+    let names: Vec<_> = SETTINGS.iter().map(|key| key.name).collect();
+    names.join(", ")
 }
 
 fn names(section: &str) -> String {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use toml::de::DeValue;
 
 use super::{ADDRESS_FORM, Config, LogFormat, LogLevel, parse_address};
-use crate::base::Limits;
+use crate::base::{Limits, Setting};
 
 /// One key.
 #[derive(Debug)]
@@ -58,6 +58,16 @@ impl Value {
                 .collect::<Option<_>>()
                 .map(Self::List),
             _ => None,
+        }
+    }
+
+    /// As the value of a policy's setting, which no list is.
+    pub(super) fn into_setting(self) -> Option<Setting> {
+        match self {
+            Self::Number(number) => Some(Setting::Number(number)),
+            Self::Flag(flag) => Some(Setting::Flag(flag)),
+            Self::Text(text) => Some(Setting::Text(text.into())),
+            Self::List(_) => None,
         }
     }
 }

@@ -23,7 +23,7 @@ use toml::de::{DeTable, DeValue};
 pub use error::{ConfigError, Origin};
 pub use keys::{Key, keys};
 
-use crate::base::Limits;
+use crate::base::{Limits, Policies, SettingKey, Settings};
 use keys::Value;
 
 /// The commented list of every key with its default.
@@ -51,7 +51,13 @@ pub struct Config {
     pub store: StoreConfig,
     /// `[limits]`
     pub limits: Limits,
+    /// `[[policy]]`: patterns of the names of queues, and what each states.
+    pub policies: Vec<(String, Settings)>,
 }
+
+/// The section that is a list of tables, and the key in each that says what it is for.
+const POLICY: &str = "policy";
+const PATTERN: &str = "pattern";
 
 /// Where the broker listens and stores, and how it stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -280,6 +286,25 @@ impl Config {
         for (section, table) in document.get_ref() {
             let section_at = at(section.span().start);
             let section = section.get_ref();
+            if section == POLICY {
+                let DeValue::Array(tables) = table.get_ref() else {
+                    return Err(ConfigError::NoList {
+                        at: section_at,
+                        section: POLICY,
+                    });
+                };
+                for table in tables {
+                    let begin = at(table.span().start);
+                    let DeValue::Table(table) = table.get_ref() else {
+                        return Err(ConfigError::NoList {
+                            at: begin,
+                            section: POLICY,
+                        });
+                    };
+                    self.read_policy(text, table, begin, &at)?;
+                }
+                continue;
+            }
             if !keys().any(|key| key.section == section) {
                 return Err(ConfigError::UnknownSection {
                     at: section_at,
@@ -311,6 +336,56 @@ impl Config {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn read_policy(
+        &mut self,
+        text: &str,
+        table: &DeTable<'_>,
+        begin: Origin,
+        at: &impl Fn(usize) -> Origin,
+    ) -> Result<(), ConfigError> {
+        let mut pattern = None;
+        let mut settings = Settings::default();
+        for (name, value) in table {
+            let bad = |allowed: String| ConfigError::BadValue {
+                at: at(value.span().start),
+                key: format!("{POLICY}.{}", name.get_ref()),
+                found: text.get(value.span()).unwrap_or_default().to_owned(),
+                allowed,
+            };
+            if name.get_ref() == PATTERN {
+                let written = value
+                    .get_ref()
+                    .as_str()
+                    .filter(|pattern| Policies::is_pattern(pattern));
+                let Some(written) = written else {
+                    return Err(bad(PATTERN_FORM.to_owned()));
+                };
+                if self
+                    .policies
+                    .iter()
+                    .any(|(other, _)| Policies::is_same(other, written))
+                {
+                    return Err(bad("each pattern once".to_owned()));
+                }
+                pattern = Some(written.to_owned());
+                continue;
+            }
+            let Some(key) = SettingKey::named(name.get_ref()) else {
+                return Err(ConfigError::UnknownSetting {
+                    at: at(name.span().start),
+                    name: name.get_ref().to_string(),
+                });
+            };
+            let value = Value::from_toml(value.get_ref()).and_then(Value::into_setting);
+            if !value.is_some_and(|value| settings.state(key, value)) {
+                return Err(bad(key.allowed()));
+            }
+        }
+        let pattern = pattern.ok_or(ConfigError::NoPattern { at: begin })?;
+        self.policies.push((pattern, settings));
         Ok(())
     }
 
@@ -354,6 +429,9 @@ impl Config {
         Ok(())
     }
 }
+
+/// What a pattern of names of queues is, for messages.
+pub const PATTERN_FORM: &str = "the name of a queue, or a pattern of names: levels between dots, * for one, > # or ** at the end for all below";
 
 /// Reads `IP:PORT` or `localhost:PORT`. Other names are refused: which address they mean is not ours to guess.
 pub fn parse_address(text: &str) -> Option<SocketAddr> {

@@ -3,6 +3,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::base::SETTINGS;
 
 fn read(text: &str) -> Result<Config, ConfigError> {
     let mut config = Config::default();
@@ -44,6 +45,67 @@ fn the_sample_holds_every_key_with_its_default() {
 }
 
 #[test]
+fn the_sample_holds_every_setting_with_its_default() {
+    let (_, policy) = SAMPLE.split_once("#[[policy]]").expect("the sample has a policy");
+    let lines = policy.lines().map(|line| match line.strip_prefix('#') {
+        Some(key) if !key.starts_with(' ') => key,
+        _ => line,
+    });
+    let text = format!("[[policy]]\n{}", lines.collect::<Vec<_>>().join("\n"));
+    let config = read(&text).unwrap();
+    let [(pattern, settings)] = &config.policies[..] else {
+        panic!("one policy")
+    };
+    assert_eq!(pattern, ">");
+    let written: Vec<_> = settings
+        .iter()
+        .map(|(key, value)| (key.name, value.clone()))
+        .collect();
+    let default = Limits::default().policy();
+    let known: Vec<_> = SETTINGS.iter().map(|key| (key.name, key.of(&default))).collect();
+    assert_eq!(written, known);
+}
+
+#[test]
+fn policies_are_read_and_refused_by_line() {
+    let config = read(
+        "[[policy]]\npattern = \"a.*\"\nack_timeout_ms = 5\n\n[[policy]]\npattern = \"b\"\noverflow = \"drop-head\"\n",
+    )
+    .unwrap();
+    let patterns: Vec<_> = config
+        .policies
+        .iter()
+        .map(|(pattern, _)| pattern.as_str())
+        .collect();
+    assert_eq!(patterns, ["a.*", "b"]);
+    let error = |text: &str| read(text).expect_err(text).to_string();
+    assert_eq!(
+        error("[policy]\npattern = \"a\"\n"),
+        "test.toml, line 1: policy is a list of tables: write [[policy]] and the keys of each below"
+    );
+    assert!(error("\n[[policy]]\nack_timeout_ms = 1\n").starts_with("test.toml, line 2: a [[policy]] needs"));
+    assert!(error("[[policy]]\npattern = \"a\"\nttl = 1\n").starts_with(
+        "test.toml, line 3: unknown key policy.ttl; keys of [[policy]] are pattern, deliveries_failed_max, "
+    ));
+    assert_eq!(
+        error("[[policy]]\npattern = \"a\"\noverflow = \"x\"\n"),
+        "test.toml, line 3: policy.overflow = \"x\" is not allowed; it takes refuse, drop-head, dead-letter"
+    );
+    for pattern in ["\"\"", "1", "\"a.>.b\""] {
+        let text = format!("[[policy]]\npattern = {pattern}\n");
+        assert!(
+            error(&text).contains(&format!("policy.pattern = {pattern} is not allowed")),
+            "{text}"
+        );
+    }
+    let twice = "[[policy]]\npattern = \"a.#\"\n[[policy]]\npattern = \"a.>\"\n";
+    assert_eq!(
+        error(twice),
+        "test.toml, line 4: policy.pattern = \"a.>\" is not allowed; it takes each pattern once"
+    );
+}
+
+#[test]
 fn variables_are_distinct() {
     let names: BTreeSet<_> = keys().map(Key::variable).collect();
     assert_eq!(names.len(), keys().count());
@@ -74,7 +136,7 @@ fn refusals_name_the_place_and_what_is_allowed() {
     );
     check_file(
         "\n[logs]\n",
-        "test.toml, line 2: unknown section [logs]; sections are [server], [log], [heart_beat], [store], [limits]",
+        "test.toml, line 2: unknown section [logs]; sections are [server], [log], [heart_beat], [store], [limits], [[policy]]",
     );
     check_file(
         "[log]\nformat = \"\"\"a\nb\"\"\"\n",
