@@ -669,7 +669,7 @@ impl World {
             }
             Request::Commit { tx } => self.commit(slot, *tx, gate, requests.list.len() == 1),
             Request::Abort { tx } => self.abort(slot, *tx),
-            Request::Unbind { .. } => unreachable!("nobody asks for it"),
+            Request::Unbind { .. } | Request::Declare { .. } => unreachable!("nobody asks for it"),
             Request::Disconnect => {}
         }
     }

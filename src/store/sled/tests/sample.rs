@@ -9,7 +9,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
 use super::*;
-use crate::base::{ChunkNo, Epoch, MessageId};
+use crate::base::{ChunkNo, Epoch, MessageId, Setting, SettingKey, Settings};
 use crate::journal::{ChunkWrite, Enqueued, Fact, Item, Meta, Place};
 
 fn migration(format: u32) -> PathBuf {
@@ -25,6 +25,12 @@ fn unpacked(format: u32) -> (tempfile::TempDir, String) {
         .unwrap();
     let expect = fs::read_to_string(migration(format).join("sample.txt")).unwrap();
     (dir, expect)
+}
+
+fn stated(name: &str, value: Setting) -> Settings {
+    let mut settings = Settings::default();
+    assert!(settings.state(SettingKey::named(name).unwrap(), value));
+    settings
 }
 
 fn format_line(dir: &Path) -> String {
@@ -60,7 +66,8 @@ fn shown(
                 | Fact::Counted { .. }
                 | Fact::Watched { .. }
                 | Fact::Paused { .. }
-                | Fact::Declared { .. } => {}
+                | Fact::Declared { .. }
+                | Fact::Policy { .. } => {}
             }
             // Long names are shown by their length.
             let line = format!("  {fact:?}").replace(&long_name(), "(16,000 x)");
@@ -217,10 +224,20 @@ fn fill(store: &SledStore) {
                 Fact::Declared {
                     queue: "DSUB.shop/orders".into(),
                     topic: Some("orders.*.>".into()),
+                    settings: stated("message_count_max", Setting::Number(7)),
+                },
+                Fact::Policy {
+                    pattern: "orders.#".into(),
+                    settings: Some(stated("overflow", Setting::Text("drop-head".into()))),
+                },
+                Fact::Policy {
+                    pattern: "gone".into(),
+                    settings: None,
                 },
                 Fact::Declared {
                     queue: queue.clone(),
                     topic: None,
+                    settings: Settings::default(),
                 },
             ],
             vec![],
