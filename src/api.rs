@@ -343,7 +343,7 @@ pub struct Subscription {
     pub peer: Option<String>,
     /// Its number within the session.
     pub sub: u32,
-    /// `/queue/NAME` or `/topic/NAME`.
+    /// `/queue/NAME`, `/topic/NAME` or, of a temporary queue, `/temporary queue/NAME`.
     pub destination: String,
     /// `auto`, `client` or `client-individual`.
     pub ack: String,

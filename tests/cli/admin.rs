@@ -304,6 +304,50 @@ fn the_broker_and_its_queues_are_shown() {
 }
 
 #[test]
+fn flags_say_what_a_queue_is() {
+    let world = World::new();
+    world.send("/queue/plain", &["1"]);
+    let mut client = world.client();
+    let durable = [
+        ("id", "kept"),
+        ("destination", "/topic/odd\u{1b}[31m.*"),
+        ("persistent", "true"),
+    ];
+    client.request("SUBSCRIBE", &durable, b"").unwrap();
+    let temporary = [("id", "1"), ("destination", "/temp-queue/answers")];
+    client.request("SUBSCRIBE", &temporary, b"").unwrap();
+    let session = world.json(&["connections"])[0]["session"].to_string();
+    let queues = world.json(&["queues", "--prefix", "TEMP."]);
+    let temporary = queues[0]["name"].as_str().unwrap();
+    // What a client has named does not steer the terminal.
+    let keeps = "keeps /topic/odd\\u{1b}[31m.*";
+    let of = format!("of session {session}");
+    let table = world.said(&["queues"]);
+    let cells: Vec<Vec<&str>> = table
+        .lines()
+        .map(|row| row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()))
+        .map(|cells| cells.take(3).collect())
+        .collect();
+    assert_eq!(
+        cells,
+        [
+            ["QUEUE", "FLAGS", "DEPTH"],
+            ["DSUB.kept", keeps, "0"],
+            [temporary, &of, "0"],
+            // No flag: its depth and what of it is ready.
+            ["plain", "1", "1"],
+        ],
+        "{table}"
+    );
+    world.said(&["queue", "pause", "DSUB.kept"]);
+    for (queue, flags) in [("DSUB.kept", format!("{keeps}, paused")), (temporary, of)] {
+        let shown = world.said(&["queue", "show", queue]);
+        let line = shown.lines().find_map(|line| line.strip_prefix("flags "));
+        assert_eq!(line.map(str::trim), Some(flags.as_str()), "{shown}");
+    }
+}
+
+#[test]
 fn messages_are_looked_at() {
     let world = World::new();
     world.send("/queue/a", &["one", "two\nlines\u{1b}[31m", "three"]);

@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 
 use super::*;
 use crate::base::{ChunkNo, Epoch, MessageId, Setting, SettingKey, Settings};
-use crate::journal::{ChunkWrite, Enqueued, Fact, Item, Meta, Place};
+use crate::journal::{ChunkWrite, Enqueued, Fact, Item, Meta, Place, field};
 
 fn migration(format: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("migrations/{format:04}"))
@@ -134,6 +134,16 @@ fn fill(store: &SledStore) {
         ],
         ..enqueued(4, one(chunk(0, 1), 300), vec![item(70)])
     };
+    let extent: Arc<[ChunkRef]> = [chunk(3, 20), chunk(1, 21), chunk(5, 22)].into();
+    // So late that a broker which takes the sample over finds its message as long as there are samples.
+    let expires_at_ms: u64 = 32_503_680_000_000;
+    let expiring = Enqueued {
+        fields: vec![(
+            field::EXPIRES_AT,
+            Bytes::copy_from_slice(&expires_at_ms.to_be_bytes()),
+        )],
+        ..enqueued(24, Place::Extent(extent.clone()), vec![item(40_000)])
+    };
     let counted = |deliveries, failures| Fact::Counted {
         queue: queue.clone(),
         ranges: vec![(base + 3, base + 5), (base + 9, base + 9)],
@@ -141,7 +151,6 @@ fn fill(store: &SledStore) {
         failures,
     };
     let epoch = Epoch(2);
-    let extent: Arc<[ChunkRef]> = [chunk(3, 20), chunk(1, 21), chunk(5, 22)].into();
     let settled = Fact::Settled {
         queue: queue.clone(),
         ranges: vec![(base + 3, base + 3), (base + 7, base + 8)],
@@ -182,7 +191,7 @@ fn fill(store: &SledStore) {
         ),
         (
             vec![
-                Fact::Enqueued(enqueued(24, Place::Extent(extent.clone()), vec![item(40_000)])),
+                Fact::Enqueued(expiring),
                 counted(None, 3),
                 Fact::Enqueued(dead),
                 settled,
