@@ -347,8 +347,12 @@ pub struct Subscription {
     pub destination: String,
     /// `auto`, `client` or `client-individual`.
     pub ack: String,
-    /// Deliveries it may hold.
+    /// Deliveries it may hold; 0 where only their bytes are bounded, and of a pull subscription.
     pub prefetch_count: u32,
+    /// Of a window in bytes (`credit`, `consumer-window-size`): while it holds less, it may hold more deliveries too.
+    pub prefetch_bytes: Option<u64>,
+    /// Of a pull subscription, how many deliveries it may still be given.
+    pub credit: Option<u32>,
     /// Deliveries it holds.
     pub held_count: u64,
     /// For how long it has held the oldest of them.

@@ -19,7 +19,7 @@ mod world;
 
 use proptest::prelude::*;
 use steadfast::base::Limits;
-use steadfast::port::AckMode;
+use steadfast::port::{AckMode, Credit};
 
 use world::{Ask, Deed, Op, Pick, Style, Which, World};
 
@@ -42,6 +42,15 @@ fn destination() -> impl Strategy<Value = &'static str> {
     ]
 }
 
+fn credit() -> impl Strategy<Value = Credit> {
+    prop_oneof![
+        2 => (1..4_u32).prop_map(Credit::count),
+        1 => Just(Credit::count(1000)),
+        1 => (0..3_u32, 1..5_000_u64).prop_map(|(count, bytes)| Credit::Window { count, bytes }),
+        1 => Just(Credit::Pull),
+    ]
+}
+
 fn ask() -> impl Strategy<Value = Ask> {
     let size = prop_oneof![
         6 => Just(0_usize),
@@ -60,9 +69,10 @@ fn ask() -> impl Strategy<Value = Ask> {
         8 => (destination(), size, prop::bool::weighted(0.75), transaction(), any::<bool>()).prop_map(
             |(destination, size, persistent, tx, shared)| Ask::Send { destination, size, persistent, tx, shared }
         ),
-        3 => (destination(), mode, prop_oneof![Just(1_u32), Just(2), Just(3), Just(1000)]).prop_map(
-            |(destination, ack_mode, prefetch)| Ask::Subscribe { destination, ack_mode, prefetch }
+        3 => (destination(), mode, credit()).prop_map(
+            |(destination, ack_mode, credit)| Ask::Subscribe { destination, ack_mode, credit }
         ),
+        3 => (pick(), prop_oneof![4 => 1..4_u32, 1 => Just(999_999)]).prop_map(|(sub, count)| Ask::More(sub, count)),
         1 => pick().prop_map(Ask::Unsubscribe),
         8 => (pick(), prop::bool::weighted(0.7), transaction()).prop_map(
             |(delivery, accepted, tx)| Ask::Settle { delivery, accepted, tx }
@@ -181,7 +191,7 @@ fn churn() -> impl Strategy<Value = Op> {
     let subscribe = (2..9_u32).prop_map(|prefetch| Ask::Subscribe {
         destination: "/queue/a",
         ack_mode: AckMode::ClientIndividual,
-        prefetch,
+        credit: Credit::count(prefetch),
     });
     prop_oneof![
         6 => (slot(), prop::collection::vec(send, 1..6)).prop_map(|(slot, asks)| Op::Requests(slot, asks)),
@@ -238,7 +248,7 @@ fn subscriptions_are_served_in_turn() {
         let subscribe = Ask::Subscribe {
             destination: "/queue/a",
             ack_mode: AckMode::ClientIndividual,
-            prefetch: 1000,
+            credit: Credit::count(1000),
         };
         for slot in 0..count {
             world.play(&Op::Requests(slot, vec![subscribe.clone()]));
@@ -288,7 +298,7 @@ fn a_large_commit_is_whole() {
         let subscribe = Ask::Subscribe {
             destination: "/queue/a",
             ack_mode: AckMode::ClientIndividual,
-            prefetch: 1000,
+            credit: Credit::count(1000),
         };
         let persistent = [send("/queue/a", true, None), send("/queue/a", true, None)];
         let transient = [send("/queue/a", false, None), send("/queue/a", false, None)];
@@ -363,7 +373,7 @@ mod found {
         Ask::Subscribe {
             destination,
             ack_mode,
-            prefetch,
+            credit: Credit::count(prefetch),
         }
     }
 

@@ -9,7 +9,7 @@ use steadfast::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag}
 use steadfast::client;
 use steadfast::config::{Config, Overrides, keys};
 use steadfast::journal::{DecodeError, decode_facts, encode_facts};
-use steadfast::port::{AckMode, Applied, Binding, Body, Delivery, Payload, Request, Requests, Send};
+use steadfast::port::{AckMode, Applied, Binding, Body, Credit, Delivery, Payload, Request, Requests, Send};
 use steadfast::session::{CODES, REFUSALS, Session, SessionConfig};
 use steadfast::store::frame::{self, Frame, FrameError, Kind};
 use steadfast::wire::{Decoded, Decoder, Escapes, FrameLimits, Grammar, Version, escape, store, unescape};
@@ -421,13 +421,23 @@ fn ask(input: &mut Input<'_>) -> Ask {
         6..8 => Ask::Subscribe {
             destination: destination(input),
             ack_mode: input.of(&[AckMode::Auto, AckMode::Client, AckMode::ClientIndividual]),
-            prefetch: input.of(&[1, 2, 3, 1_000]),
+            credit: input.of(&[
+                Credit::count(1),
+                Credit::count(2),
+                Credit::count(1_000),
+                Credit::Pull,
+                Credit::Window {
+                    count: 1,
+                    bytes: 3_000,
+                },
+            ]),
         },
         8..12 => Ask::Settle {
             delivery: pick(input),
             accepted: input.below(3) > 0,
             tx: transaction(input),
         },
+        12 if input.below(2) == 0 => Ask::More(pick(input), 1 + u32::from(input.byte()) / 64),
         12 => Ask::Begin,
         13 => Ask::Commit(pick(input)),
         14 => Ask::Abort(pick(input)),

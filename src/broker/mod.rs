@@ -15,6 +15,7 @@
 
 mod admin;
 mod backup;
+mod credit;
 mod dispatch;
 mod expiry;
 mod ledger;
@@ -522,7 +523,7 @@ impl Broker {
                     continue;
                 };
                 let stuck = sub.ack_mode != AckMode::Auto
-                    && sub.held_count >= sub.prefetch_count
+                    && sub.is_full()
                     && now.mono_ms.saturating_sub(sub.moved_at_ms) >= after_ms;
                 if stuck == sub.stuck_told {
                     continue;

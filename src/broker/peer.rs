@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::base::{DestinationKind, MessageId, Seq, SubNo, Tag, TxNo, Window};
 use crate::port::{AckMode, DeliveryKey, Event, Outcome, Refusal};
 
+use super::credit::Beyond;
 use super::queue::{EntryBytes, QueueNo};
 
 /// How many deliveries that the broker ended are remembered for late answers.
@@ -61,6 +62,8 @@ pub(super) struct Sub {
     pub(super) ack_mode: AckMode,
     pub(super) by_message: bool,
     pub(super) prefetch_count: u32,
+    /// What it may be given besides.
+    pub(super) beyond: Beyond,
     /// Deliveries neither settled nor staged.
     pub(super) held_count: u32,
     pub(super) unsent_bytes: usize,
@@ -260,20 +263,29 @@ impl Sub {
 
     /// Whether it may be given one more delivery, but for bytes.
     pub(super) fn has_credit(&self) -> bool {
-        self.active && self.held_count < self.prefetch_count
+        self.active && (self.held_count < self.prefetch_count || self.beyond.has_room(self.held_count))
     }
 
     /// Takes one more delivery.
     pub(super) fn take(&mut self, tag: Tag, len: usize) {
         self.held_count += 1;
         self.unsent_bytes += len;
+        self.beyond.take(tag, len);
         if self.ack_mode == AckMode::Client {
             self.order.push_back(tag);
         }
     }
 
-    /// A delivery is held again: back to its place in the order of cumulative answers.
-    pub(super) fn reorder(&mut self, tag: Tag) {
+    /// A delivery is held no more: staged, or settled.
+    pub(super) fn let_go(&mut self, tag: Tag) {
+        self.held_count -= 1;
+        self.beyond.let_go(tag);
+    }
+
+    /// A staged delivery is held again: back to its place in the order of cumulative answers.
+    pub(super) fn hold_again(&mut self, tag: Tag) {
+        self.held_count += 1;
+        self.beyond.hold_again(tag);
         if self.ack_mode == AckMode::Client {
             let at = self.order.partition_point(|of| *of < tag);
             self.order.insert(at, tag);

@@ -14,6 +14,7 @@ use crate::port::{
 };
 
 use super::Broker;
+use super::credit::Beyond;
 use super::expiry::{EXPIRE_INPUT, fields_of};
 use super::ledger::{Mark, Statement};
 use super::peer::{HeldState, Source, Step, Sub, TopicMessage, Transaction};
@@ -95,6 +96,7 @@ impl Broker {
                 Ok(Seq(0))
             }
             Request::Declare { name, settings } => self.declare(requests.text(*name), settings),
+            Request::Credit { sub, count } => self.ask_for_more(session, *sub, *count).map(|()| Seq(0)),
             Request::Unbind { name } => self.unbind(requests.text(*name)),
             Request::Begin { tx } => {
                 let transaction = Transaction {
@@ -603,8 +605,7 @@ impl Broker {
                 let (sub, entry) = (held.sub, held.entry);
                 match peer.subs.get_mut(&sub) {
                     Some(sub) => {
-                        sub.held_count += 1;
-                        sub.reorder(tag);
+                        sub.hold_again(tag);
                     }
                     // Its subscription is gone meanwhile: nothing holds it any more.
                     None => {
@@ -655,7 +656,7 @@ impl Broker {
                 .subs
                 .get_mut(&held.sub)
                 .expect("a held delivery has its subscription");
-            sub.held_count -= 1;
+            sub.let_go(*tag);
             sub.moved_at_ms = now.mono_ms;
         }
         let bytes = STAGED_STEP_BYTES + tags.len() * size_of::<Tag>();
@@ -754,11 +755,13 @@ impl Broker {
                 }
             }
         };
+        let (prefetch_count, beyond) = Beyond::of(subscribe.credit, self.limits.prefetch_count_max);
         let sub = Sub {
             source,
             ack_mode: subscribe.ack_mode,
             by_message: subscribe.by_message,
-            prefetch_count: subscribe.prefetch_count.max(1),
+            prefetch_count,
+            beyond,
             held_count: 0,
             unsent_bytes: 0,
             active: false,

@@ -34,8 +34,9 @@ impl Broker {
         if let Some(sub) = peer.subs.get_mut(&held.sub) {
             by = Some((session, held.sub));
             if held.state == HeldState::Held {
-                sub.held_count -= 1;
+                sub.let_go(tag);
             }
+            sub.beyond.forget(tag);
             sub.moved_at_ms = now.mono_ms;
             if std::mem::take(&mut sub.stuck_told) {
                 freed = sub.queue();
@@ -208,7 +209,9 @@ impl Broker {
         }
         peer.unhold(tag);
         if let Some(sub) = peer.subs.get_mut(&held.sub) {
-            sub.held_count -= 1;
+            sub.let_go(tag);
+            sub.beyond.forget(tag);
+            sub.beyond.give_back();
         }
         let (no, sequence) = held.entry?;
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);

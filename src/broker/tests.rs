@@ -14,8 +14,8 @@ use super::*;
 use crate::base::{ChunkRef, Destination, DestinationKind, TxNo};
 use crate::journal::{IndexChunk, Recovered};
 use crate::port::{
-    Act, Applied, Binding, Body, Delivery, DeliveryKey, Outcome, Payload, Request, Requests, Selection, Send,
-    Settle, Span, Subscribe, Target,
+    Act, Applied, Binding, Body, Credit, Delivery, DeliveryKey, Outcome, Payload, Request, Requests,
+    Selection, Send, Settle, Span, Subscribe, Target,
 };
 
 const S: SessionNo = SessionNo(1);
@@ -182,7 +182,7 @@ fn subscribe(requests: &mut Requests, sub: u32, kind: DestinationKind, name: &st
         name,
         binding: Binding::None,
         ack_mode: terms.0,
-        prefetch_count: terms.1,
+        credit: Credit::count(terms.1),
         by_message: false,
     }));
 }

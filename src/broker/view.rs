@@ -304,6 +304,8 @@ impl Broker {
                 name: Arc::clone(name),
                 ack_mode: sub.ack_mode,
                 prefetch_count: sub.prefetch_count,
+                prefetch_bytes: sub.beyond.bytes_max(),
+                credit: sub.beyond.asked(),
                 held_count: sub.held_count,
                 oldest_held_ms: oldest
                     .get(no)

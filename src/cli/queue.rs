@@ -137,7 +137,8 @@ struct RequeueArgs {
 }
 
 const SHOW_EXAMPLES: &str = "\
-HELD messages are delivered and not settled, LIMIT is how many may be; SINCE is how long the oldest of them has been \
+HELD messages are delivered and not settled, LIMIT is how many may be (and their bytes; of a pull subscription what it asked \
+for and was not given yet); SINCE is how long the oldest of them has been \
 held. Rates are measured over half a second.
 
 Examples:
@@ -504,6 +505,15 @@ fn show_detail(out: &mut dyn Write, look: Look, detail: &QueueDetail) -> io::Res
     table(out, look, &subscription_rows(look, &detail.subscriptions))
 }
 
+/// How much a subscription may hold, or what it asked for.
+fn limit(subscription: &Subscription) -> String {
+    match (subscription.credit, subscription.prefetch_bytes) {
+        (Some(asked), _) => format!("pull:{asked}"),
+        (None, Some(bytes)) => format!("{},{bytes}", subscription.prefetch_count),
+        (None, None) => subscription.prefetch_count.to_string(),
+    }
+}
+
 /// Subscriptions of a queue or a connection.
 pub(super) fn subscription_rows(look: Look, subscriptions: &[Subscription]) -> Vec<[String; 10]> {
     let head = [
@@ -527,7 +537,7 @@ pub(super) fn subscription_rows(look: Look, subscriptions: &[Subscription]) -> V
             subscription.peer.as_deref().map(escaped).unwrap_or_default(),
             escaped(&subscription.ack),
             subscription.held_count.to_string(),
-            subscription.prefetch_count.to_string(),
+            limit(subscription),
             subscription.oldest_held_ms.map(duration).unwrap_or_default(),
             look.bytes(subscription.unsent_bytes),
             Some(subscription.backlog_count)

@@ -245,8 +245,12 @@ pub struct SubscriptionView {
     pub name: Arc<str>,
     /// How its deliveries are settled.
     pub ack_mode: AckMode,
-    /// Deliveries it may hold.
+    /// Deliveries it may hold; 0 where only their bytes are bounded, and of a pull subscription.
     pub prefetch_count: u32,
+    /// Of a window in bytes: while it holds less than this, it may hold more deliveries too.
+    pub prefetch_bytes: Option<u64>,
+    /// Of a pull subscription, how many deliveries it may still be given.
+    pub credit: Option<u32>,
     /// Deliveries it holds, neither settled nor staged.
     pub held_count: u32,
     /// For how long it has held the oldest of them.

@@ -114,6 +114,13 @@ pub enum Request {
         /// What.
         settings: Box<Settings>,
     },
+    /// A pull subscription asks for more deliveries.
+    Credit {
+        /// Live in this session.
+        sub: SubNo,
+        /// How many more.
+        count: u32,
+    },
     /// UNSUBSCRIBE of a durable subscription for good: its queue is bound no more, and gone with all it holds.
     Unbind {
         /// The queue's name.
@@ -164,10 +171,31 @@ pub struct Subscribe {
     pub binding: Binding,
     /// How its deliveries are settled.
     pub ack_mode: AckMode,
-    /// Deliveries it may hold unsettled; at least 1.
-    pub prefetch_count: u32,
+    /// How many deliveries it may be given.
+    pub credit: Credit,
     /// Deliveries will be settled by message id (STOMP 1.0 and 1.1) instead of by tag.
     pub by_message: bool,
+}
+
+/// How many deliveries a subscription may be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credit {
+    /// Those that it may hold unsettled: one more while it holds fewer than `count`, or less than `bytes`. One of them is not 0.
+    Window {
+        /// Deliveries.
+        count: u32,
+        /// Bytes of their messages.
+        bytes: u64,
+    },
+    /// Those that it asks for by [`Request::Credit`]. Settling gives nothing back.
+    Pull,
+}
+
+impl Credit {
+    /// A window of deliveries.
+    pub fn count(count: u32) -> Self {
+        Self::Window { count, bytes: 0 }
+    }
 }
 
 /// What a SUBSCRIBE of a queue says of the topic that the queue is bound to.
@@ -292,6 +320,16 @@ pub enum Refusal {
         "this is a temporary queue: only the session that made it takes from it, and nothing of it is kept"
     )]
     QueuePrivate,
+    /// More deliveries asked for by a subscription whose credit comes by settling.
+    #[error(
+        "the subscription is not in pull mode: its credit comes back with each ACK; SUBSCRIBE with prefetch-count:0 to ask for messages"
+    )]
+    NotPull,
+    /// A pull subscription asks for more than `prefetch_count_max`.
+    #[error(
+        "the subscription would hold and still be given more messages than this broker allows (prefetch_count_max)"
+    )]
+    CreditTooHigh,
     /// An act names a queue that does not exist.
     #[error(
         "there is no such queue: a queue exists while it has messages or subscriptions, is paused, or keeps the messages of a topic"
@@ -343,6 +381,8 @@ impl Refusal {
             Self::TooManyBindings => "too-many-durable-subscriptions",
             Self::FanOutTooLarge => "fan-out-too-large",
             Self::QueuePrivate => "queue-private",
+            Self::NotPull => "not-pull",
+            Self::CreditTooHigh => "credit-too-high",
             Self::QueueUnknown => "queue-unknown",
             Self::QueueInUse => "queue-in-use",
             Self::SameQueue => "same-queue",

@@ -102,7 +102,7 @@ codes! {
 pub const CODES: [&[Code]; 2] = [DecodeError::CODES, Violation::CODES];
 
 /// Every refusal, for `docs/errors.md`: `code()` is its code, its `Display` the text.
-pub const REFUSALS: [Refusal; 20] = [
+pub const REFUSALS: [Refusal; 22] = [
     Refusal::DeliveryUnknown,
     Refusal::LeaseLost,
     Refusal::TransactionUnknown,
@@ -119,6 +119,8 @@ pub const REFUSALS: [Refusal; 20] = [
     Refusal::TooManyBindings,
     Refusal::FanOutTooLarge,
     Refusal::QueuePrivate,
+    Refusal::NotPull,
+    Refusal::CreditTooHigh,
     Refusal::QueueUnknown,
     Refusal::QueueInUse,
     Refusal::SameQueue,

@@ -14,6 +14,8 @@
 //! Deliveries, credit, what a transaction holds: the core. Sockets and their bounds: the driver.
 
 mod connect;
+mod control;
+mod credit;
 mod deliver;
 mod durable;
 mod error;
@@ -380,17 +382,10 @@ impl Session {
             return Err(Violation::BodyNotAllowed.into());
         }
         match frame.command {
-            b"SEND" => {
-                let tx = self.transaction(&fields, rules)?;
-                self.expect_replies(&fields, rules)?;
-                self.check_own(&fields, rules)?;
-                let of = send::Sender {
-                    tx,
-                    session: &self.id,
-                    wall_ms: now.wall_ms,
-                };
-                send::send(&mut self.requests, frame, &fields, rules, &of)?;
-            }
+            b"SEND" => match control::order(&fields) {
+                Some(order) => self.control(order, frame, &fields, rules)?,
+                None => self.send(frame, &fields, rules, now)?,
+            },
             b"SUBSCRIBE" => self.subscribe(frame, &fields, rules)?,
             b"UNSUBSCRIBE" => self.unsubscribe(frame, &fields, rules)?,
             b"ACK" => self.settle(&fields, rules, true)?,
@@ -409,6 +404,18 @@ impl Session {
                 .push_receipt(self.requests.list.len(), rules.escapes(), &receipt);
         }
         Ok(())
+    }
+
+    fn send(&mut self, frame: &Frame<'_>, fields: &Fields<'_>, rules: &Rules, now: Now) -> Result<(), Cause> {
+        let tx = self.transaction(fields, rules)?;
+        self.expect_replies(fields, rules)?;
+        self.check_own(fields, rules)?;
+        let of = send::Sender {
+            tx,
+            session: &self.id,
+            wall_ms: now.wall_ms,
+        };
+        send::send(&mut self.requests, frame, fields, rules, &of)
     }
 
     fn escapes(&self) -> Escapes {

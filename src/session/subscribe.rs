@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 
+use super::credit::Form;
 use super::durable::Family;
 use super::error::{Cause, Violation};
-use super::fields::{Fields, number, required};
+use super::fields::{Fields, required};
 use super::rules::{AckKey, Rules};
-use super::{Session, durable, temporary, unsupported};
+use super::{Session, credit, durable, temporary, unsupported};
 use crate::base::{Destination, DestinationKind, REPLY_PREFIX, SubNo, Wildcards};
-use crate::port::{AckMode, Binding, Request, Subscribe};
+use crate::port::{AckMode, Binding, Credit, Request, Subscribe};
 use crate::wire::{DecodeError, Frame, Header, Part, escape, unescape};
 
 /// So many ended subscriptions are remembered for ACKs that were on their way.
@@ -93,6 +94,22 @@ impl Subscriptions {
         })
     }
 
+    /// A live one by id or, in 1.0, by the destination that stands for it.
+    pub(super) fn named(&self, text: &[u8], rules: &Rules) -> Option<SubNo> {
+        let by_destination = || {
+            let text = std::str::from_utf8(text)
+                .ok()
+                .filter(|_| !rules.subscription_id)?;
+            let (kind, name) = named(text).ok()?;
+            let live = self
+                .live
+                .iter()
+                .find(|live| matches!(&live.key, Key::Destination(of, own) if *of == kind && **own == *name));
+            live.map(|live| live.no)
+        };
+        self.find(text).or_else(by_destination)
+    }
+
     /// One by id, live or ended.
     pub(super) fn find_or_ended(&self, id: &[u8]) -> Option<SubNo> {
         let ended = || self.ended.iter().rev().find(|(own, _)| **own == *id);
@@ -121,7 +138,7 @@ impl Session {
             Some(b"client-individual") if rules.client_individual => AckMode::ClientIndividual,
             Some(_) => return Err(Violation::HeaderInvalid { header: "ack" }.into()),
         };
-        let (prefetch_count, wish) = self.wishes(frame)?;
+        let (credit, wish) = self.wishes(frame)?;
         let source = self.source(text, id.as_deref(), &wish, rules)?;
         let key = match &id {
             Some(id) => Key::Id(id.as_ref().into()),
@@ -147,7 +164,7 @@ impl Session {
             name,
             binding,
             ack_mode,
-            prefetch_count,
+            credit,
             by_message: rules.ack_key != AckKey::AckId,
         }));
         Ok(())
@@ -267,35 +284,31 @@ impl Session {
         Ok(source)
     }
 
-    /// Looks through the headers for those of dialects: refuses what is not built, reads the prefetch, and what is said of
+    /// Looks through the headers for those of dialects: refuses what is not built, reads the credit, and what is said of
     /// a durable subscription.
-    fn wishes<'a>(&self, frame: &Frame<'a>) -> Result<(u32, durable::Wish<'a>), Cause> {
+    fn wishes<'a>(&self, frame: &Frame<'a>) -> Result<(Credit, durable::Wish<'a>), Cause> {
         let limits = &self.config.limits;
-        let mut prefetch = None;
+        let mut wanted = None;
         let mut wish = durable::Wish::default();
         for header in frame.headers() {
             let Header { name, value } = header?;
-            let header = match name {
-                b"prefetch-count" => "prefetch-count",
-                b"prefetch" => "prefetch",
-                b"activemq.prefetchSize" => "activemq.prefetchSize",
+            let (header, form) = match name {
+                b"prefetch-count" => ("prefetch-count", Form::Messages),
+                b"prefetch" => ("prefetch", Form::Messages),
+                b"activemq.prefetchSize" => ("activemq.prefetchSize", Form::Messages),
+                b"credit" => ("credit", Form::Both),
+                b"consumer-window-size" => ("consumer-window-size", Form::Bytes),
+                b"consumerWindowSize" => ("consumerWindowSize", Form::Bytes),
                 name if wish.take(name, value) => continue,
                 _ => {
                     unsupported::check(name, value)?;
                     continue;
                 }
             };
-            let count = match number(value) {
-                None => return Err(Violation::HeaderInvalid { header }.into()),
-                // To other brokers it means "no bound" or "only when I ask".
-                Some(0) => return Err(Violation::HeaderUnsupported { header }.into()),
-                Some(count) => u32::try_from(count)
-                    .ok()
-                    .filter(|count| *count <= limits.prefetch_count_max),
-            };
-            prefetch.get_or_insert(count.ok_or(Violation::PrefetchTooHigh)?);
+            let credit = credit::read(form, header, value, limits)?;
+            wanted.get_or_insert(credit);
         }
-        Ok((prefetch.unwrap_or(limits.prefetch_count), wish))
+        Ok((wanted.unwrap_or(Credit::count(limits.prefetch_count)), wish))
     }
 
     /// Ends a subscription; with the headers of a durable one, that one for good, also where nobody is served from it.

@@ -14,7 +14,7 @@ use super::fields::Fields;
 use super::rules::Rules;
 use super::subscribe::{Key, Of};
 use crate::base::{Destination, DestinationKind, REPLY_PREFIX, TEMPORARY_PREFIX};
-use crate::port::{AckMode, Binding, Request, Subscribe};
+use crate::port::{AckMode, Binding, Credit, Request, Subscribe};
 use crate::wire::{DecodeError, Escapes, store, unescape};
 
 /// The name, without prefix, by which all know what is called `name` in `text`.
@@ -91,7 +91,7 @@ impl Session {
             name,
             binding: Binding::None,
             ack_mode: AckMode::Auto,
-            prefetch_count: self.config.limits.prefetch_count,
+            credit: Credit::count(self.config.limits.prefetch_count),
             by_message: false,
         }));
         Ok(())

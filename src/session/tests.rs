@@ -18,7 +18,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::{DestinationKind, MessageId, SubNo, Tag, TxNo};
-use crate::port::{AckMode, Body, DeliveryKey, Payload, Settle};
+use crate::port::{AckMode, Body, Credit, DeliveryKey, Payload, Settle};
 use crate::wire::Version;
 
 const LOGIN: [(&str, &str); 3] = [

@@ -39,9 +39,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("x-delivery-limit", &[]),
     ("x-dead-letter-exchange", &[]),
     ("x-dead-letter-routing-key", &[]),
-    // How many at a time, and for how long.
-    ("credit", &[]),
-    ("consumer-window-size", &[]),
+    // For how long.
     ("ack-timeout", &[]),
 ];
 

@@ -48,6 +48,13 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// The raw value of a header; of a repeated one the first counts.
+    pub fn first(&self, name: &str) -> Option<&'a [u8]> {
+        let mut headers = self.headers().filter_map(Result::ok);
+        let header = headers.find(|header| header.name == name.as_bytes())?;
+        Some(header.value)
+    }
+
     /// Whether no header has a backslash or a CR.
     pub fn is_plain(&self) -> bool {
         is_plain(self.head)

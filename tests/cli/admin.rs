@@ -510,11 +510,26 @@ fn sent(world: &World, queue: &str) -> String {
 #[test]
 fn policies_are_stated_shown_and_taken_back() {
     let mut world = World::new();
-    assert_eq!(world.said(&["policy", "list"]), "no policies: the defaults hold for every queue\n");
-    let set = ["policy", "set", "jobs.>", "message_count_max=1", "overflow=refuse"];
+    assert_eq!(
+        world.said(&["policy", "list"]),
+        "no policies: the defaults hold for every queue\n"
+    );
+    let set = [
+        "policy",
+        "set",
+        "jobs.>",
+        "message_count_max=1",
+        "overflow=refuse",
+    ];
     let dry: Vec<&str> = set.iter().copied().chain(["--dry-run"]).collect();
-    assert_eq!(world.said(&dry), "would change what holds for 0 queues there are now\n");
-    assert_eq!(world.said(&["policy", "list"]), "no policies: the defaults hold for every queue\n");
+    assert_eq!(
+        world.said(&dry),
+        "would change what holds for 0 queues there are now\n"
+    );
+    assert_eq!(
+        world.said(&["policy", "list"]),
+        "no policies: the defaults hold for every queue\n"
+    );
     assert_eq!(sent(&world, "/queue/jobs.a"), "RECEIPT");
     assert_eq!(
         world.said(&set),
@@ -539,17 +554,26 @@ fn policies_are_stated_shown_and_taken_back() {
     world.said(&["policy", "delete", "jobs.#"]);
     assert_eq!(sent(&world, "/queue/jobs.a"), "RECEIPT");
     let refused = world.refused(&["policy", "delete", "jobs.>"], 1);
-    assert!(refused.contains("no operator has stated a policy for this pattern"), "{refused}");
+    assert!(
+        refused.contains("no operator has stated a policy for this pattern"),
+        "{refused}"
+    );
     for (args, expect) in [
         (["a", "message_count=1"], "there is no setting \"message_count\""),
-        (["a", "overflow=drop"], "overflow takes refuse, drop-head, dead-letter"),
+        (
+            ["a", "overflow=drop"],
+            "overflow takes refuse, drop-head, dead-letter",
+        ),
         (["a", "overflow"], "expected NAME=VALUE"),
     ] {
         let said = world.refused(&[&["policy", "set"][..], &args].concat(), 2);
         assert!(said.contains(expect), "{said}");
     }
     let said = world.refused(&["policy", "set", "a.>.b", "message_count_max=1"], 1);
-    assert!(said.contains("is not the name of a queue, or a pattern of names"), "{said}");
+    assert!(
+        said.contains("is not the name of a queue, or a pattern of names"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -559,7 +583,11 @@ fn policies_of_the_file_are_read_again_at_sighup() {
     let await_count = |count: &str| {
         let begin = std::time::Instant::now();
         while !world.said(&["policy", "list"]).contains(count) {
-            assert!(begin.elapsed().as_secs() < 30, "{count}: {}", world.broker.log_end());
+            assert!(
+                begin.elapsed().as_secs() < 30,
+                "{count}: {}",
+                world.broker.log_end()
+            );
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     };
@@ -576,7 +604,11 @@ fn policies_of_the_file_are_read_again_at_sighup() {
     // A mistake changes nothing, and is told.
     reload("[[policy]]\npattern = \"jobs.*\"\nmessage_count_max = -2\n");
     let begin = std::time::Instant::now();
-    while !world.broker.log_end().contains("message_count_max = -2 is not allowed") {
+    while !world
+        .broker
+        .log_end()
+        .contains("message_count_max = -2 is not allowed")
+    {
         assert!(begin.elapsed().as_secs() < 30, "{}", world.broker.log_end());
         std::thread::sleep(std::time::Duration::from_millis(20));
     }

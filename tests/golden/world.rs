@@ -424,7 +424,9 @@ impl World {
         let mut settings = Settings::default();
         for (name, value) in stated {
             let key = SettingKey::named(name).ok_or_else(|| format!("no setting is named {name}"))?;
-            let value = key.parse(value).ok_or_else(|| format!("{name} takes {}", key.allowed()))?;
+            let value = key
+                .parse(value)
+                .ok_or_else(|| format!("{name} takes {}", key.allowed()))?;
             settings.state(key, value);
         }
         let act = Act::StatePolicy {

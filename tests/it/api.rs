@@ -282,6 +282,28 @@ fn a_page_of_large_bodies_ends_early() {
 }
 
 #[test]
+fn the_credit_of_each_kind_of_subscription_is_seen() {
+    let server = Server::start(|_| {});
+    fill(&server, "q", 0..3);
+    let mut client = server.client();
+    client.send("SUBSCRIBE\nid:1\ndestination:/queue/q\nack:client\nprefetch-count:0\n\n\0");
+    client.send("SEND\ndestination:/control/credit\nsubscription:1\ncredit:5\nreceipt:c\n\n\0");
+    client.expect_receipt("c");
+    client.expect_message("0");
+    client.expect_message("1");
+    client.expect_message("2");
+    client.send("SUBSCRIBE\nid:2\ndestination:/queue/r\ncredit:3,4000\nreceipt:s\n\n\0");
+    client.expect_receipt("s");
+    let seen = |queue: &str| {
+        let detail = server.queue(queue);
+        let of = &detail.subscriptions[0];
+        (of.held_count, of.prefetch_count, of.prefetch_bytes, of.credit)
+    };
+    assert_eq!(seen("q"), (3, 0, None, Some(2)));
+    assert_eq!(seen("r"), (0, 3, Some(4_000), None));
+}
+
+#[test]
 fn what_clients_hold_and_stage_is_seen() {
     let server = Server::start(|_| {});
     fill(&server, "q", 0..3);

@@ -3,8 +3,8 @@
 use steadfast::base::DestinationKind;
 use steadfast::base::{Limits, Now, SessionNo, SubNo, Tag};
 use steadfast::port::{
-    AckMode, Binding, DeliveryKey, Event, Outcome, Payload, Request, Requests, Send, Settle, Subscribe,
-    Target,
+    AckMode, Binding, Credit, DeliveryKey, Event, Outcome, Payload, Request, Requests, Send, Settle,
+    Subscribe, Target,
 };
 
 use crate::support::Disk;
@@ -64,7 +64,7 @@ fn one_kept_while_many_pass(kept: Kept) {
             kind: DestinationKind::Queue,
             name,
             ack_mode: AckMode::ClientIndividual,
-            prefetch_count: if session == holder { 1 } else { 1000 },
+            credit: Credit::count(if session == holder { 1 } else { 1000 }),
             by_message: false,
         }));
         broker.handle_requests(session, &requests, now);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use steadfast::base::{DestinationKind, MessageId, Seq, SubNo, Tag, TxNo};
-use steadfast::port::{AckMode, Delivery};
+use steadfast::port::{AckMode, Credit, Delivery};
 
 /// A message's number in the model; its bytes begin with it.
 pub(crate) type Number = usize;
@@ -126,7 +126,9 @@ pub(crate) struct Sub {
     pub(crate) kind: DestinationKind,
     pub(crate) name: String,
     pub(crate) ack_mode: AckMode,
-    pub(crate) prefetch: usize,
+    pub(crate) credit: Credit,
+    /// Of a pull subscription, what it asked for and was not given yet.
+    pub(crate) asked: Option<usize>,
     /// No delivery before this Seq is durable: receipts of its session wait for it.
     pub(crate) gate: Seq,
     /// Everything was durable since it came, so it is certainly served.
@@ -178,21 +180,37 @@ impl Sub {
 impl Session {
     /// Deliveries of a subscription that use its credit.
     pub(crate) fn credit_used(&self, no: SubNo) -> usize {
+        self.using_credit(no).count()
+    }
+
+    /// Their bytes.
+    pub(crate) fn bytes_used(&self, no: SubNo) -> u64 {
+        self.using_credit(no)
+            .map(|held| u64::from(held.delivery.len))
+            .sum()
+    }
+
+    fn using_credit(&self, no: SubNo) -> impl Iterator<Item = &Held> {
         let auto = self
             .subs
             .get(&no)
             .is_some_and(|sub| sub.ack_mode == AckMode::Auto);
         self.held
             .iter()
-            .filter(|(tag, held)| {
+            .filter(move |(tag, held)| {
                 held.sub == no && held.state == HeldState::Held && (!auto || **tag > self.written)
             })
-            .count()
+            .map(|(_, held)| held)
     }
 
     pub(crate) fn has_credit(&self, no: SubNo) -> bool {
         self.subs
             .get(&no)
-            .is_some_and(|sub| self.credit_used(no) < sub.prefetch)
+            .is_some_and(|sub| match (sub.credit, sub.asked) {
+                (Credit::Window { count, bytes }, _) => {
+                    self.credit_used(no) < count as usize || self.bytes_used(no) < bytes
+                }
+                (Credit::Pull, asked) => asked.is_some_and(|asked| asked > 0),
+            })
     }
 }

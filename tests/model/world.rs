@@ -14,8 +14,8 @@ use steadfast::base::{
 use steadfast::broker::{Broker, Notice};
 use steadfast::journal::Fact;
 use steadfast::port::{
-    AckMode, Binding, Delivery, DeliveryKey, EntryView, Event, Outcome, Payload, Refusal, Request, Requests,
-    Send, Settle, Subscribe, Target,
+    AckMode, Binding, Credit, Delivery, DeliveryKey, EntryView, Event, Outcome, Payload, Refusal, Request,
+    Requests, Send, Settle, Subscribe, Target,
 };
 
 use crate::state::{
@@ -86,8 +86,10 @@ pub(crate) enum Ask {
     Subscribe {
         destination: &'static str,
         ack_mode: AckMode,
-        prefetch: u32,
+        credit: Credit,
     },
+    /// A subscription asks for so many more.
+    More(Pick, u32),
     Unsubscribe(Pick),
     Settle {
         delivery: Pick,
@@ -258,7 +260,7 @@ impl World {
             let subscribe = Ask::Subscribe {
                 destination,
                 ack_mode: AckMode::Auto,
-                prefetch: 1000,
+                credit: Credit::count(1000),
             };
             self.play(&Op::Requests(0, vec![subscribe]));
             let before: Vec<Tag> = self.session(0).held.keys().copied().collect();
@@ -501,7 +503,7 @@ impl World {
             Ask::Subscribe {
                 destination,
                 ack_mode,
-                prefetch,
+                credit,
             } => {
                 let destination = Destination::parse(destination).unwrap();
                 // Two deliveries of one topic message in one session cannot be told apart by message id alone.
@@ -513,9 +515,21 @@ impl World {
                     kind: destination.kind,
                     name: requests.push_bytes(destination.name.as_bytes()),
                     ack_mode: if alone { AckMode::Auto } else { *ack_mode },
-                    prefetch_count: *prefetch,
+                    credit: *credit,
                     by_message: style != Style::Tag,
                 })
+            }
+            Ask::More(pick, count) => {
+                let (Pick::Right(at) | Pick::Any(at)) = pick else {
+                    return None;
+                };
+                let right = |sub: &Sub| matches!(pick, Pick::Any(_)) || sub.asked.is_some();
+                let known = session.subs.iter().filter(|(_, sub)| right(sub));
+                let known: Vec<SubNo> = known.map(|(no, _)| *no).collect();
+                let sub = *known.get(usize::from(*at) % known.len().max(1))?;
+                // A session names none that it has ended.
+                let ended = requests.list.contains(&Request::Unsubscribe { sub });
+                (!ended).then_some(Request::Credit { sub, count: *count })?
             }
             Ask::Unsubscribe(pick) => {
                 let known: Vec<SubNo> = session.subs.keys().copied().collect();
@@ -635,7 +649,8 @@ impl World {
                         kind: subscribe.kind,
                         name,
                         ack_mode: subscribe.ack_mode,
-                        prefetch: subscribe.prefetch_count as usize,
+                        credit: subscribe.credit,
+                        asked: (subscribe.credit == Credit::Pull).then_some(0),
                         gate,
                         active: false,
                         expected,
@@ -669,6 +684,11 @@ impl World {
             }
             Request::Commit { tx } => self.commit(slot, *tx, gate, requests.list.len() == 1),
             Request::Abort { tx } => self.abort(slot, *tx),
+            Request::Credit { sub, count } => {
+                let subs = &mut self.sessions.get_mut(&slot).unwrap().subs;
+                let asked = subs.get_mut(sub).and_then(|sub| sub.asked.as_mut());
+                *asked.expect("only a pull subscription may ask") += *count as usize;
+            }
             Request::Unbind { .. } | Request::Declare { .. } => unreachable!("nobody asks for it"),
             Request::Disconnect => {}
         }
@@ -679,6 +699,14 @@ impl World {
         let open = |tx: &TxNo| self.sessions[&slot].transactions.contains_key(tx);
         let legal = match (request, refusal) {
             (Request::Send(send), Refusal::TransactionUnknown) => send.tx.is_some_and(|tx| !open(&tx)),
+            (Request::Credit { sub, .. }, Refusal::NotPull) => self.sessions[&slot].subs[sub].asked.is_none(),
+            // What was given meanwhile, and not looked at yet, is used up and held as well.
+            (Request::Credit { sub, count }, Refusal::CreditTooHigh) => {
+                let session = &self.sessions[&slot];
+                let asked = session.subs[sub].asked.expect("it is a pull subscription");
+                let sum = asked + session.credit_used(*sub) + *count as usize;
+                sum > self.limits.prefetch_count_max as usize
+            }
             (Request::Send(_), Refusal::DiskFull) => !self.room,
             (Request::Settle(settle), Refusal::TransactionUnknown) => settle.tx.is_some_and(|tx| !open(&tx)),
             (Request::Settle(settle), Refusal::DeliveryUnknown) => {
@@ -1352,11 +1380,28 @@ impl World {
         // An ABORT of the same read may have put back what had freed the credit.
         let topic = session.subs[&delivery.sub].kind == DestinationKind::Topic;
         let back = if topic { session.held_again } else { 0 };
-        let prefetch = session.subs[&delivery.sub].prefetch + back;
-        assert!(
-            used <= prefetch,
-            "{used} deliveries are held with a credit of {prefetch}"
-        );
+        let bytes = session.bytes_used(delivery.sub) - u64::from(delivery.len);
+        let sub = session.subs.get_mut(&delivery.sub).expect("it was just there");
+        match (sub.credit, &mut sub.asked) {
+            (
+                Credit::Window {
+                    count,
+                    bytes: bytes_max,
+                },
+                _,
+            ) => assert!(
+                used <= count as usize + back || bytes < bytes_max || (bytes_max > 0 && back > 0),
+                "{used} deliveries are held with a credit of {count}, {bytes} bytes before with one of {bytes_max}"
+            ),
+            (Credit::Pull, asked) => {
+                let left = asked.as_mut().and_then(|asked| asked.checked_sub(1));
+                assert!(
+                    left.is_some(),
+                    "a pull subscription was given what it did not ask for"
+                );
+                *asked = left;
+            }
+        }
         let queue = queue?;
         self.lease(slot, &queue, number, &delivery);
         Some((queue, number))

@@ -53,7 +53,7 @@ impl World {
             name,
             binding,
             ack_mode: AckMode::ClientIndividual,
-            prefetch_count: 100,
+            credit: Credit::count(100),
             by_message: false,
         }));
         self.broker.handle_requests(session, &requests, NOW)

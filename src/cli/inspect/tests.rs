@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::base::{ChunkRef, DestinationKind, Limits, Seq, SessionNo, SubNo};
 use crate::journal::{Batch, IndexChunk, IndexSize};
-use crate::port::{AckMode, Binding, Payload, Request, Requests, Send, Subscribe, Target};
+use crate::port::{AckMode, Binding, Credit, Payload, Request, Requests, Send, Subscribe, Target};
 use crate::store::{MemoryStore, StoreStats};
 
 /// A store whose body chunks read as the test says.
@@ -320,7 +320,7 @@ fn a_queue_says_which_topic_it_keeps() {
         name,
         binding: Binding::To(topic),
         ack_mode: AckMode::Auto,
-        prefetch_count: 1,
+        credit: Credit::count(1),
         by_message: false,
     }));
     broker.handle_requests(SessionNo(1), &requests, Now::default());

@@ -488,6 +488,8 @@ impl Parts {
             destination: format!("/{kind}/{}", view.name),
             ack: ack.to_owned(),
             prefetch_count: view.prefetch_count,
+            prefetch_bytes: view.prefetch_bytes,
+            credit: view.credit,
             held_count: u64::from(view.held_count),
             oldest_held_ms: view.oldest_held_ms,
             unsent_bytes: view.unsent_bytes,

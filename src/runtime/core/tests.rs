@@ -6,7 +6,7 @@ use super::*;
 use crate::base::{DestinationKind, Limits, SubNo};
 use crate::broker::Recovery;
 use crate::journal::Recovered;
-use crate::port::{AckMode, Act, Binding, Payload, Request, Selection, Send, Subscribe, Target};
+use crate::port::{AckMode, Act, Binding, Credit, Payload, Request, Selection, Send, Subscribe, Target};
 
 const NOW: Now = Now {
     wall_ms: 0,
@@ -97,7 +97,7 @@ fn subscribe(name: &str) -> Requests {
         kind: DestinationKind::Queue,
         name,
         ack_mode: AckMode::ClientIndividual,
-        prefetch_count: 10,
+        credit: Credit::count(10),
         by_message: false,
     }));
     requests

@@ -9,9 +9,10 @@ fn a_subscription_is_asked_for_as_its_headers_say() {
             panic!("{}", pair.read())
         };
         assert_eq!((sub.sub, sub.kind), (SubNo(1), DestinationKind::Topic));
+        let (ack_mode, count, by_message) = expect;
         assert_eq!(
-            (sub.ack_mode, sub.prefetch_count, sub.by_message),
-            expect,
+            (sub.ack_mode, sub.credit, sub.by_message),
+            (ack_mode, Credit::count(count), by_message),
             "{headers}"
         );
     };
@@ -61,15 +62,93 @@ fn headers_that_are_not_built_are_refused_by_name() {
         check(&format!("{name}:x"), "unsupported-header");
     }
     check("no-local:true", "unsupported-header");
-    check("prefetch-count:0", "unsupported-header");
     check("prefetch-count:-1", "header-invalid");
     check("prefetch:", "header-invalid");
     check("activemq.prefetchSize:many", "header-invalid");
     check("prefetch-count:1000001", "prefetch-too-high");
     check("prefetch-count:99999999999999999999", "prefetch-too-high");
+    check("credit:1000001", "prefetch-too-high");
+    for credit in ["", ",", "1,", ",1", "-1", "1,-1", "1,2,false", "1, 2"] {
+        check(&format!("credit:{credit}"), "header-invalid");
+    }
+    for size in ["", "-2", "1k", "+1"] {
+        check(&format!("consumer-window-size:{size}"), "header-invalid");
+    }
     // A queue keeps its messages anyway.
     check_all("SUBSCRIBE\nid:0\ndestination:a\npersistent:true\n\n^", "");
     check_all("SEND\ndestination:a\nselector:x\nexclusive:true\n\n^", "");
+}
+
+#[test]
+fn credit_is_read_in_messages_in_bytes_and_in_both() {
+    let check = |header: &str, expect: Credit| {
+        let mut pair = Pair::new("1.2");
+        pair.send(&format!("SUBSCRIBE\nid:0\ndestination:a\n{header}\n\n^"));
+        let Some(Request::Subscribe(sub)) = pair.asked.first() else {
+            panic!("{}", pair.read())
+        };
+        assert_eq!(sub.credit, expect, "{header}");
+    };
+    let window = |count, bytes| Credit::Window { count, bytes };
+    check("mine:1", Credit::count(1_000));
+    for name in ["prefetch-count", "prefetch", "activemq.prefetchSize", "credit"] {
+        check(&format!("{name}:0"), Credit::Pull);
+        check(&format!("{name}:7"), Credit::count(7));
+    }
+    check("credit:0,0", Credit::Pull);
+    check("credit:5,0", Credit::count(5));
+    check("credit:5,1000", window(5, 1_000));
+    check("credit:0,1000", window(0, 1_000));
+    for name in ["consumer-window-size", "consumerWindowSize"] {
+        check(&format!("{name}:-1"), Credit::count(1_000_000));
+        check(&format!("{name}:0"), Credit::count(1));
+        check(&format!("{name}:10240"), window(0, 10_240));
+    }
+    check("credit:5,1000\nprefetch-count:1", window(5, 1_000));
+}
+
+#[test]
+fn an_order_to_the_broker_is_no_message() {
+    let mut pair = Pair::new("1.2");
+    pair.send("SUBSCRIBE\nid:0\ndestination:a\nprefetch-count:0\n\n^");
+    pair.asked.clear();
+    pair.send("SEND\ndestination:/control/credit\nsubscription:0\ncredit:99999999999\nreceipt:1\n\nbody^");
+    assert_eq!(
+        pair.asked,
+        [Request::Credit {
+            sub: SubNo(1),
+            count: u32::MAX
+        }]
+    );
+    assert_eq!(pair.read(), "RECEIPT\nreceipt-id:1\n\n^");
+    let check = |headers: &str, expect: &str| {
+        let mut pair = Pair::new("1.2");
+        pair.send("SUBSCRIBE\nid:0\ndestination:a\nprefetch-count:0\n\n^BEGIN\ntransaction:t\n\n^");
+        assert_eq!(pair.fails(&format!("SEND\n{headers}\n\n^")), expect, "{headers}");
+    };
+    let credit = "destination:/control/credit";
+    check(&format!("{credit}\ncredit:1"), "header-missing");
+    check(&format!("{credit}\nsubscription:0"), "header-missing");
+    check(
+        &format!("{credit}\nsubscription:1\ncredit:1"),
+        "subscription-unknown",
+    );
+    check(
+        &format!("{credit}\nsubscription:a\ncredit:1"),
+        "subscription-unknown",
+    );
+    for count in ["", "0", "-1", "1,2", "x"] {
+        check(
+            &format!("{credit}\nsubscription:0\ncredit:{count}"),
+            "header-invalid",
+        );
+    }
+    check(
+        &format!("{credit}\nsubscription:0\ncredit:1\ntransaction:t"),
+        "unsupported-header",
+    );
+    check("destination:/control/\nsubscription:0", "bad-destination");
+    check("destination:/control/credits\nsubscription:0", "bad-destination");
 }
 
 #[test]
