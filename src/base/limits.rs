@@ -54,6 +54,8 @@ pub struct Limits {
     pub topic_backlog_bytes_max: usize,
     /// Whether a topic subscription over its bound loses its oldest messages (true) or is disconnected (false).
     pub topic_drop_oldest: bool,
+    /// Bytes of a NACK's `reason` that are kept.
+    pub reason_bytes_max: usize,
     /// The failure of this number moves a message to its dead-letter queue.
     pub deliveries_failed_max: u32,
     /// After this long at its limit with nothing settled, a subscription is logged once and shown.
@@ -118,6 +120,7 @@ impl Default for Limits {
             topic_backlog_count_max: 10_000,
             topic_backlog_bytes_max: 8 * MIB,
             topic_drop_oldest: false,
+            reason_bytes_max: 1_024,
             deliveries_failed_max: 10,
             stuck_subscription_ms: 30_000,
             admin_act_count_max: 100_000,

@@ -3,6 +3,7 @@
 //! # Not here
 //! A clock or a source of entropy. Both are arguments, read in `runtime` only.
 
+mod death;
 mod destination;
 mod ids;
 mod limits;
@@ -10,6 +11,7 @@ mod policy;
 mod time;
 mod window;
 
+pub use death::{Death, DeathReason};
 pub use destination::{
     ANY, Destination, DestinationKind, LEVEL_SEPARATOR, REPLY_PREFIX, TEMPORARY_PREFIX,
     TEMPORARY_QUEUE_PREFIX, Wildcards, is_deep,

@@ -436,8 +436,12 @@ impl Broker {
         let (accepted_at_ms, item) = (entry.accepted_at_ms, entry.item());
         let mut fields = entry.fields().to_vec();
         if let Pass::Requeue = pass {
-            fields
-                .retain(|(tag, _)| !matches!(*tag, field::DEAD_LETTER_ORIGIN | field::DEAD_LETTER_FAILURES));
+            fields.retain(|(tag, _)| {
+                !matches!(
+                    *tag,
+                    field::DEAD_LETTER_ORIGIN | field::DEAD_LETTER_FAILURES | field::DUE_AT
+                )
+            });
         }
         if let EntryBytes::Memory(bytes) = &entry.bytes {
             let bytes = Bytes::clone(bytes);

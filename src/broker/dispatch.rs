@@ -5,12 +5,16 @@ use crate::port::{AckMode, Delivery, Event, Outcome};
 
 use super::Broker;
 use super::expiry::EXPIRE_TICK;
+use super::overflow::SHED_INPUT;
 use super::peer::{Source, Unsent};
 use super::queue::{QueueNo, SubRef};
 
 impl Broker {
     /// Serves every queue in which something changed, and forgets those that nothing refers to.
     pub(super) fn dispatch(&mut self, now: Now) {
+        if !self.overfull.is_empty() {
+            self.shed(SHED_INPUT);
+        }
         while let Some(no) = self.dirty.pop_front() {
             if let Some(queue) = self.queue_mut(no) {
                 queue.dirty = false;
@@ -101,6 +105,11 @@ impl Broker {
         let (message, len) = (entry.message, entry.len);
         let body = entry.bytes.body(|slot| self.ledger.chunk_in(slot));
         let (header_len, delivery_count) = (entry.header_len, entry.deliveries);
+        let death = entry.last_death();
+        let stated_ms = match entry.ack_timeout_ms() {
+            None => queue.policy.ack_timeout_ms,
+            Some(ms) => ms,
+        };
         let peer = self.peers.get_mut(&session).expect("pick found it");
         let by_message = peer.subs.get(&sub_no).is_some_and(|sub| sub.by_message);
         let tag = peer.hold(sub_no, message, Some((no, sequence)), by_message, now.mono_ms);
@@ -118,6 +127,9 @@ impl Broker {
         } else {
             sub.moved_at_ms = now.mono_ms;
         }
+        if stated_ms > 0 || sub.ack_timeout_ms.is_some() {
+            self.give_lease(session, tag, Some(stated_ms), now);
+        }
         self.counters.delivered_count += 1;
         let delivery = Delivery {
             tag,
@@ -128,6 +140,7 @@ impl Broker {
             len,
             delivery_count,
             redelivered,
+            death,
         };
         self.push_event(session, Event::Delivery(delivery));
     }
@@ -171,7 +184,7 @@ impl Broker {
             };
             sub.unsent_bytes -= unsent.len;
             if sub.ack_mode == AckMode::Auto {
-                self.conclude(session, unsent.tag, Outcome::Accepted, now);
+                self.conclude(session, unsent.tag, Outcome::Accepted, None, now);
             } else if last != Some(unsent.sub) {
                 if let Some(last) = last {
                     self.refill(session, last);

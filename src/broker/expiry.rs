@@ -1,4 +1,5 @@
-//! Expiry: an entry whose time has come is settled, wherever it is. Never before.
+//! Times of entries: one whose time has come to expire is settled, wherever it is; one whose rest ends is ready again. Neither
+//! before.
 //!
 //! # Invariants
 //! - An entry is not delivered once its time has come, whether or not the timer has seen it yet.
@@ -8,19 +9,19 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::base::Now;
+use crate::base::{DeathReason, Now};
 use crate::journal::field;
 
 use super::Broker;
-use super::queue::QueueNo;
+use super::queue::{Afterlife, QueueNo};
 
-/// Entries that a tick lets expire at most, and each other input, so that those that come faster than ticks take them go as
+/// Entries that a tick looks at at most, and each other input, so that those that come faster than ticks take them go as
 /// fast.
 pub(super) const EXPIRE_TICK: usize = 10_000;
 pub(super) const EXPIRE_INPUT: usize = 256;
 
-/// Entries by the time at which they expire. Those settled before stay until they are too many, since few are looked for
-/// by their place.
+/// Entries by the times at which they expire and at which their rests end. Those settled before stay until they are too many,
+/// since few are looked for by their place.
 #[derive(Debug, Default)]
 pub(super) struct Expiring {
     by_time: BTreeSet<(u64, QueueNo, u64)>,
@@ -46,22 +47,36 @@ impl Expiring {
         self.by_time.pop_first();
         Some((no, sequence))
     }
+
+    /// The next time.
+    pub(super) fn first_ms(&self) -> Option<u64> {
+        self.by_time.first().map(|(at_ms, ..)| *at_ms)
+    }
 }
 
 /// The optional fields of a new entry.
-pub(super) fn fields_of(expires_at_ms: Option<u64>) -> Vec<(u8, Bytes)> {
-    let field = |at: u64| (field::EXPIRES_AT, Bytes::copy_from_slice(&at.to_be_bytes()));
-    expires_at_ms.map(field).into_iter().collect()
+pub(super) fn fields_of(expires_at_ms: Option<u64>, ack_timeout_ms: Option<u64>) -> Vec<(u8, Bytes)> {
+    let field = |tag: u8, number: Option<u64>| {
+        number.map(|number| (tag, Bytes::copy_from_slice(&number.to_be_bytes())))
+    };
+    let expires = field(field::EXPIRES_AT, expires_at_ms);
+    expires
+        .into_iter()
+        .chain(field(field::ACK_TIMEOUT, ack_timeout_ms))
+        .collect()
 }
 
 impl Broker {
-    /// Lets expire what is due.
+    /// Does what is due.
     pub(super) fn expire(&mut self, now: Now, count_max: usize) {
+        self.lapse_due(now, count_max);
         for _ in 0..count_max {
             let Some((no, sequence)) = self.expiring.pop_due(now.wall_ms) else {
                 break;
             };
-            self.expire_one(no, sequence, now);
+            if !self.expire_one(no, sequence, now) {
+                self.wake_one(no, sequence, now);
+            }
         }
         if self.expiring.by_time.len() > self.expiring.clean_at.max(CLEAN_COUNT_MIN) {
             let queues = &self.queues;
@@ -71,6 +86,21 @@ impl Broker {
             });
             self.expiring.clean_at = 2 * self.expiring.by_time.len();
         }
+    }
+
+    /// When something is due next; of each clock the end of time for nothing.
+    pub fn next_due(&self) -> Now {
+        Now {
+            wall_ms: self.expiring.first_ms().unwrap_or(u64::MAX),
+            mono_ms: self.leases.first().map_or(u64::MAX, |(until_ms, ..)| *until_ms),
+        }
+    }
+
+    /// Does what is due: called as soon as [`Broker::next_due`] has come.
+    pub fn handle_due(&mut self, now: Now) {
+        self.now = now;
+        self.expire(now, EXPIRE_TICK);
+        self.dispatch(now);
     }
 
     #[cfg(test)]
@@ -91,8 +121,29 @@ impl Broker {
         }
         queue.counters.expired_count += 1;
         self.counters.expired_count += 1;
+        // What was taken out of a queue for good before ends here, or it would go from queue to queue.
+        let again = entry.origin().is_some();
+        // One in memory would have to be stored.
+        let room = self.room || !entry.is_transient();
+        if let Afterlife::In(target) = queue.afterlife(DeathReason::Expired)
+            && !again
+            && room
+        {
+            self.bury(no, sequence, &target, DeathReason::Expired, "");
+        }
         self.take_out(no, sequence);
         self.mark_dirty(no);
         true
+    }
+
+    /// Ends the rest of an entry if its time has come.
+    fn wake_one(&mut self, no: QueueNo, sequence: u64, now: Now) {
+        let Some(queue) = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let due = queue.entries.get(sequence).and_then(|entry| entry.due_at_ms());
+        if due.is_some_and(|at| at <= now.wall_ms) && queue.wake(sequence) {
+            self.mark_dirty(no);
+        }
     }
 }

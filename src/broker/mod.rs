@@ -18,6 +18,7 @@ mod backup;
 mod credit;
 mod dispatch;
 mod expiry;
+mod lease;
 mod ledger;
 mod overflow;
 mod peer;
@@ -40,6 +41,7 @@ use crate::port::{AckMode, Event, Refusal};
 
 use expiry::{EXPIRE_INPUT, EXPIRE_TICK, Expiring};
 use ledger::{Ledger, Mark, Oldest, Statement, Thresholds};
+use overflow::SHED_TICK;
 use peer::{Peer, TopicMessage};
 use policy::PolicyBook;
 use queue::{Entry, EntryBytes, Queue, QueueNo, SubRef};
@@ -81,8 +83,10 @@ pub struct Broker {
     backlog_bytes: usize,
     /// Batches that move bytes of a queue's entries, oldest first.
     moving: VecDeque<(Seq, QueueNo)>,
-    /// Entries that expire.
+    /// Entries that expire, or rest.
     expiring: Expiring,
+    /// Deliveries by the time at which their leases run out, in monotonic milliseconds.
+    leases: BTreeSet<(u64, SessionNo, Tag)>,
     /// Queues in which something changed, in the order in which it did.
     dirty: VecDeque<QueueNo>,
     wakes: Vec<SessionNo>,
@@ -178,7 +182,7 @@ impl Broker {
     pub fn handle_tick(&mut self, now: Now) {
         self.notice_stuck(now);
         self.expire(now, EXPIRE_TICK);
-        self.shed_tick();
+        self.shed(SHED_TICK);
         self.dispatch(now);
         self.relocate();
         let rests = self.ledger.unflushed_bytes() == 0 && self.ledger.is_open_empty();

@@ -6,15 +6,15 @@
 //! - What comes from elsewhere (a dead letter, an operator's move) was accepted once: it is never refused, and only
 //!   `drop-head` lets something go for it.
 
-use crate::base::{Overflow, Policy};
+use crate::base::{DeathReason, Overflow, Policy};
 use crate::port::Refusal;
 
 use super::Broker;
-use super::queue::{Queue, QueueNo};
+use super::queue::{Afterlife, Queue, QueueNo};
 
 /// Entries that one input takes out of a queue at most; the rest goes with the ticks.
-const SHED_INPUT: usize = 1_000;
-const SHED_TICK: usize = 10_000;
+pub(super) const SHED_INPUT: usize = 1_000;
+pub(super) const SHED_TICK: usize = 10_000;
 
 impl Queue {
     /// Whether it has a bound.
@@ -43,7 +43,13 @@ impl Broker {
     /// Refuses messages for a queue that is full, or would be.
     pub(super) fn admit(&mut self, no: QueueNo, count: u64, bytes: u64) -> Result<(), Refusal> {
         let queue = self.queue(no).expect("the queue was just opened");
-        let refuses = queue.is_bounded() && queue.policy.overflow == Overflow::Refuse;
+        // One that has no dead-letter queue does not let go of what it has.
+        let refuses = match queue.policy.overflow {
+            Overflow::Refuse => true,
+            Overflow::DropHead => false,
+            Overflow::DeadLetter => queue.afterlife(DeathReason::Overflow) == Afterlife::Stays,
+        };
+        let refuses = refuses && queue.is_bounded();
         if refuses && queue.is_over(count, bytes) {
             // It may have been opened for this message.
             self.mark_dirty(no);
@@ -52,28 +58,48 @@ impl Broker {
         Ok(())
     }
 
-    /// Makes room in a queue that holds too much, if it drops its oldest.
-    pub(super) fn shed(&mut self, no: QueueNo) {
-        self.shed_some(no, SHED_INPUT);
+    /// A queue may hold too much.
+    pub(super) fn watch_bound(&mut self, no: QueueNo) {
+        let queue = self.queue(no);
+        if queue.is_some_and(|queue| queue.is_bounded() && queue.policy.overflow != Overflow::Refuse) {
+            self.overfull.insert(no);
+        }
     }
 
-    /// Goes on with queues that hold too much.
-    pub(super) fn shed_tick(&mut self) {
-        let all = std::mem::take(&mut self.overfull);
-        all.into_iter().for_each(|no| self.shed_some(no, SHED_TICK));
+    /// Makes room in queues that hold too much: takes out so many entries of each at most.
+    pub(super) fn shed(&mut self, count_max: usize) {
+        for no in std::mem::take(&mut self.overfull) {
+            self.shed_one(no, count_max);
+        }
     }
 
-    fn shed_some(&mut self, no: QueueNo, count_max: usize) {
+    fn shed_one(&mut self, no: QueueNo, count_max: usize) {
         for _ in 0..count_max {
-            let Some(queue) = self.queue_mut(no) else { return };
-            if queue.policy.overflow != Overflow::DropHead || !queue.is_over(0, 0) {
+            let room = self.room;
+            let Some(queue) = self.queue_mut(no).filter(|queue| queue.is_over(0, 0)) else {
                 return;
-            }
+            };
             let Some(sequence) = queue.oldest_waiting() else {
                 return;
             };
-            queue.counters.dropped_count += 1;
-            self.counters.dropped_count += 1;
+            let entry = queue.entries.get(sequence).expect("it waits");
+            // What is a dead letter already does not go from queue to queue; one in memory would have to be stored.
+            let movable = entry.origin().is_none() && (room || !entry.is_transient());
+            let afterlife = match queue.policy.overflow {
+                Overflow::Refuse => return,
+                Overflow::DropHead => Afterlife::Ends,
+                Overflow::DeadLetter => queue.afterlife(DeathReason::Overflow),
+            };
+            match afterlife {
+                Afterlife::In(target) if movable => {
+                    self.bury(no, sequence, &target, DeathReason::Overflow, "")
+                }
+                Afterlife::In(_) | Afterlife::Stays => return,
+                Afterlife::Ends => {
+                    queue.counters.dropped_count += 1;
+                    self.counters.dropped_count += 1;
+                }
+            }
             self.take_out(no, sequence);
             self.mark_dirty(no);
         }

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::base::{DestinationKind, MessageId, Seq, SubNo, Tag, TxNo, Window};
-use crate::port::{AckMode, DeliveryKey, Event, Outcome, Refusal};
+use crate::port::{AckMode, DeliveryKey, Event, Outcome, Refusal, Why};
 
 use super::credit::Beyond;
+use super::lease::Lease;
 use super::queue::{EntryBytes, QueueNo};
 
 /// How many deliveries that the broker ended are remembered for late answers.
@@ -61,6 +62,8 @@ pub(super) struct Sub {
     pub(super) source: Source,
     pub(super) ack_mode: AckMode,
     pub(super) by_message: bool,
+    /// How long its deliveries may be unsettled, if it says so.
+    pub(super) ack_timeout_ms: Option<u64>,
     pub(super) prefetch_count: u32,
     /// What it may be given besides.
     pub(super) beyond: Beyond,
@@ -98,6 +101,7 @@ pub(super) struct TopicMessage {
     pub(super) bytes: Bytes,
     pub(super) header_len: u32,
     pub(super) expires_at_ms: Option<u64>,
+    pub(super) ack_timeout_ms: Option<u64>,
 }
 
 /// A delivery that this session holds.
@@ -109,6 +113,8 @@ pub(super) struct Held {
     pub(super) state: HeldState,
     /// When it was dispatched.
     pub(super) since_ms: u64,
+    /// How long it may be unsettled.
+    pub(super) lease: Option<Lease>,
 }
 
 /// What became of a delivery.
@@ -120,6 +126,8 @@ pub(super) enum HeldState {
     Staged,
     /// The broker ended it; the answer will have no effect.
     Ended,
+    /// Its lease has run out; another may have the entry.
+    Lost,
 }
 
 /// A delivery on its way to the socket.
@@ -145,13 +153,22 @@ pub(super) enum Step {
     Send {
         to: Vec<(DestinationKind, Arc<str>)>,
         expires_at_ms: Option<u64>,
+        ack_timeout_ms: Option<u64>,
         bytes: Bytes,
         header_len: u32,
     },
     Settle {
         tags: Vec<Tag>,
         outcome: Outcome,
+        why: Option<Box<Why>>,
     },
+}
+
+impl HeldState {
+    /// It is its session's no more.
+    pub(super) fn is_over(self) -> bool {
+        matches!(self, Self::Ended | Self::Lost)
+    }
 }
 
 impl Peer {
@@ -175,11 +192,7 @@ impl Peer {
                     let range = (message, SubNo(0), Tag(0))..=(message, SubNo(u32::MAX), Tag(u64::MAX));
                     self.by_message.range(range).map(|(_, sub, tag)| (*sub, *tag))
                 };
-                let ended = |tag: Tag| {
-                    self.held
-                        .get(tag.0)
-                        .is_some_and(|held| held.state == HeldState::Ended)
-                };
+                let ended = |tag: Tag| self.held.get(tag.0).is_some_and(|held| held.state.is_over());
                 // One that the client cannot know yet is not what it names.
                 let live = all().find(|(of, tag)| {
                     !ended(*tag) && *tag <= self.handed && sub.is_none_or(|sub| sub == *of)
@@ -209,6 +222,7 @@ impl Peer {
                 entry,
                 state: HeldState::Held,
                 since_ms,
+                lease: None,
             },
         );
         if by_message {
@@ -228,16 +242,22 @@ impl Peer {
 
     /// Keeps a delivery that the broker ended for a late answer.
     pub(super) fn end(&mut self, tag: Tag) {
+        self.end_as(tag, HeldState::Ended);
+    }
+
+    /// Keeps a delivery whose lease has run out for a late answer.
+    pub(super) fn lose(&mut self, tag: Tag) {
+        self.end_as(tag, HeldState::Lost);
+    }
+
+    fn end_as(&mut self, tag: Tag, state: HeldState) {
         if let Some(held) = self.held.get_mut(tag.0) {
-            held.state = HeldState::Ended;
+            held.state = state;
             self.ended.push_back(tag);
         }
         if self.ended.len() > ENDED_COUNT_MAX
             && let Some(oldest) = self.ended.pop_front()
-            && self
-                .held
-                .get(oldest.0)
-                .is_some_and(|held| held.state == HeldState::Ended)
+            && self.held.get(oldest.0).is_some_and(|held| held.state.is_over())
         {
             self.unhold(oldest);
         }

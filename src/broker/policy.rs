@@ -139,7 +139,7 @@ impl Broker {
         }
         let all: Vec<QueueNo> = self.names.values().copied().collect();
         for no in all {
-            self.shed(no);
+            self.watch_bound(no);
             self.mark_dirty(no);
         }
         self.dispatch(now);

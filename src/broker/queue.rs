@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - Entries stand under their queue sequence, which only grows and is never used again, also over restarts.
-//! - Every ready entry below `head` is in `returned`; at or above `head` every entry is ready. One that is set aside is
+//! - Every ready entry below `head` is in `returned`; at or above `head` every entry is ready, or delayed. One that is set aside is
 //!   below `head`, neither ready nor leased, until it is taken out or the broker starts again. So the next ready entry is
 //!   the first returned one, else the first from `head` on, and a released entry is back in its old place.
 //! - Only entries below `durable_end` are delivered.
@@ -10,10 +10,11 @@
 //! ```text
 //!            dispatch              settle(accepted)
 //!   Ready ------------> Leased --------------------> (gone)
-//!     ^                  |  |  failures = max
-//!     |  released,       |  +----------------------> (dead letter: an entry of another queue)
-//!     |  failed < max    |
-//!     +------------------+----------------------> SetAside: its bytes cannot be read
+//!     ^ ^                |  |  failures = max
+//!     | |   released,    |  +----------------------> (dead letter: an entry of another queue)
+//!     | +-- failed ------+
+//!     |     < max        +----------------------> SetAside: its bytes cannot be read
+//!     +--- Delayed <-----+ failed < max, with a delay
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,7 +22,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::{ChunkRef, MessageId, Now, Policy, Seq, SessionNo, Settings, SlotNo, SubNo, Window};
+use crate::base::{
+    ChunkRef, Death, DeathReason, MessageId, Now, Policy, Seq, SessionNo, Settings, SlotNo, SubNo, Window,
+};
 use crate::journal::{Item, Place, field};
 use crate::port::{Body, QueueCounters};
 
@@ -55,6 +58,8 @@ pub(super) struct Queue {
     /// Of those that are leased or set aside.
     pub(super) away_bytes: u64,
     pub(super) set_aside_count: u64,
+    /// Entries that rest until a time.
+    pub(super) delayed_count: u64,
     pub(super) stored_count: u64,
     /// Its `Watched` fact is in the journal since the last clean stop.
     pub(super) watched: bool,
@@ -98,6 +103,8 @@ pub(super) struct Entry {
     pub(super) deliveries: u32,
     pub(super) failures: u32,
     pub(super) leased: bool,
+    /// It rests until a time.
+    pub(super) delayed: bool,
     /// Its bytes could not be read: it is not delivered again in this run.
     pub(super) set_aside: bool,
     /// Recovered after an unclean stop from a queue that had a subscriber: an earlier delivery cannot be excluded.
@@ -185,6 +192,37 @@ impl Entry {
         expiry_of(self.fields())
     }
 
+    /// Until when it rests, or rested.
+    pub(super) fn due_at_ms(&self) -> Option<u64> {
+        number_in(self.fields(), field::DUE_AT)
+    }
+
+    /// What it says of how long a delivery of it may be unsettled.
+    pub(super) fn ack_timeout_ms(&self) -> Option<u64> {
+        number_in(self.fields(), field::ACK_TIMEOUT)
+    }
+
+    /// The queues that it was taken out of for good before, the newest first.
+    pub(super) fn deaths(&self) -> Vec<Death> {
+        let deaths = self.fields().iter().find(|(tag, _)| *tag == field::DEATHS);
+        deaths.map_or_else(Vec::new, |(_, bytes)| Death::decode(bytes))
+    }
+
+    /// The last of them.
+    pub(super) fn last_death(&self) -> Option<Box<Death>> {
+        self.fields.as_ref()?;
+        self.deaths().into_iter().next().map(Box::new)
+    }
+
+    /// Sets a field that is a number.
+    pub(super) fn set_number(&mut self, tag: u8, number: u64) {
+        let mut fields = self.fields.take().map_or_else(Vec::new, Vec::from);
+        fields.retain(|(of, _)| *of != tag);
+        fields.push((tag, Bytes::copy_from_slice(&number.to_be_bytes())));
+        fields.sort_by_key(|(tag, _)| *tag);
+        self.fields = Some(fields.into());
+    }
+
     pub(super) fn fields(&self) -> &[(u8, Bytes)] {
         self.fields.as_deref().unwrap_or_default()
     }
@@ -208,6 +246,7 @@ impl Queue {
             leased_count: 0,
             away_bytes: 0,
             set_aside_count: 0,
+            delayed_count: 0,
             stored_count: 0,
             watched: false,
             watched_at: Seq(0),
@@ -226,9 +265,21 @@ impl Queue {
         }
     }
 
-    /// Neither a dead-letter queue nor a temporary one, whose messages are not kept, has a dead-letter queue of its own.
-    pub(super) fn has_dead_letters(&self) -> bool {
-        !self.name.starts_with(DEAD_LETTER_PREFIX) && self.owner.is_none()
+    /// What becomes of a message that is taken out of it for good. Neither a dead-letter queue nor a temporary one, whose messages
+    /// are not kept, has a dead-letter queue of its own.
+    pub(super) fn afterlife(&self, reason: DeathReason) -> Afterlife {
+        let setting = match reason {
+            DeathReason::Expired => &self.policy.expiry_queue,
+            _ if self.name.starts_with(DEAD_LETTER_PREFIX) => return Afterlife::Stays,
+            _ => &self.policy.dead_letter_queue,
+        };
+        match Policy::target(setting, &self.name) {
+            _ if self.owner.is_some() && reason == DeathReason::Failures => Afterlife::Stays,
+            _ if self.owner.is_some() => Afterlife::Ends,
+            Some(target) if target == *self.name => Afterlife::Stays,
+            Some(target) => Afterlife::In(target),
+            None => Afterlife::Ends,
+        }
     }
 
     /// The fields of a new entry with the time at which it expires, if that is for the queue to say.
@@ -238,7 +289,7 @@ impl Queue {
             return None;
         }
         let mut aged = fields.to_vec();
-        aged.extend(fields_of(Some(now.wall_ms.saturating_add(ttl_ms))));
+        aged.extend(fields_of(Some(now.wall_ms.saturating_add(ttl_ms)), None));
         aged.sort_by_key(|(tag, _)| *tag);
         Some(aged)
     }
@@ -250,6 +301,7 @@ impl Queue {
         self.next_sequence += 1;
         self.bytes += u64::from(entry.len);
         self.stored_count += u64::from(!entry.is_transient());
+        self.delayed_count += u64::from(entry.delayed);
         self.entries.insert(sequence, entry);
         sequence
     }
@@ -265,6 +317,8 @@ impl Queue {
         } else if entry.set_aside {
             self.set_aside_count -= 1;
             self.away_bytes -= u64::from(entry.len);
+        } else if entry.delayed {
+            self.delayed_count -= 1;
         } else {
             self.returned.remove(&sequence);
         }
@@ -281,6 +335,7 @@ impl Queue {
         self.nacked_by.clear();
         (self.bytes, self.stored_count) = (0, 0);
         (self.leased_count, self.set_aside_count, self.away_bytes) = (0, 0, 0);
+        self.delayed_count = 0;
         std::mem::take(&mut self.entries)
     }
 
@@ -298,8 +353,9 @@ impl Queue {
         if self.head >= self.durable_end {
             return None;
         }
-        if self.entries.get(self.head).is_none() {
-            self.head = self.entries.next_from(self.head).unwrap_or(self.next_sequence);
+        while self.entries.get(self.head).is_none_or(|entry| entry.delayed) && self.head < self.durable_end {
+            let past = self.head + u64::from(self.entries.get(self.head).is_some());
+            self.head = self.entries.next_from(past).unwrap_or(self.next_sequence);
         }
         (self.head < self.durable_end).then_some(self.head)
     }
@@ -331,6 +387,28 @@ impl Queue {
         Some(entry)
     }
 
+    /// Lets a leased entry rest.
+    pub(super) fn rest(&mut self, sequence: u64) {
+        let entry = self.entries.get_mut(sequence).expect("a leased entry exists");
+        assert!(entry.leased, "only a leased entry is let rest");
+        (entry.leased, entry.delayed) = (false, true);
+        self.leased_count -= 1;
+        self.away_bytes -= u64::from(entry.len);
+        self.delayed_count += 1;
+    }
+
+    /// An entry's rest has ended: it is ready in its old place. False if it does not rest.
+    pub(super) fn wake(&mut self, sequence: u64) -> bool {
+        let entry = self.entries.get_mut(sequence).filter(|entry| entry.delayed);
+        let Some(entry) = entry else { return false };
+        entry.delayed = false;
+        self.delayed_count -= 1;
+        if sequence < self.head {
+            self.returned.insert(sequence);
+        }
+        true
+    }
+
     /// Sets a leased entry aside.
     pub(super) fn set_aside(&mut self, sequence: u64) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(sequence)?;
@@ -356,10 +434,26 @@ impl Queue {
     }
 }
 
+/// What becomes of a message that is taken out of its queue for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Afterlife {
+    /// It goes to this queue.
+    In(String),
+    /// It ends.
+    Ends,
+    /// It is not taken out.
+    Stays,
+}
+
 /// When an entry with these fields expires.
 pub(super) fn expiry_of(fields: &[(u8, Bytes)]) -> Option<u64> {
-    let (_, at) = fields.iter().find(|(tag, _)| *tag == field::EXPIRES_AT)?;
-    Some(u64::from_be_bytes(at.as_ref().try_into().ok()?))
+    number_in(fields, field::EXPIRES_AT)
+}
+
+/// A field that is a number.
+pub(super) fn number_in(fields: &[(u8, Bytes)], tag: u8) -> Option<u64> {
+    let (_, number) = fields.iter().find(|(of, _)| *of == tag)?;
+    Some(u64::from_be_bytes(number.as_ref().try_into().ok()?))
 }
 
 /// The names of dead-letter queues begin so.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::base::{Epoch, Limits, MessageId, Now, Policies, Seq};
-use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered};
+use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered, field};
 use crate::port::QueueCounters;
 
 use super::expiry::Expiring;
@@ -37,6 +37,7 @@ impl Recovery {
             routes: Routes::default(),
             bound_count: 0,
             expiring: Expiring::default(),
+            leases: BTreeSet::new(),
             peers: BTreeMap::new(),
             touched: VecDeque::new(),
             activating: BTreeSet::new(),
@@ -115,6 +116,19 @@ impl Recovery {
                         }
                     }
                 }
+                Fact::Delayed {
+                    queue,
+                    ranges,
+                    due_at_ms,
+                } => {
+                    let queue = self.queue_no(&queue);
+                    let queue = self.broker.queue_mut(queue).expect("it was just made");
+                    for sequence in ranges.into_iter().flat_map(|(first, last)| first..=last) {
+                        if let Some(entry) = queue.entries.get_mut(sequence) {
+                            entry.set_number(field::DUE_AT, due_at_ms);
+                        }
+                    }
+                }
                 Fact::Watched { queue, epoch } => {
                     let queue = self.queue_no(&queue);
                     self.broker.ledger.recover_mark(seq, Mark::Watched(queue));
@@ -186,6 +200,7 @@ impl Recovery {
                 leased: false,
                 set_aside: false,
                 suspect: false,
+                delayed: false,
                 fields: fields.clone(),
             });
         }
@@ -195,11 +210,21 @@ impl Recovery {
     pub fn finish(mut self, recovered: &Recovered, now: Now) -> Broker {
         let clean = recovered.meta.clean_epoch;
         let broker = &mut self.broker;
+        let mut resting = Vec::new();
         for (no, queue) in (0..).map(QueueNo).zip(&broker.queues) {
             for (sequence, entry) in queue.iter().flat_map(|queue| queue.entries.iter()) {
                 broker.ledger.recover_live(entry.home, &entry.bytes, entry.len);
                 broker.expiring.insert(entry.expires_at_ms(), no, sequence);
+                if let Some(due_at_ms) = entry.due_at_ms().filter(|due| *due > now.wall_ms) {
+                    broker.expiring.insert(Some(due_at_ms), no, sequence);
+                    resting.push((no, sequence));
+                }
             }
+        }
+        for (no, sequence) in resting {
+            let queue = broker.queue_mut(no).expect("it was just seen");
+            queue.entries.get_mut(sequence).expect("it was just seen").delayed = true;
+            queue.delayed_count += 1;
         }
         broker
             .ledger

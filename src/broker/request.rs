@@ -8,17 +8,17 @@ use bytes::Bytes;
 use crate::base::{
     DestinationKind, MessageId, Now, Seq, SessionNo, SubNo, TEMPORARY_QUEUE_PREFIX, Tag, TxNo,
 };
-use crate::journal::{Item, Place};
+use crate::journal::{Item, Place, field};
 use crate::port::{
-    Applied, Binding, DeliveryKey, Payload, Refusal, Request, Requests, Send, Settle, Subscribe, Target,
+    Applied, Binding, Outcome, Payload, Refusal, Request, Requests, Send, Settle, Subscribe, Target,
 };
 
 use super::Broker;
 use super::credit::Beyond;
 use super::expiry::{EXPIRE_INPUT, fields_of};
 use super::ledger::{Mark, Statement};
-use super::peer::{HeldState, Source, Step, Sub, TopicMessage, Transaction};
-use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of};
+use super::peer::{Held, HeldState, Source, Step, Sub, TopicMessage, Transaction};
+use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of, number_in};
 use super::settle::Enqueue;
 
 /// What a staged ACK or NACK counts against `staged_bytes_max`, beside each delivery it names.
@@ -97,6 +97,12 @@ impl Broker {
             }
             Request::Declare { name, settings } => self.declare(requests.text(*name), settings),
             Request::Credit { sub, count } => self.ask_for_more(session, *sub, *count).map(|()| Seq(0)),
+            Request::Renew {
+                delivery,
+                ack_timeout_ms,
+            } => self
+                .renew(session, *delivery, *ack_timeout_ms, now)
+                .map(|()| Seq(0)),
             Request::Unbind { name } => self.unbind(requests.text(*name)),
             Request::Begin { tx } => {
                 let transaction = Transaction {
@@ -150,6 +156,7 @@ impl Broker {
                 bytes,
                 header_len: send.header_len,
                 expires_at_ms: send.expires_at_ms,
+                ack_timeout_ms: send.ack_timeout_ms,
             };
             return self.send_ways(&way, &message, send.persistent, now);
         }
@@ -167,7 +174,7 @@ impl Broker {
             self.admit(no, 1, u64::from(item.len))?;
             let message = self.message_id();
             self.counters.enqueued_count += 1;
-            let fields = fields_of(send.expires_at_ms);
+            let fields = fields_of(send.expires_at_ms, send.ack_timeout_ms);
             self.enqueue_transient(no, message, now.wall_ms, bytes, item, fields);
             return Ok(Seq(0));
         }
@@ -186,7 +193,7 @@ impl Broker {
                 accepted_at_ms: now.wall_ms,
                 place,
                 item,
-                fields: fields_of(send.expires_at_ms),
+                fields: fields_of(send.expires_at_ms, send.ack_timeout_ms),
             },
         ))
     }
@@ -265,13 +272,14 @@ impl Broker {
             bytes,
             header_len,
             expires_at_ms,
+            ack_timeout_ms,
         } = message;
         let (message, at_ms) = (*message, now.wall_ms);
         let item = Item {
             header_len: *header_len,
             len: u32::try_from(bytes.len()).expect("a frame is under 4 GiB"),
         };
-        let fields = || fields_of(*expires_at_ms);
+        let fields = || fields_of(*expires_at_ms, *ack_timeout_ms);
         for no in &way.temporary {
             self.counters.enqueued_count += 1;
             self.enqueue_transient(*no, message, at_ms, bytes.clone(), item, fields());
@@ -323,6 +331,7 @@ impl Broker {
         let aged = queue.aged(&new.fields, self.now);
         let fields = aged.as_ref().unwrap_or(&new.fields);
         let expires_at_ms = expiry_of(fields);
+        let rests_until = number_in(fields, field::DUE_AT).filter(|due| *due > self.now.wall_ms);
         let sequence = queue.push(Entry {
             message: new.message,
             accepted_at_ms: new.accepted_at_ms,
@@ -335,9 +344,11 @@ impl Broker {
             leased: false,
             set_aside: false,
             suspect: false,
+            delayed: rests_until.is_some(),
             fields: (!fields.is_empty()).then(|| fields.clone().into_boxed_slice()),
         });
         self.expiring.insert(expires_at_ms, no, sequence);
+        self.expiring.insert(rests_until, no, sequence);
         let statement = Statement {
             sequence,
             message: new.message,
@@ -362,9 +373,7 @@ impl Broker {
         } else {
             self.extend_touched(no, end);
         }
-        if self.queue(no).is_some_and(Queue::is_bounded) {
-            self.shed(no);
-        }
+        self.watch_bound(no);
         seq
     }
 
@@ -403,6 +412,7 @@ impl Broker {
         let queue = self.queue_mut(no).expect("the queue was just opened");
         let fields = queue.aged(&fields, now).unwrap_or(fields);
         let expires_at_ms = expiry_of(&fields);
+        let rests_until = number_in(&fields, field::DUE_AT).filter(|due| *due > now.wall_ms);
         let sequence = queue.push(Entry {
             message,
             accepted_at_ms,
@@ -415,18 +425,18 @@ impl Broker {
             leased: false,
             set_aside: false,
             suspect: false,
+            delayed: rests_until.is_some(),
             fields: (!fields.is_empty()).then(|| fields.into_boxed_slice()),
         });
         // It keeps its place among the stored ones: if one before it is not durable yet, it waits with that.
         let end = queue.next_sequence;
         self.expiring.insert(expires_at_ms, no, sequence);
+        self.expiring.insert(rests_until, no, sequence);
         if !self.extend_touched(no, end) {
             self.queue_mut(no).expect("as above").durable_end = end;
             self.mark_dirty(no);
         }
-        if self.queue(no).is_some_and(Queue::is_bounded) {
-            self.shed(no);
-        }
+        self.watch_bound(no);
     }
 
     // ---- transactions ----
@@ -447,6 +457,7 @@ impl Broker {
             bytes: shared(&send.payload, requests),
             header_len: send.header_len,
             expires_at_ms: send.expires_at_ms,
+            ack_timeout_ms: send.ack_timeout_ms,
         };
         self.stage(session, tx, step, len);
         Ok(Seq(0))
@@ -487,6 +498,11 @@ impl Broker {
 
     fn commit(&mut self, session: SessionNo, tx: TxNo, now: Now) -> Result<Seq, Refusal> {
         let transaction = self.take_transaction(session, tx)?;
+        if self.has_lost(session, &transaction) {
+            self.counters.aborted_count += 1;
+            self.unstage(session, transaction);
+            return Err(Refusal::LeaseLost);
+        }
         let kept = |step: &Step| match step {
             Step::Send { to, .. } => self.is_kept(to.iter().map(|(kind, name)| (*kind, &**name))),
             Step::Settle { .. } => false,
@@ -545,6 +561,7 @@ impl Broker {
                     bytes,
                     header_len,
                     expires_at_ms,
+                    ack_timeout_ms,
                     ..
                 } => {
                     let message = TopicMessage {
@@ -552,14 +569,15 @@ impl Broker {
                         bytes,
                         header_len,
                         expires_at_ms,
+                        ack_timeout_ms,
                     };
                     self.keep(&way, &message, place.as_ref(), now);
                     let topics_of = way.topics.into_iter();
                     topics.extend(topics_of.map(|topic| (topic, message.clone())));
                 }
-                Step::Settle { tags, outcome } => {
+                Step::Settle { tags, outcome, why } => {
                     tags.into_iter()
-                        .for_each(|tag| self.conclude(session, tag, outcome, now));
+                        .for_each(|tag| self.conclude(session, tag, outcome, why.as_deref(), now));
                 }
             }
         }
@@ -589,6 +607,19 @@ impl Broker {
             .try_for_each(|(no, (count, bytes))| self.admit(no, count, bytes))
     }
 
+    /// Whether the lease of a delivery that a transaction settles has run out.
+    fn has_lost(&self, session: SessionNo, transaction: &Transaction) -> bool {
+        let held = self.peers.get(&session).map(|peer| &peer.held);
+        let lost = |tag: &Tag| {
+            let held = held.and_then(|held| held.get(tag.0));
+            held.is_none_or(|held| held.state == HeldState::Lost)
+        };
+        transaction.steps.iter().any(|step| match step {
+            Step::Settle { tags, .. } => tags.iter().any(lost),
+            Step::Send { .. } => false,
+        })
+    }
+
     /// Gives back what an aborted transaction staged: its deliveries are held by the client again.
     fn unstage(&mut self, session: SessionNo, transaction: Transaction) {
         for step in transaction.steps {
@@ -598,7 +629,8 @@ impl Broker {
                     .peers
                     .get_mut(&session)
                     .expect("requests come from an open session");
-                let Some(held) = peer.held.get_mut(tag.0) else {
+                let held = peer.held.get_mut(tag.0);
+                let Some(held) = held.filter(|held| held.state == HeldState::Staged) else {
                     continue;
                 };
                 held.state = HeldState::Held;
@@ -625,16 +657,17 @@ impl Broker {
         if let Some(tx) = settle.tx {
             self.check_stage(session, tx, STAGED_STEP_BYTES)?;
         }
-        let tags = match self.named(session, settle.delivery)? {
+        let tags = match self.named(session, settle)? {
             None => return Ok(Seq(0)),
             Some(tags) => tags,
         };
+        let why = settle.why.as_deref();
         let Some(tx) = settle.tx else {
             match tags {
-                Tags::One(tag) => self.conclude(session, tag, settle.outcome, now),
+                Tags::One(tag) => self.conclude(session, tag, settle.outcome, why, now),
                 Tags::Many(tags) => tags
                     .into_iter()
-                    .for_each(|tag| self.conclude(session, tag, settle.outcome, now)),
+                    .for_each(|tag| self.conclude(session, tag, settle.outcome, why, now)),
             }
             // What was purged or has expired meanwhile is gone by an earlier batch.
             return Ok(self.ledger.gate_so_far());
@@ -659,13 +692,15 @@ impl Broker {
             sub.let_go(*tag);
             sub.moved_at_ms = now.mono_ms;
         }
-        let bytes = STAGED_STEP_BYTES + tags.len() * size_of::<Tag>();
+        let words = settle.why.as_ref().map_or(0, |why| why.words.len());
+        let bytes = STAGED_STEP_BYTES + words + tags.len() * size_of::<Tag>();
         self.stage(
             session,
             tx,
             Step::Settle {
                 tags,
                 outcome: settle.outcome,
+                why: settle.why.clone(),
             },
             bytes,
         );
@@ -676,13 +711,13 @@ impl Broker {
     }
 
     /// The deliveries that an ACK or NACK is about; `None` where the broker has ended it, so that nothing is to be done.
-    fn named(&mut self, session: SessionNo, key: DeliveryKey) -> Result<Option<Tags>, Refusal> {
+    fn named(&mut self, session: SessionNo, settle: &Settle) -> Result<Option<Tags>, Refusal> {
         let peer = self
             .peers
             .get_mut(&session)
             .expect("requests come from an open session");
         let tag = peer
-            .find(key)
+            .find(settle.delivery)
             .filter(|tag| *tag <= peer.handed)
             .ok_or(Refusal::DeliveryUnknown)?;
         let held = *peer.held.get(tag.0).expect("find gives what is held");
@@ -691,6 +726,23 @@ impl Broker {
             HeldState::Ended => {
                 peer.unhold(tag);
                 return Ok(None);
+            }
+            HeldState::Lost => {
+                let mode = peer.subs.get(&held.sub).map(|sub| sub.ack_mode);
+                let alone = mode.is_none_or(|mode| mode == crate::port::AckMode::ClientIndividual);
+                return match settle.outcome {
+                    // The failure is counted already.
+                    Outcome::Failed if alone && settle.tx.is_none() => {
+                        self.peer(session).unhold(tag);
+                        Ok(None)
+                    }
+                    Outcome::Accepted
+                        if alone && settle.tx.is_none() && self.may_settle_late(session, tag) =>
+                    {
+                        Ok(Some(Tags::One(tag)))
+                    }
+                    _ => Err(Refusal::LeaseLost),
+                };
             }
             HeldState::Held => {}
         }
@@ -701,6 +753,7 @@ impl Broker {
         match sub.ack_mode {
             crate::port::AckMode::Auto => Err(Refusal::DeliveryUnknown),
             crate::port::AckMode::ClientIndividual => Ok(Some(Tags::One(tag))),
+            crate::port::AckMode::Client if sub.covers_lost(&peer.held, tag) => Err(Refusal::LeaseLost),
             crate::port::AckMode::Client => {
                 let count = sub.order.partition_point(|of| *of <= tag);
                 let tags = sub.order.drain(..count).filter(|tag| {
@@ -767,6 +820,7 @@ impl Broker {
             active: false,
             in_ring: false,
             order: Default::default(),
+            ack_timeout_ms: subscribe.ack_timeout_ms,
             since: self.peer(session).last_tag,
             moved_at_ms: now.mono_ms,
             stuck_told: false,
@@ -916,14 +970,17 @@ impl Broker {
             others.into_iter().for_each(|other| self.refill(session, other));
         }
         let peer = self.peer(session);
-        let held: Vec<(Tag, Option<(QueueNo, u64)>)> = peer
+        let held: Vec<(Tag, Held)> = peer
             .held
             .range_from(sub.since.0)
             .filter(|(_, held)| held.sub == no && held.state == HeldState::Held)
             .take(sub.held_count as usize)
-            .map(|(tag, held)| (Tag(tag), held.entry))
+            .map(|(tag, held)| (Tag(tag), *held))
             .collect();
-        for (tag, entry) in held {
+        for (tag, Held { entry, lease, .. }) in held {
+            if let Some(lease) = lease {
+                self.leases.remove(&(lease.until_ms, session, tag));
+            }
             let never = tag > handed;
             let peer = self.peer(session);
             if never || sub.ack_mode == crate::port::AckMode::Auto {
@@ -940,7 +997,7 @@ impl Broker {
 
     /// A delivery is about to end without the client's doing. A long message of which a part may be out is sent to its end
     /// all the same, so its bytes stay where they are until then.
-    fn pin(&mut self, session: SessionNo, tag: Tag, no: QueueNo, sequence: u64) {
+    pub(super) fn pin(&mut self, session: SessionNo, tag: Tag, no: QueueNo, sequence: u64) {
         let entry = self.queue(no).and_then(|queue| queue.entries.get(sequence));
         let purged = self.lingering.get(&(no, sequence));
         let (bytes, len) = match (entry, purged) {
@@ -952,7 +1009,9 @@ impl Broker {
         let bytes = EntryBytes::Extent(chunks.clone());
         if self.peer(session).is_being_sent(tag) {
             self.ledger.share(&bytes, len);
-            self.peer(session).pinned.push_back((tag, bytes, len));
+            let pinned = &mut self.peer(session).pinned;
+            let at = pinned.partition_point(|(of, ..)| *of < tag);
+            pinned.insert(at, (tag, bytes, len));
         }
     }
 
@@ -1004,7 +1063,10 @@ impl Broker {
         peer.by_message.clear();
         peer.events.clear();
         for (tag, held) in held.iter() {
-            if held.state != HeldState::Ended
+            if let Some(lease) = held.lease {
+                self.leases.remove(&(lease.until_ms, session, Tag(tag)));
+            }
+            if !held.state.is_over()
                 && let Some((queue, sequence)) = held.entry
             {
                 self.pin(session, Tag(tag), queue, sequence);

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::{MessageId, Now, SessionNo, Tag};
+use crate::base::{Death, DeathReason, MessageId, Now, Policy, SessionNo, Tag};
 use crate::journal::{Fact, Item, Place, field};
-use crate::port::Outcome;
+use crate::port::{Outcome, Why};
 
 use super::peer::HeldState;
-use super::queue::{DEAD_LETTER_PREFIX, Entry, EntryBytes, QueueNo};
+use super::queue::{Afterlife, Entry, EntryBytes, Queue, QueueNo};
 use super::{Broker, Notice};
 
 /// A stored entry to be made.
@@ -22,14 +22,53 @@ pub(super) struct Enqueue {
     pub(super) fields: Vec<(u8, Bytes)>,
 }
 
+/// What is known of a failure.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Failure<'a> {
+    /// It is not to be given again.
+    pub(super) rejected: bool,
+    /// How long it rests, if the consumer says so.
+    pub(super) delay_ms: Option<u64>,
+    /// The consumer's words.
+    pub(super) words: &'a str,
+}
+
+/// How long a message rests after so many failures.
+fn rest_ms(policy: &Policy, failures: u32) -> u64 {
+    let max = policy.redelivery_delay_ms_max;
+    let mut rest = policy.redelivery_delay_ms;
+    for _ in 1..failures {
+        let next = rest.saturating_mul(policy.redelivery_delay_percent) / 100;
+        if next == rest || rest >= max {
+            break;
+        }
+        rest = next;
+    }
+    rest.min(max)
+}
+
+fn entry_of(queue: &mut Queue, sequence: u64) -> &mut Entry {
+    queue.entries.get_mut(sequence).expect("it was just seen")
+}
+
 impl Broker {
-    /// Settles a delivery that is held or staged.
-    pub(super) fn conclude(&mut self, session: SessionNo, tag: Tag, outcome: Outcome, now: Now) {
+    /// Settles a delivery that is held or staged, or whose lease has run out.
+    pub(super) fn conclude(
+        &mut self,
+        session: SessionNo,
+        tag: Tag,
+        outcome: Outcome,
+        why: Option<&Why>,
+        now: Now,
+    ) {
         let peer = self
             .peers
             .get_mut(&session)
             .expect("requests come from an open session");
         let Some(held) = peer.unhold(tag) else { return };
+        if let Some(lease) = held.lease {
+            self.leases.remove(&(lease.until_ms, session, tag));
+        }
         let (mut by, mut freed) = (None, None);
         if let Some(sub) = peer.subs.get_mut(&held.sub) {
             by = Some((session, held.sub));
@@ -61,7 +100,12 @@ impl Broker {
             (outcome, entry) => {
                 self.counters.failed_count += 1;
                 if let Some((queue, sequence)) = entry {
-                    self.fail(queue, sequence, by, outcome == Outcome::Rejected);
+                    let failure = Failure {
+                        rejected: outcome == Outcome::Rejected,
+                        delay_ms: why.and_then(|why| why.delay_ms),
+                        words: why.map_or("", |why| &why.words),
+                    };
+                    self.fail(queue, sequence, by, &failure);
                 }
             }
         }
@@ -90,48 +134,89 @@ impl Broker {
         Some(entry)
     }
 
-    /// Counts a failure: back to its old place, or to the dead-letter queue; one `rejected` is not given again.
-    fn fail(&mut self, no: QueueNo, sequence: u64, by: Option<super::SubRef>, rejected: bool) {
+    /// Counts a failure of a leased entry: back to its old place, at once or after a rest, or out of the queue for good.
+    pub(super) fn fail(
+        &mut self,
+        no: QueueNo,
+        sequence: u64,
+        by: Option<super::SubRef>,
+        failure: &Failure<'_>,
+    ) {
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         let Some(queue) = queue.filter(|queue| queue.entries.get(sequence).is_some()) else {
             self.end_lingering(no, sequence);
             return;
         };
         queue.counters.failed_count += 1;
-        let (has_dead_letters, temporary) = (queue.has_dead_letters(), queue.owner.is_some());
         let entry = queue.entries.get_mut(sequence).expect("it was just seen");
         entry.failures += 1;
         let (failures, deliveries, transient) = (entry.failures, entry.deliveries, entry.is_transient());
-        // One in memory would have to be stored: without room it stays, and its next failure moves it.
-        let failed_for_good = u64::from(failures) >= queue.policy.deliveries_failed_max;
-        if (rejected || failed_for_good) && has_dead_letters && (self.room || !transient) {
-            self.move_to_dead_letters(no, sequence);
-            return;
+        let reason = match failure.rejected {
+            true => DeathReason::Rejected,
+            false => DeathReason::Failures,
+        };
+        if failure.rejected || u64::from(failures) >= queue.policy.deliveries_failed_max {
+            match queue.afterlife(reason) {
+                // One in memory would have to be stored: without room it stays, and its next failure moves it.
+                Afterlife::In(target) if self.room || !transient => {
+                    self.bury(no, sequence, &target, reason, failure.words);
+                    self.remove(no, sequence);
+                    self.mark_dirty(no);
+                    return;
+                }
+                Afterlife::Ends => {
+                    queue.counters.dropped_count += 1;
+                    self.counters.dropped_count += 1;
+                    self.remove(no, sequence);
+                    self.mark_dirty(no);
+                    return;
+                }
+                Afterlife::In(_) | Afterlife::Stays => {}
+            }
         }
-        // What is in nobody's dead-letter queue ends here.
-        if rejected && temporary {
-            self.remove(no, sequence);
-            return;
+        let rest_ms = failure
+            .delay_ms
+            .unwrap_or_else(|| rest_ms(&queue.policy, failures));
+        let due_at_ms = (rest_ms > 0).then(|| self.now.wall_ms.saturating_add(rest_ms));
+        let name = Arc::clone(&queue.name);
+        if let Some(due_at_ms) = due_at_ms {
+            entry_of(queue, sequence).set_number(field::DUE_AT, due_at_ms);
+            queue.rest(sequence);
+            self.expiring.insert(Some(due_at_ms), no, sequence);
+        } else {
+            queue.give_back(sequence);
+            if let Some(by) = by {
+                queue.nacked_by.insert(sequence, by);
+            }
         }
         if !transient {
-            let (queue, ranges) = (Arc::clone(&queue.name), vec![(sequence, sequence)]);
             self.ledger.state(Fact::Counted {
-                queue,
-                ranges,
+                queue: Arc::clone(&name),
+                ranges: vec![(sequence, sequence)],
                 deliveries: Some(deliveries),
                 failures,
             });
-        }
-        let queue = self.queue_mut(no).expect("it was just there");
-        queue.give_back(sequence);
-        if let Some(by) = by {
-            queue.nacked_by.insert(sequence, by);
+            if let Some(due_at_ms) = due_at_ms {
+                self.ledger.state(Fact::Delayed {
+                    queue: name,
+                    ranges: vec![(sequence, sequence)],
+                    due_at_ms,
+                });
+            }
         }
         self.mark_dirty(no);
     }
 
-    /// Settles an entry and enqueues its message in the dead-letter queue, in one batch and without a second body.
-    fn move_to_dead_letters(&mut self, no: QueueNo, sequence: u64) {
+    /// Enqueues the message of an entry that is taken out of its queue for good in another, without a second body and in the
+    /// same batch. The entry itself is for the caller to take out.
+    pub(super) fn bury(
+        &mut self,
+        no: QueueNo,
+        sequence: u64,
+        target: &str,
+        reason: DeathReason,
+        words: &str,
+    ) {
         let queue = self
             .queues
             .get(no.0 as usize)
@@ -152,10 +237,15 @@ impl Broker {
                 place
             }
         };
-        let entry = self.remove(no, sequence).expect("it was just seen");
-        let target = self.open_queue(&format!("{DEAD_LETTER_PREFIX}{origin}"));
-        // Keeps queue sequences below the numbers handed out, though the message has its number already.
-        self.ledger.take_id();
+        let mut deaths = vec![Death {
+            queue: Arc::clone(&origin),
+            reason,
+            at_ms: self.now.wall_ms,
+            failures: entry.failures,
+            deliveries: entry.deliveries,
+            words: words.into(),
+        }];
+        deaths.extend(entry.deaths());
         let fields = vec![
             (
                 field::DEAD_LETTER_ORIGIN,
@@ -165,8 +255,13 @@ impl Broker {
                 field::DEAD_LETTER_FAILURES,
                 Bytes::copy_from_slice(&entry.failures.to_be_bytes()),
             ),
+            (field::DEATHS, Death::encode(&deaths)),
         ];
         let (message, accepted_at_ms, item) = (entry.message, entry.accepted_at_ms, entry.item());
+        let failures = entry.failures;
+        let target = self.open_queue(target);
+        // Keeps queue sequences below the numbers handed out, though the message has its number already.
+        self.ledger.take_id();
         self.enqueue(
             target,
             &Enqueue {
@@ -177,19 +272,19 @@ impl Broker {
                 fields,
             },
         );
+        if reason == DeathReason::Expired {
+            return;
+        }
         self.counters.dead_lettered_count += 1;
         let target = Arc::clone(&self.queue(target).expect("it was just opened").name);
         self.notices.push_back(Notice::DeadLettered {
             queue: origin,
             target,
             message,
-            failures: entry.failures,
+            failures,
         });
         let queue = self.queue_mut(no).expect("it was just there");
         queue.counters.dead_lettered_count += 1;
-        if queue.is_idle() {
-            self.mark_dirty(no);
-        }
     }
 
     /// The bytes of a delivery cannot be read, so that nobody has got it: its entry is set aside, for the queue to flow on.
@@ -233,6 +328,13 @@ impl Broker {
 
     /// Gives an entry back without blame. `never`: its delivery was not taken by the driver, so it never was.
     pub(super) fn release(&mut self, no: QueueNo, sequence: u64, never: bool) {
+        let counts = self
+            .queue(no)
+            .is_some_and(|queue| queue.policy.count_lost_sessions);
+        if counts && !never {
+            self.counters.failed_count += 1;
+            return self.fail(no, sequence, None, &Failure::default());
+        }
         let entry = self.queue_mut(no).and_then(|queue| queue.give_back(sequence));
         let Some(entry) = entry else {
             self.end_lingering(no, sequence);

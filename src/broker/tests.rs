@@ -3,6 +3,7 @@
 mod admin;
 mod expiry;
 mod policies;
+mod redelivery;
 mod temporary;
 mod topics;
 
@@ -50,6 +51,10 @@ impl World {
 
     /// Makes every batch that waits durable.
     fn commit(&mut self) {
+        self.commit_at(NOW);
+    }
+
+    fn commit_at(&mut self, now: Now) {
         while let Some(batch) = self.broker.poll_batch() {
             let seq = batch.seq;
             for write in batch.chunks {
@@ -76,19 +81,23 @@ impl World {
                 slot_count,
                 uuid: [0; 16],
             };
-            self.broker.handle_durable(seq, &[size], NOW);
+            self.broker.handle_durable(seq, &[size], now);
         }
     }
 
     /// What a restart finds.
     fn restart(&mut self) {
+        self.restart_at(NOW);
+    }
+
+    fn restart_at(&mut self, now: Now) {
         let mut recovery = Recovery::new(self.limits.clone());
         self.chunks
             .iter()
             .cloned()
             .for_each(|chunk| recovery.visit(chunk));
-        self.broker = recovery.finish(&self.last, NOW);
-        self.commit();
+        self.broker = recovery.finish(&self.last, now);
+        self.commit_at(now);
         self.broker.handle_open(S);
     }
 
@@ -120,6 +129,7 @@ impl World {
         let delivery = DeliveryKey::Tag(tag);
         self.ask(|requests| {
             requests.list.push(Request::Settle(Settle {
+                why: None,
                 delivery,
                 outcome: if accepted {
                     Outcome::Accepted
@@ -177,6 +187,7 @@ type Terms = (AckMode, u32);
 fn subscribe(requests: &mut Requests, sub: u32, kind: DestinationKind, name: &str, terms: Terms) {
     let name = requests.push_bytes(name.as_bytes());
     requests.list.push(Request::Subscribe(Subscribe {
+        ack_timeout_ms: None,
         sub: SubNo(sub),
         kind,
         name,
@@ -192,6 +203,7 @@ fn send(requests: &mut Requests, queue: &str, body: &str, persistent: bool, tx: 
     let payload = Payload::Arena(requests.push_bytes(body.as_bytes()));
     let kind = DestinationKind::Queue;
     requests.list.push(Request::Send(Send {
+        ack_timeout_ms: None,
         to: Target { kind, name },
         also: Vec::new(),
         payload,

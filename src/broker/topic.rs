@@ -106,6 +106,7 @@ impl Broker {
                 len: u32::try_from(len).expect("a frame is under 4 GiB"),
                 delivery_count: 1,
                 redelivered: false,
+                death: None,
             };
             self.push_event(session, Event::Delivery(delivery));
         }

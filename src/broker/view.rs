@@ -82,6 +82,8 @@ pub struct Counters {
     pub expired_count: u64,
     /// Entries that made room for newer ones in a queue that was full.
     pub dropped_count: u64,
+    /// Deliveries that were unsettled when their leases ran out; each is a failure too.
+    pub lapsed_count: u64,
     /// Messages for temporary queues that were gone.
     pub late_reply_count: u64,
     /// Transactions committed.
@@ -138,6 +140,8 @@ impl Broker {
                 transient: entry.is_transient(),
                 gate: entry.home,
                 origin: entry.origin().map(str::to_owned),
+                due_at_ms: entry.due_at_ms().filter(|_| entry.delayed),
+                deaths: entry.deaths(),
             })
     }
 
@@ -336,7 +340,8 @@ impl Queue {
             name: Arc::clone(&self.name),
             depth,
             bytes: self.bytes,
-            ready_count: depth - self.leased_count - self.set_aside_count,
+            ready_count: depth - self.leased_count - self.set_aside_count - self.delayed_count,
+            delayed_count: self.delayed_count,
             leased_count: self.leased_count,
             set_aside_count: self.set_aside_count,
             subscription_count: self.sub_count as u64,

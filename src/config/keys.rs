@@ -275,6 +275,7 @@ limits! {
     topic_backlog_count_max[1, COUNT_MAX],
     topic_backlog_bytes_max[1, TIB],
     topic_drop_oldest[flag],
+    reason_bytes_max[0, 10 * KIB],
     deliveries_failed_max[1, COUNT_MAX],
     stuck_subscription_ms[1, DAY_MS],
     admin_act_count_max[1, 10_000_000],

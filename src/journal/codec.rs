@@ -17,6 +17,7 @@
 //!             before the first: slot 0, chunk = first message
 //! settled  name, ranges
 //! counted  name, deliveries + 1 or 0 for none, failures, ranges
+//! delayed  name, due-at, ranges
 //! watched  name, epoch
 //! paused   name, 1 or 0
 //! declared name, property count, per property (tag u8, length, bytes); no properties: an ordinary queue again
@@ -68,6 +69,7 @@ mod kind {
     /// Gives the next number to a queue name.
     pub(super) const NAME: u8 = 10;
     pub(super) const PAUSED: u8 = 11;
+    pub(super) const DELAYED: u8 = 12;
     pub(super) const POLICY: u8 = 13;
     /// The bit of kinds that may be skipped by a reader that does not know them.
     pub(super) const OPTIONAL: u8 = 0x80;
@@ -130,6 +132,7 @@ pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, DecodeError> {
             kind::ENQUEUED => payload.enqueued(&names).map(Some),
             kind::SETTLED => payload.settled(&names).map(Some),
             kind::COUNTED => payload.counted(&names).map(Some),
+            kind::DELAYED => payload.delayed(&names).map(Some),
             kind::WATCHED => payload.watched(&names).map(Some),
             kind::PAUSED => payload.paused(&names).map(Some),
             kind::DECLARED => payload.declared(&names)?.map(Some),
@@ -187,6 +190,17 @@ impl<'a> Encoder<'a> {
                 put(&mut self.payload, u64::from(*failures));
                 put_ranges(&mut self.payload, ranges);
                 self.close(kind::COUNTED);
+            }
+            Fact::Delayed {
+                queue,
+                ranges,
+                due_at_ms,
+            } => {
+                let name = self.name(queue);
+                put(&mut self.payload, name);
+                put(&mut self.payload, *due_at_ms);
+                put_ranges(&mut self.payload, ranges);
+                self.close(kind::DELAYED);
             }
             Fact::Watched { queue, epoch } => {
                 let name = self.name(queue);
@@ -519,6 +533,14 @@ impl<'a> Reader<'a> {
             queue,
             deliveries,
             failures: self.u32()?,
+            ranges: self.ranges()?,
+        })
+    }
+
+    fn delayed(&mut self, names: &[QueueName]) -> Option<Fact> {
+        Some(Fact::Delayed {
+            queue: self.queue(names)?,
+            due_at_ms: self.u64()?,
             ranges: self.ranges()?,
         })
     }

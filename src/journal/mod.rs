@@ -94,6 +94,15 @@ pub enum Fact {
         /// NACKs and run-out leases.
         failures: u32,
     },
+    /// Entries rest until a time: ranges of queue sequences, both ends included.
+    Delayed {
+        /// The queue.
+        queue: QueueName,
+        /// Ascending, not touching.
+        ranges: Vec<(u64, u64)>,
+        /// In milliseconds since the Unix epoch.
+        due_at_ms: u64,
+    },
     /// The queue has, or had in this term, a subscriber: after an unclean stop an earlier delivery of its entries
     /// cannot be excluded.
     Watched {
@@ -163,6 +172,12 @@ pub mod field {
     pub const DEAD_LETTER_FAILURES: u8 = 2;
     /// When it expires: milliseconds since the Unix epoch, u64 big-endian.
     pub const EXPIRES_AT: u8 = 3;
+    /// Until when it rests: milliseconds since the Unix epoch, u64 big-endian.
+    pub const DUE_AT: u8 = 4;
+    /// How long a delivery of it may be unsettled, in milliseconds, u64 big-endian.
+    pub const ACK_TIMEOUT: u8 = 5;
+    /// The queues that it was taken out of for good before: see [`Death`](crate::base::Death).
+    pub const DEATHS: u8 = 6;
 }
 
 /// Where message bytes begin.

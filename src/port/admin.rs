@@ -20,7 +20,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{DestinationKind, MessageId, Policy, Seq, SessionNo, Settings, SubNo, TxNo};
+use crate::base::{Death, DestinationKind, MessageId, Policy, Seq, SessionNo, Settings, SubNo, TxNo};
 
 use super::{AckMode, Body};
 
@@ -147,6 +147,8 @@ pub struct QueueView {
     pub leased_count: u64,
     /// Not delivered in this run, because their bytes could not be read.
     pub set_aside_count: u64,
+    /// Resting until a time.
+    pub delayed_count: u64,
     /// Subscriptions.
     pub subscription_count: u64,
     /// When the oldest entry was accepted, milliseconds since the Unix epoch.
@@ -230,6 +232,10 @@ pub struct EntryView {
     pub transient: bool,
     /// The queue that a dead letter came from, if it says so.
     pub origin: Option<String>,
+    /// Until when it rests, milliseconds since the Unix epoch.
+    pub due_at_ms: Option<u64>,
+    /// The queues that it was taken out of for good, the newest first.
+    pub deaths: Vec<Death>,
 }
 
 /// One subscription, for people.

@@ -16,7 +16,7 @@ pub use admin::{
     Selection, SessionDetail, SessionView, SubscriptionView, TopicView, TransactionView,
 };
 
-use crate::base::{ChunkRef, DestinationKind, MessageId, Seq, Settings, SubNo, Tag, TxNo};
+use crate::base::{ChunkRef, Death, DestinationKind, MessageId, Seq, Settings, SubNo, Tag, TxNo};
 
 /// A range of bytes in [`Requests::arena`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -121,6 +121,13 @@ pub enum Request {
         /// How many more.
         count: u32,
     },
+    /// The holder of a delivery asks for more time.
+    Renew {
+        /// Which delivery.
+        delivery: DeliveryKey,
+        /// How long it may be unsettled from now on, in milliseconds; `None`: as long as it might before.
+        ack_timeout_ms: Option<u64>,
+    },
     /// UNSUBSCRIBE of a durable subscription for good: its queue is bound no more, and gone with all it holds.
     Unbind {
         /// The queue's name.
@@ -145,6 +152,8 @@ pub struct Send {
     pub persistent: bool,
     /// When it expires, in milliseconds since the Unix epoch.
     pub expires_at_ms: Option<u64>,
+    /// How long a delivery of it may be unsettled, in milliseconds; 0: any time.
+    pub ack_timeout_ms: Option<u64>,
     /// The transaction it is staged in.
     pub tx: Option<TxNo>,
 }
@@ -173,6 +182,8 @@ pub struct Subscribe {
     pub ack_mode: AckMode,
     /// How many deliveries it may be given.
     pub credit: Credit,
+    /// How long its deliveries may be unsettled, in milliseconds; 0: any time; `None`: as the message or the queue says.
+    pub ack_timeout_ms: Option<u64>,
     /// Deliveries will be settled by message id (STOMP 1.0 and 1.1) instead of by tag.
     pub by_message: bool,
 }
@@ -228,8 +239,19 @@ pub struct Settle {
     pub delivery: DeliveryKey,
     /// How.
     pub outcome: Outcome,
+    /// What a NACK says beyond that.
+    pub why: Option<Box<Why>>,
     /// The transaction it is staged in.
     pub tx: Option<TxNo>,
+}
+
+/// What a NACK says of a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Why {
+    /// How long the message rests, in milliseconds; `None`: as the queue's policy says.
+    pub delay_ms: Option<u64>,
+    /// The consumer's words; empty for none.
+    pub words: std::sync::Arc<str>,
 }
 
 /// How a client settles a delivery.
@@ -424,6 +446,8 @@ pub struct Delivery {
     pub delivery_count: u32,
     /// An earlier delivery cannot be excluded.
     pub redelivered: bool,
+    /// Of a message that was taken out of a queue for good: the last time.
+    pub death: Option<Box<Death>>,
 }
 
 /// Where the bytes of a message are.

@@ -21,6 +21,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::base::{ChunkRef, MessageId, Now, Seq, SessionNo, Tag};
 use crate::broker::{Broker, Counters, Notice};
 use crate::journal::{Batch, IndexSize};
@@ -40,8 +42,19 @@ pub(crate) struct Core {
     /// More than `unflushed_bytes_max` wait for a flush: sockets are not read.
     backlogged: AtomicBool,
     unflushed_bytes_max: usize,
+    /// Something is due earlier than the timer knows.
+    due_sooner: Notify,
     clock: Clock,
 }
+
+/// When nothing is due.
+const END_OF_TIME: Now = Now {
+    wall_ms: u64::MAX,
+    mono_ms: u64::MAX,
+};
+
+/// The timer looks at the clock at least so often.
+const DUE_WAIT_MS_MAX: u64 = 1_000;
 
 /// What the committer is to do next.
 #[derive(Debug)]
@@ -71,6 +84,8 @@ struct State {
     closing: bool,
     /// When the batch being filled was opened; for measuring.
     opened: Option<Duration>,
+    /// What the timer waits for.
+    due: Now,
 }
 
 #[derive(Debug)]
@@ -136,11 +151,13 @@ impl Core {
                 committer_idle: false,
                 closing: false,
                 opened: None,
+                due: END_OF_TIME,
             }),
             batch_waits: Condvar::new(),
             durable: AtomicU64::new(durable.0),
             backlogged: AtomicBool::new(false),
             unflushed_bytes_max,
+            due_sooner: Notify::new(),
             clock,
         }
     }
@@ -185,6 +202,29 @@ impl Core {
         let mut state = self.lock();
         state.broker.handle_tick(now);
         self.finish(state, None, Vec::new());
+    }
+
+    /// Returns when something may be due. For the timer.
+    pub(crate) async fn wait_due(&self) {
+        let due = self.lock().due;
+        let now = self.clock.now();
+        let wait_ms = (due.wall_ms.saturating_sub(now.wall_ms)).min(due.mono_ms.saturating_sub(now.mono_ms));
+        // Wall clocks jump: not for long.
+        let wait = Duration::from_millis(wait_ms.clamp(1, DUE_WAIT_MS_MAX));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.due_sooner.notified() => {}
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_due(&self, now: Now) {
+        let mut state = self.lock();
+        let due = state.broker.next_due();
+        if due.wall_ms <= now.wall_ms || due.mono_ms <= now.mono_ms {
+            state.broker.handle_due(now);
+            self.finish(state, None, Vec::new());
+        }
     }
 
     /// Bytes of the store's file that the core holds something in.
@@ -341,7 +381,13 @@ impl Core {
             state.committer_idle = false;
             self.batch_waits.notify_one();
         }
+        let due = state.broker.next_due();
+        let sooner = due.wall_ms < state.due.wall_ms || due.mono_ms < state.due.mono_ms;
+        state.due = due;
         drop(state);
+        if sooner {
+            self.due_sooner.notify_one();
+        }
         for waker in wakers.drain(..) {
             waker.wake();
         }

@@ -195,6 +195,7 @@ impl Running {
         });
         let mut helpers = vec![
             tokio::spawn(tick(Arc::clone(&shared), watchdog)),
+            tokio::spawn(time(Arc::clone(&shared))),
             tokio::spawn(keep_room(Arc::clone(&shared), room_store, keeper, look.pause)),
         ];
         for listener in listeners {
@@ -451,6 +452,14 @@ async fn turn_away(mut stream: TcpStream) -> std::io::Result<()> {
     let mut nowhere = [0; 1_024];
     while stream.read(&mut nowhere).await? > 0 {}
     Ok(())
+}
+
+/// Does what is due when it is.
+async fn time(shared: Arc<Shared>) {
+    loop {
+        shared.core.wait_due().await;
+        shared.core.handle_due(shared.clock.now());
+    }
 }
 
 /// What is done each second.

@@ -33,8 +33,20 @@ impl Session {
         }
         match order {
             b"credit" => self.ask_for_more(frame, fields, rules),
+            b"renew" => self.renew(fields, rules),
             _ => Err(Violation::BadDestination.into()),
         }
+    }
+
+    /// `/control/renew`: the delivery may be unsettled for `ack-timeout` seconds from now on, or as long as it might before.
+    fn renew(&mut self, fields: &Fields<'_>, rules: &Rules) -> Result<(), Cause> {
+        let delivery = self.delivery(fields, rules)?;
+        let ack_timeout_ms = fields.ack_timeout_ms()?;
+        self.requests.list.push(Request::Renew {
+            delivery,
+            ack_timeout_ms,
+        });
+        Ok(())
     }
 
     /// `/control/credit`: the subscription may be given `credit` messages more.

@@ -5,8 +5,9 @@ use memchr::memchr;
 use super::ids::{write_message, write_number};
 use super::rules::Rules;
 use super::subscribe::Subscription;
+use crate::base::Death;
 use crate::port::Delivery;
-use crate::wire::{Escapes, FRAME_END, transcode};
+use crate::wire::{Escapes, FRAME_END, Part, escape, transcode};
 
 /// More than all that the broker adds to a header block, but for the subscription's id.
 const ADDED_BYTES: usize = 192;
@@ -35,6 +36,9 @@ pub(super) fn write(
     });
     write_number(u64::from(delivery.delivery_count), out);
     out.push(b'\n');
+    if let Some(death) = &delivery.death {
+        write_death(death, rules.escapes(), out);
+    }
     let block_start = out.len();
     let mut header_left = delivery.header_len as usize;
     let mut ended = false;
@@ -50,6 +54,23 @@ pub(super) fn write(
     }
     assert!(ended, "the pieces hold the whole header block");
     out.extend_from_slice(FRAME_END);
+}
+
+/// The headers of a message that was taken out of a queue for good.
+fn write_death(death: &Death, escapes: Escapes, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"dead-letter-origin:");
+    escape(escapes, Part::Value, death.queue.as_bytes(), out);
+    out.extend_from_slice(b"\ndead-letter-reason:");
+    out.extend_from_slice(death.reason.name().as_bytes());
+    out.extend_from_slice(b"\ndead-letter-failures:");
+    write_number(u64::from(death.failures), out);
+    out.extend_from_slice(b"\ndead-letter-time:");
+    write_number(death.at_ms, out);
+    if !death.words.is_empty() {
+        out.extend_from_slice(b"\ndead-letter-text:");
+        escape(escapes, Part::Value, death.words.as_bytes(), out);
+    }
+    out.push(b'\n');
 }
 
 /// Ends the header block that was copied to the end of `out`; the stored form is that of 1.2.

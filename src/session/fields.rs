@@ -21,6 +21,8 @@ pub(super) struct Fields<'a> {
     pub(super) expires: Option<&'a [u8]>,
     pub(super) requeue: Option<&'a [u8]>,
     pub(super) delay: Option<&'a [u8]>,
+    pub(super) reason: Option<&'a [u8]>,
+    pub(super) ack_timeout: Option<&'a [u8]>,
     pub(super) expiration: Option<&'a [u8]>,
     pub(super) ttl: Option<&'a [u8]>,
     /// A producer's own; only its presence matters.
@@ -56,6 +58,8 @@ impl<'a> Fields<'a> {
                 b"expires" => &mut fields.expires,
                 b"requeue" => &mut fields.requeue,
                 b"delay" => &mut fields.delay,
+                b"reason" => &mut fields.reason,
+                b"ack-timeout" => &mut fields.ack_timeout,
                 b"expiration" => &mut fields.expiration,
                 b"ttl" => &mut fields.ttl,
                 b"sender-message-id" => &mut fields.sender_message_id,
@@ -94,4 +98,56 @@ pub(super) fn number(text: &[u8]) -> Option<u64> {
     Some(text.iter().fold(0_u64, |sum, digit| {
         sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
     }))
+}
+
+impl Fields<'_> {
+    /// `ack-timeout`: seconds, with decimals or without (as ocamlmq has it), in milliseconds.
+    pub(super) fn ack_timeout_ms(&self) -> Result<Option<u64>, Violation> {
+        let invalid = Violation::HeaderInvalid {
+            header: "ack-timeout",
+        };
+        self.ack_timeout
+            .map(|text| seconds(text).ok_or(invalid))
+            .transpose()
+    }
+}
+
+/// Seconds, with decimals or without, in milliseconds; a part of one counts as a whole one, so that some time stays some.
+fn seconds(text: &[u8]) -> Option<u64> {
+    let (whole, part) = match text.iter().position(|byte| *byte == b'.') {
+        Some(at) => (text.get(..at)?, text.get(at + 1..)?),
+        None => (text, &b"0"[..]),
+    };
+    let (whole, _) = (number(whole)?, number(part)?);
+    let digit = |at: usize| u64::from(part.get(at).map_or(0, |digit| digit - b'0'));
+    let rest = part
+        .get(3..)
+        .unwrap_or_default()
+        .iter()
+        .any(|digit| *digit != b'0');
+    let ms = digit(0) * 100 + digit(1) * 10 + digit(2) + u64::from(rest);
+    Some(whole.saturating_mul(1_000).saturating_add(ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_have_decimals() {
+        for (text, ms) in [
+            ("0", 0),
+            ("30", 30_000),
+            ("0.5", 500),
+            ("1.25", 1_250),
+            ("2.0001", 2_001),
+            ("0.0000", 0),
+        ] {
+            assert_eq!(seconds(text.as_bytes()), Some(ms), "{text}");
+        }
+        for text in ["", ".", "1.", ".5", "-1", "1e3", "1.5s", "1.2.3", " 1"] {
+            assert_eq!(seconds(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(seconds(b"99999999999999999999999"), Some(u64::MAX));
+    }
 }

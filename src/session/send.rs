@@ -124,6 +124,7 @@ pub(super) fn send(
         header_len: small(header_len),
         persistent,
         expires_at_ms: expires_at_ms(fields, wall_ms)?,
+        ack_timeout_ms: fields.ack_timeout_ms()?,
         tx,
     };
     requests.list.push(Request::Send(send));

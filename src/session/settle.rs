@@ -1,12 +1,12 @@
 //! ACK and NACK, and the names of transactions.
 
 use super::error::{Cause, Violation};
-use super::fields::{Fields, required};
+use super::fields::{Fields, number, required};
 use super::rules::{AckKey, Rules};
 use super::{Session, ids};
 use crate::base::TxNo;
-use crate::port::{DeliveryKey, Outcome, Refusal, Request, Settle};
-use crate::wire::unescape;
+use crate::port::{DeliveryKey, Outcome, Refusal, Request, Settle, Why};
+use crate::wire::{DecodeError, unescape};
 
 /// The open transactions of a session. Few, as a rule, so they are searched and not indexed.
 #[derive(Debug, Default)]
@@ -20,6 +20,48 @@ impl Session {
         if !accepted && !rules.nack {
             return Err(Violation::NackUnsupported.into());
         }
+        let delivery = self.delivery(fields, rules)?;
+        let outcome = match (accepted, fields.requeue) {
+            (true, _) => Outcome::Accepted,
+            (false, None | Some(b"true")) => Outcome::Failed,
+            (false, Some(b"false")) => Outcome::Rejected,
+            (false, Some(_)) => return Err(Violation::HeaderInvalid { header: "requeue" }.into()),
+        };
+        let why = match accepted {
+            true => None,
+            false => self.why(fields, rules)?,
+        };
+        let tx = self.transaction(fields, rules)?;
+        self.requests.list.push(Request::Settle(Settle {
+            delivery,
+            outcome,
+            why,
+            tx,
+        }));
+        Ok(())
+    }
+
+    /// What a NACK says beyond that it is one.
+    fn why(&self, fields: &Fields<'_>, rules: &Rules) -> Result<Option<Box<Why>>, Cause> {
+        if fields.delay.is_none() && fields.reason.is_none() {
+            return Ok(None);
+        }
+        let invalid = Violation::HeaderInvalid { header: "delay" };
+        let delay_ms = fields
+            .delay
+            .map(|delay| number(delay).ok_or(invalid))
+            .transpose()?;
+        let reason = unescape(rules.escapes(), fields.reason.unwrap_or_default())?;
+        let reason = std::str::from_utf8(&reason).map_err(|_| DecodeError::NotUtf8)?;
+        let end = reason.floor_char_boundary(self.config.limits.reason_bytes_max);
+        Ok(Some(Box::new(Why {
+            delay_ms,
+            words: reason.get(..end).unwrap_or_default().into(),
+        })))
+    }
+
+    /// The delivery that an ACK, a NACK or an order names.
+    pub(super) fn delivery(&self, fields: &Fields<'_>, rules: &Rules) -> Result<DeliveryKey, Cause> {
         let escapes = rules.escapes();
         let message = |text: &[u8]| ids::read_message(&self.config.store, text);
         let delivery = match rules.ack_key {
@@ -41,23 +83,7 @@ impl Session {
                 message(&id).map(|id| DeliveryKey::Message(sub, id))
             }
         };
-        let delivery = delivery.ok_or(Refusal::DeliveryUnknown)?;
-        let outcome = match (accepted, fields.requeue) {
-            (true, _) => Outcome::Accepted,
-            (false, None | Some(b"true")) => Outcome::Failed,
-            (false, Some(b"false")) => Outcome::Rejected,
-            (false, Some(_)) => return Err(Violation::HeaderInvalid { header: "requeue" }.into()),
-        };
-        if !accepted && fields.delay.is_some_and(|delay| delay != b"0") {
-            return Err(Violation::HeaderUnsupported { header: "delay" }.into());
-        }
-        let tx = self.transaction(fields, rules)?;
-        self.requests.list.push(Request::Settle(Settle {
-            delivery,
-            outcome,
-            tx,
-        }));
-        Ok(())
+        Ok(delivery.ok_or(Refusal::DeliveryUnknown)?)
     }
 
     /// The open transaction that a SEND, ACK or NACK names.

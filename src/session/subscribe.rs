@@ -140,6 +140,14 @@ impl Session {
         };
         let (credit, wish) = self.wishes(frame)?;
         let source = self.source(text, id.as_deref(), &wish, rules)?;
+        let ack_timeout_ms = fields.ack_timeout_ms()?;
+        // Nobody else gets it, and settled at once it is anyway.
+        if ack_timeout_ms.is_some() && (source.kind == DestinationKind::Topic || ack_mode == AckMode::Auto) {
+            return Err(Violation::HeaderUnsupported {
+                header: "ack-timeout",
+            }
+            .into());
+        }
         let key = match &id {
             Some(id) => Key::Id(id.as_ref().into()),
             None => Key::Destination(source.named.0, source.named.1.into()),
@@ -165,6 +173,7 @@ impl Session {
             binding,
             ack_mode,
             credit,
+            ack_timeout_ms,
             by_message: rules.ack_key != AckKey::AckId,
         }));
         Ok(())

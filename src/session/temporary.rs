@@ -92,6 +92,7 @@ impl Session {
             binding: Binding::None,
             ack_mode: AckMode::Auto,
             credit: Credit::count(self.config.limits.prefetch_count),
+            ack_timeout_ms: None,
             by_message: false,
         }));
         Ok(())

@@ -40,7 +40,6 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("x-dead-letter-exchange", &[]),
     ("x-dead-letter-routing-key", &[]),
     // For how long.
-    ("ack-timeout", &[]),
 ];
 
 /// Refuses a header of SUBSCRIBE that is not built.

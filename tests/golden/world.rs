@@ -21,6 +21,11 @@ const ALLOWED: [(&str, &[&str]); 4] = [
             "ack",
             "redelivered",
             "delivery-count",
+            "dead-letter-origin",
+            "dead-letter-reason",
+            "dead-letter-failures",
+            "dead-letter-time",
+            "dead-letter-text",
             "content-length",
         ],
     ),
@@ -267,7 +272,16 @@ impl World {
                 .filter(|client| !client.gone && client.session.phase() != Phase::Ended)
                 .filter_map(|client| client.session.poll_timeout())
                 .min();
-            let next = deadline.map_or(self.next_tick_ms, |at| at.min(self.next_tick_ms));
+            let now = self.now;
+            let due = self.broker().next_due();
+            let due_in = due
+                .wall_ms
+                .saturating_sub(now.wall_ms)
+                .min(due.mono_ms.saturating_sub(now.mono_ms));
+            let due_at = now.mono_ms.saturating_add(due_in);
+            let next = deadline
+                .map_or(self.next_tick_ms, |at| at.min(self.next_tick_ms))
+                .min(due_at);
             if next > target {
                 break;
             }
@@ -289,6 +303,10 @@ impl World {
                         "a deadline that was handled is over"
                     );
                 }
+            }
+            if next == due_at {
+                let now = self.now;
+                self.broker().handle_due(now);
             }
             if next == self.next_tick_ms {
                 self.next_tick_ms += TICK_MS;
@@ -376,6 +394,7 @@ impl World {
             ("topic_out_count", counters.topic_out_count),
             ("topic_dropped_count", counters.topic_dropped_count),
             ("late_reply_count", counters.late_reply_count),
+            ("lapsed_count", counters.lapsed_count),
             ("expired_count", counters.expired_count),
             ("committed_count", counters.committed_count),
             ("aborted_count", counters.aborted_count),
@@ -411,6 +430,7 @@ impl World {
             "topic_backlog_count_max" => limits.topic_backlog_count_max = count,
             "topic_backlog_bytes_max" => limits.topic_backlog_bytes_max = count,
             "topic_drop_oldest" => limits.topic_drop_oldest = value == 1,
+            "reason_bytes_max" => limits.reason_bytes_max = count,
             "deliveries_failed_max" => limits.deliveries_failed_max = small,
             "prefetch_count" => limits.prefetch_count = small,
             "prefetch_count_max" => limits.prefetch_count_max = small,

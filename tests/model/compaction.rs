@@ -17,6 +17,7 @@ fn send(requests: &mut Requests, queue: &str, body: &str) {
     let name = requests.push_bytes(queue.as_bytes());
     let payload = Payload::Arena(requests.push_bytes(format!("{header}{body}").as_bytes()));
     requests.list.push(Request::Send(Send {
+        ack_timeout_ms: None,
         to: Target {
             kind: DestinationKind::Queue,
             name,
@@ -59,6 +60,7 @@ fn one_kept_while_many_pass(kept: Kept) {
         let mut requests = Requests::default();
         let name = requests.push_bytes(queue.as_bytes());
         requests.list.push(Request::Subscribe(Subscribe {
+            ack_timeout_ms: None,
             binding: Binding::None,
             sub: SubNo(1),
             kind: DestinationKind::Queue,
@@ -118,6 +120,7 @@ fn one_kept_while_many_pass(kept: Kept) {
             };
             last = delivery.tag;
             requests.list.push(Request::Settle(Settle {
+                why: None,
                 delivery: DeliveryKey::Tag(delivery.tag),
                 outcome: Outcome::Accepted,
                 tx: None,

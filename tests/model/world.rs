@@ -488,6 +488,7 @@ impl World {
                 });
                 sent.push(number);
                 Request::Send(Send {
+                    ack_timeout_ms: None,
                     to: Target {
                         kind: destination.kind,
                         name,
@@ -510,6 +511,7 @@ impl World {
                 let alone = style == Style::MessageAlone && destination.kind == DestinationKind::Topic;
                 fresh.0 += 1;
                 Request::Subscribe(Subscribe {
+                    ack_timeout_ms: None,
                     binding: Binding::None,
                     sub: SubNo(fresh.0),
                     kind: destination.kind,
@@ -571,6 +573,7 @@ impl World {
                     (Pick::Wrong, _) => DeliveryKey::Message(None, MessageId(7)),
                 };
                 Request::Settle(Settle {
+                    why: None,
                     delivery,
                     outcome: if *accepted {
                         Outcome::Accepted
@@ -689,7 +692,9 @@ impl World {
                 let asked = subs.get_mut(sub).and_then(|sub| sub.asked.as_mut());
                 *asked.expect("only a pull subscription may ask") += *count as usize;
             }
-            Request::Unbind { .. } | Request::Declare { .. } => unreachable!("nobody asks for it"),
+            Request::Unbind { .. } | Request::Declare { .. } | Request::Renew { .. } => {
+                unreachable!("nobody asks for it")
+            }
             Request::Disconnect => {}
         }
     }

@@ -64,6 +64,7 @@ impl Disk {
                     gone.extend(ranges.into_iter().map(|range| (Arc::clone(&queue), range)));
                 }
                 Fact::Counted { .. }
+                | Fact::Delayed { .. }
                 | Fact::Watched { .. }
                 | Fact::Paused { .. }
                 | Fact::Declared { .. }

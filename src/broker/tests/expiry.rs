@@ -148,6 +148,7 @@ fn a_topic_message_expires_in_its_backlog() {
     world.send_until(DestinationKind::Topic, "t", "until", true);
     let mut requests = Requests::default();
     requests.list.push(Request::Settle(Settle {
+        why: None,
         delivery: DeliveryKey::Tag(Tag(tag.0 + 1)),
         outcome: Outcome::Accepted,
         tx: None,

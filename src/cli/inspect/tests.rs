@@ -59,6 +59,7 @@ fn stored(messages: &[(&str, &str, &[u8])]) -> MemoryStore {
         let message = [block.as_bytes(), body].concat();
         let payload = Payload::Arena(requests.push_bytes(&message));
         requests.list.push(Request::Send(Send {
+            ack_timeout_ms: None,
             to: Target {
                 kind: DestinationKind::Queue,
                 name,
@@ -315,6 +316,7 @@ fn a_queue_says_which_topic_it_keeps() {
     let topic = requests.push_bytes(b"orders.>");
     let name = requests.push_bytes(b"DSUB.audit");
     requests.list.push(Request::Subscribe(Subscribe {
+        ack_timeout_ms: None,
         sub: SubNo(1),
         kind: DestinationKind::Queue,
         name,

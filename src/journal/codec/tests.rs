@@ -150,7 +150,7 @@ fn nothing_is_too_large() {
 
 #[test]
 fn an_unknown_mandatory_kind_is_named_and_an_optional_one_skipped() {
-    for tag in [0, 6, 7, 8, 9, 12, 127] {
+    for tag in [0, 6, 7, 8, 9, 14, 127] {
         assert_eq!(decode_facts(&[tag, 0]), Err(DecodeError::UnknownKind { tag }));
     }
     // A queue with a property that we do not know.
@@ -305,6 +305,11 @@ fn arb_fact() -> impl Strategy<Value = Fact> {
                 failures
             }
         ),
+        (arb_name(), arb_ranges(), any::<u64>()).prop_map(|(queue, ranges, due_at_ms)| Fact::Delayed {
+            queue,
+            ranges,
+            due_at_ms
+        }),
         (arb_name(), any::<u32>()).prop_map(|(queue, epoch)| Fact::Watched {
             queue,
             epoch: Epoch(epoch)

@@ -74,6 +74,7 @@ fn send(name: &str, body: &[u8]) -> Requests {
     let header = b"destination:q\n";
     let payload = requests.push_bytes(&[header, body].concat());
     requests.list.push(Request::Send(Send {
+        ack_timeout_ms: None,
         to: Target {
             kind: DestinationKind::Queue,
             name,
@@ -92,6 +93,7 @@ fn subscribe(name: &str) -> Requests {
     let mut requests = Requests::default();
     let name = requests.push_bytes(name.as_bytes());
     requests.list.push(Request::Subscribe(Subscribe {
+        ack_timeout_ms: None,
         binding: Binding::None,
         sub: SubNo(1),
         kind: DestinationKind::Queue,

@@ -10,6 +10,7 @@ fn delivery(block: &str, body: &[u8]) -> (Delivery, Vec<u8>) {
         header_len: block.len() as u32,
         len: bytes.len() as u32,
         delivery_count: 3,
+        death: None,
         redelivered: true,
     };
     (delivery, bytes)

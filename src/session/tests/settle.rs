@@ -5,6 +5,7 @@ fn a_delivery_is_named_as_the_version_says() {
     let id = MessageId::from_parts(Epoch(5), 31).unwrap();
     let settle = |delivery| {
         vec![Request::Settle(Settle {
+            why: None,
             delivery,
             outcome: crate::port::Outcome::Accepted,
             tx: None,
@@ -132,6 +133,7 @@ fn transactions_are_named_by_the_client_and_numbered_by_us() {
     };
     assert_eq!(send.tx, Some(one));
     let settle = Settle {
+        why: None,
         delivery: DeliveryKey::Tag(Tag(3)),
         outcome: crate::port::Outcome::Failed,
         tx: Some(two),

@@ -2,6 +2,7 @@ use super::*;
 
 fn queue(name: &str, depth: u64) -> QueueView {
     QueueView {
+        delayed_count: 0,
         name: name.into(),
         depth,
         bytes: 0,

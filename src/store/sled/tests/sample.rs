@@ -64,6 +64,7 @@ fn shown(
                 },
                 Fact::Settled { .. }
                 | Fact::Counted { .. }
+                | Fact::Delayed { .. }
                 | Fact::Watched { .. }
                 | Fact::Paused { .. }
                 | Fact::Declared { .. }
@@ -238,6 +239,11 @@ fn fill(store: &SledStore) {
                 Fact::Policy {
                     pattern: "orders.#".into(),
                     settings: Some(stated("overflow", Setting::Text("drop-head".into()))),
+                },
+                Fact::Delayed {
+                    queue: queue.clone(),
+                    ranges: vec![(base + 10, base + 11)],
+                    due_at_ms: 32_503_680_000_000,
                 },
                 Fact::Policy {
                     pattern: "gone".into(),
