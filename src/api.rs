@@ -13,7 +13,12 @@
 
 mod body;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::base::Setting;
 
 /// What every path but `/metrics` and `/health` begins with.
 pub const VERSION: &str = "/v1";
@@ -154,6 +159,8 @@ pub struct Counters {
     pub topic_dropped_count: u64,
     /// Messages that expired.
     pub expired_count: u64,
+    /// Messages that made room for newer ones in full queues.
+    pub dropped_count: u64,
     /// Messages for temporary queues that were gone with their session.
     pub late_reply_count: u64,
     /// Transactions committed.
@@ -263,6 +270,8 @@ pub struct Queue {
     pub dead_lettered_count: u64,
     /// Entries that expired.
     pub expired_count: u64,
+    /// Entries that made room for newer ones (`overflow = "drop-head"`).
+    pub dropped_count: u64,
     /// Where `rate_ms` was asked for.
     pub rates: Option<Rates>,
 }
@@ -282,6 +291,47 @@ pub struct QueueDetail {
     pub queue: Queue,
     /// Its subscriptions; at most [`PAGE_COUNT_MAX`] (`queue.subscription_count` says how many there are).
     pub subscriptions: Vec<Subscription>,
+    /// Every setting that holds for it (`docs/concepts/policies.md`).
+    pub policy: BTreeMap<String, Value>,
+    /// What of these the queue declares itself.
+    pub declared: BTreeMap<String, Value>,
+}
+
+/// The answer to `GET /v1/policies`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Policies {
+    /// The most specific first.
+    pub policies: Vec<Policy>,
+}
+
+/// What holds for the queues whose names match a pattern.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    /// The names.
+    pub pattern: String,
+    /// What it states, by name.
+    pub settings: BTreeMap<String, Value>,
+    /// An operator stated it, and it is stored; if not, it is of the configuration.
+    pub stored: bool,
+}
+
+/// A setting's value.
+pub fn setting_json(value: &Setting) -> Value {
+    match value {
+        Setting::Number(number) => (*number).into(),
+        Setting::Flag(flag) => (*flag).into(),
+        Setting::Text(text) => text.as_ref().into(),
+    }
+}
+
+/// The body of `POST /v1/policies/{pattern}/set`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StatePolicy {
+    /// All that it states, by name: what it stated before is gone.
+    pub settings: BTreeMap<String, Value>,
+    /// Only says for how many queues it would change what holds.
+    pub dry_run: bool,
 }
 
 /// One subscription.
@@ -293,7 +343,7 @@ pub struct Subscription {
     pub peer: Option<String>,
     /// Its number within the session.
     pub sub: u32,
-    /// `/queue/NAME` or `/topic/NAME`.
+    /// `/queue/NAME`, `/topic/NAME` or, of a temporary queue, `/temporary queue/NAME`.
     pub destination: String,
     /// `auto`, `client` or `client-individual`.
     pub ack: String,

@@ -59,6 +59,7 @@ Commands:
   queue        Show or change one queue of the running broker
   peek         Look at messages of a queue without taking them
   connections  List the connections of the running broker, or end one
+  policy       Show or change what holds for queues, by pattern of their names
   dlq          List the queues that hold dead letters
   top          Watch the running broker
   bench        Measure a broker, any that speaks STOMP 1.2

@@ -237,6 +237,7 @@ fn every_code_of_the_api_is_listed() {
     let refusals = [
         Refusal::QueueUnknown,
         Refusal::QueueInUse,
+        Refusal::QueuePrivate,
         Refusal::SameQueue,
         Refusal::SessionUnknown,
         Refusal::DiskFull,

@@ -312,6 +312,7 @@ fn perform(world: &mut World, step: &Step, version: &str) -> Result<(), String> 
         Step::Restart => world.restart(),
         Step::Crash => world.crash(),
         Step::Limit(name, value) => world.limit(name, *value)?,
+        Step::Policy(pattern, settings) => world.policy(pattern, settings)?,
         Step::Depth(queue, want) => same("the depth", *want, world.depth(queue))?,
         Step::Counter(name, want) => same(name, *want, world.counter(name)?)?,
         Step::Send(..) | Step::FrameLine(..) => unreachable!("gathered by the caller"),

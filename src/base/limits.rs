@@ -60,6 +60,10 @@ pub struct Limits {
     pub stuck_subscription_ms: u64,
     /// Entries that one admin act moves, copies, requeues or is given by number; a purge of a whole queue has no bound.
     pub admin_act_count_max: usize,
+    /// Policies that operators have stated, beside those of the configuration.
+    pub policy_count_max: usize,
+    /// Queues that declare something of themselves.
+    pub declared_queue_count_max: usize,
     /// Queues that have series of their own in `/metrics`: the deepest.
     pub metrics_queue_count_max: usize,
     /// Connections at a time (also bounded by descriptors minus 64).
@@ -117,6 +121,8 @@ impl Default for Limits {
             deliveries_failed_max: 10,
             stuck_subscription_ms: 30_000,
             admin_act_count_max: 100_000,
+            policy_count_max: 1_000,
+            declared_queue_count_max: 100_000,
             metrics_queue_count_max: 1_000,
             connection_count_max: 20_000,
             receiving_bytes_max: 128 * MIB,

@@ -16,6 +16,8 @@ pub use destination::{
 };
 pub use ids::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SessionNo, SlotNo, SubNo, Tag, TxNo};
 pub use limits::Limits;
-pub use policy::{Overflow, Policies, Policy, SETTINGS, Setting, SettingForm, SettingKey, Settings};
+pub use policy::{
+    Overflow, PATTERN_FORM, Policies, Policy, SETTINGS, Setting, SettingForm, SettingKey, Settings,
+};
 pub use time::Now;
 pub use window::Window;

@@ -341,17 +341,19 @@ impl Policies {
     }
 
     /// What holds for a queue of this name, with what it declares itself.
-    pub fn of(&self, name: &str, declared: Option<&Settings>) -> Arc<Policy> {
+    pub fn of(&self, name: &str, declared: &Settings) -> Arc<Policy> {
         let stated = self
             .by_rank
             .iter()
             .filter(|((_, pattern), _)| matches(pattern, name));
-        let mut stated = stated.map(|(_, settings)| settings).chain(declared).peekable();
-        if stated.peek().is_none() {
+        let mut stated = stated.map(|(_, settings)| settings).peekable();
+        if stated.peek().is_none() && declared.is_empty() {
             return Arc::clone(&self.default);
         }
         let mut policy = Policy::clone(&self.default);
-        stated.for_each(|settings| settings.apply(&mut policy));
+        stated
+            .chain([declared])
+            .for_each(|settings| settings.apply(&mut policy));
         Arc::new(policy)
     }
 }
@@ -362,6 +364,9 @@ impl Policy {
         (!setting.is_empty()).then(|| setting.replace(ANY, queue))
     }
 }
+
+/// What a pattern of names of queues is, for messages.
+pub const PATTERN_FORM: &str = "the name of a queue, or a pattern of names: levels between dots, * for one, > # or ** at the end for all below";
 
 /// A pattern with each way to write any number of levels as one.
 fn normal(pattern: &str) -> Vec<&str> {
@@ -428,7 +433,7 @@ mod tests {
         policies.insert("*.eu", stated(&[("ack_timeout_ms", 4), ("message_bytes_max", 4)]));
         policies.insert(">", stated(&[("dedup_window_ms", 5)]));
         let of = |name: &str| {
-            let policy = policies.of(name, None);
+            let policy = policies.of(name, &Settings::default());
             let Policy {
                 ack_timeout_ms,
                 message_ttl_ms,
@@ -452,7 +457,7 @@ mod tests {
         assert_eq!(of("bills.eu"), [4, 0, 0, 4, 5]);
         assert_eq!(of("order"), [0, 0, 0, 0, 5]);
         let declared = stated(&[("message_count_max", 9)]);
-        assert_eq!(policies.of("orders.eu", Some(&declared)).message_count_max, 9);
+        assert_eq!(policies.of("orders.eu", &declared).message_count_max, 9);
         let order: Vec<&str> = policies.iter().map(|(pattern, _)| &**pattern).collect();
         assert_eq!(order, ["orders.eu", "orders.*", "orders.#", "*.eu", ">"]);
     }
@@ -463,10 +468,11 @@ mod tests {
         policies.insert("a.>", stated(&[("ack_timeout_ms", 1)]));
         policies.insert("a.**", stated(&[("message_ttl_ms", 1)]));
         assert_eq!(policies.iter().count(), 1);
-        assert_eq!(policies.of("a.b", None).ack_timeout_ms, 0);
+        let none = Settings::default();
+        assert_eq!(policies.of("a.b", &none).ack_timeout_ms, 0);
         assert!(policies.remove("a.#"));
         assert!(!policies.remove("a.#"));
-        assert!(Arc::ptr_eq(&policies.of("a.b", None), &policies.of("c", None)));
+        assert!(Arc::ptr_eq(&policies.of("a.b", &none), &policies.of("c", &none)));
     }
 
     #[test]

@@ -12,14 +12,14 @@
 
 use bytes::Bytes;
 
-use crate::base::{MessageId, Now, SessionNo};
+use crate::base::{MessageId, Now, SessionNo, Settings};
 use crate::journal::field;
 use crate::port::{Act, Acted, Refusal, Selection};
 
 use super::Broker;
 use super::ledger::Mark;
 use super::peer::Source;
-use super::queue::{Entry, EntryBytes, QueueNo};
+use super::queue::{Entry, EntryBytes, Queue, QueueNo};
 use super::settle::Enqueue;
 
 /// Purged entries whose slots are given back with one batch: about a millisecond.
@@ -29,7 +29,7 @@ const PURGE_PIECE: usize = 8_192;
 #[derive(Debug)]
 struct Plan {
     acted: Acted,
-    /// Missing for a disconnect.
+    /// Missing for a disconnect, and for a policy.
     no: Option<QueueNo>,
     /// The entries it would take; empty where it takes a whole queue.
     sequences: Vec<u64>,
@@ -37,7 +37,7 @@ struct Plan {
 
 impl Plan {
     fn queue(&self) -> QueueNo {
-        self.no.expect("every act but a disconnect is on a queue")
+        self.no.expect("every other act is on a queue")
     }
 }
 
@@ -79,6 +79,7 @@ impl Broker {
             Act::Copy { to, .. } => self.pass_all(&plan, Pass::Copy(to)),
             Act::Requeue { .. } => self.pass_all(&plan, Pass::Requeue),
             Act::Disconnect { session } => self.evict(*session, Refusal::DisconnectedByOperator, now),
+            Act::StatePolicy { pattern, settings } => self.state_policy(pattern, settings.as_ref(), now),
         }
         // Also so that a queue is forgotten if nothing is left of it.
         plan.no.into_iter().for_each(|no| self.mark_dirty(no));
@@ -131,6 +132,17 @@ impl Broker {
                 self.choose(queue, selection, |entry| match entry.origin() {
                     Some(origin) if origin != queue => ready(entry),
                     _ => Choice::Skip,
+                })
+            }
+            Act::StatePolicy { pattern, settings } => {
+                let count = self.plan_policy(pattern, settings.as_ref())?;
+                Ok(Plan {
+                    acted: Acted {
+                        count,
+                        ..Acted::default()
+                    },
+                    no: None,
+                    sequences: Vec::new(),
                 })
             }
             Act::Disconnect { session } => {
@@ -361,8 +373,9 @@ impl Broker {
     /// Nothing is left of a queue once its subscriptions are gone: what it holds, that it is paused, the topic that it keeps.
     pub(super) fn end_queue(&mut self, no: QueueNo) {
         self.set_paused(no, false);
-        if self.queue(no).is_some_and(|queue| queue.binding.is_some()) {
+        if self.queue(no).is_some_and(Queue::is_declared) {
             self.bind(no, None);
+            self.set_declared(no, Settings::default());
             self.state_mark(Mark::Declared(no));
         }
         self.purge_all(no);

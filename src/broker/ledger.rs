@@ -21,6 +21,7 @@ use crate::journal::{
     Batch, CHUNK_BYTES_MAX, ChunkWrite, Enqueued, Fact, IndexSize, Item, Meta, Place, QueueName,
 };
 
+use super::policy::PolicyNo;
 use super::queue::{EntryBytes, Queue, QueueNo};
 
 mod hold;
@@ -123,6 +124,8 @@ pub(super) enum Mark {
     Paused(QueueNo),
     /// It has properties.
     Declared(QueueNo),
+    /// Of no queue: what holds for a pattern of names.
+    Policy(PolicyNo),
 }
 
 /// What the oldest index chunk still holds, for whoever keeps the entries.
@@ -514,15 +517,25 @@ impl Ledger {
         });
     }
 
-    /// States which topic a queue is bound to; none once it is bound no more, which is dropped as what `state_paused` says is.
-    pub(super) fn state_declared(&mut self, queue: QueueNo, name: &QueueName, topic: Option<&Arc<str>>) {
-        if topic.is_some() {
-            self.state_mark(Mark::Declared(queue));
+    /// States which topic a queue is bound to and what it declares of itself; neither, once it is gone, which is dropped as
+    /// what `state_paused` says is.
+    pub(super) fn state_declared(&mut self, no: QueueNo, queue: &Queue) {
+        if queue.is_declared() {
+            self.state_mark(Mark::Declared(no));
         }
         self.state(Fact::Declared {
-            queue: Arc::clone(name),
-            topic: topic.map(Arc::clone),
+            queue: Arc::clone(&queue.name),
+            topic: queue.binding.clone(),
+            settings: queue.declared.clone(),
         });
+    }
+
+    /// States what holds for a pattern of names; nothing any more, if it has no place, which is dropped as above.
+    pub(super) fn state_policy(&mut self, no: Option<PolicyNo>, fact: Fact) {
+        if let Some(no) = no {
+            self.state_mark(Mark::Policy(no));
+        }
+        self.state(fact);
     }
 
     fn state_mark(&mut self, mark: Mark) {

@@ -19,7 +19,9 @@ mod credit;
 mod dispatch;
 mod expiry;
 mod ledger;
+mod overflow;
 mod peer;
+mod policy;
 mod queue;
 mod recovery;
 mod relocation;
@@ -32,13 +34,14 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::base::{Epoch, Limits, MessageId, Now, Policies, Seq, SessionNo, SubNo, Tag, Window};
+use crate::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, Settings, SubNo, Tag, Window};
 use crate::journal::{Batch, Fact, IndexSize};
 use crate::port::{AckMode, Event, Refusal};
 
 use expiry::{EXPIRE_INPUT, EXPIRE_TICK, Expiring};
 use ledger::{Ledger, Mark, Oldest, Statement, Thresholds};
 use peer::{Peer, TopicMessage};
+use policy::PolicyBook;
 use queue::{Entry, EntryBytes, Queue, QueueNo, SubRef};
 use routes::Routes;
 
@@ -53,7 +56,11 @@ pub use view::{Counters, Notice};
 pub struct Broker {
     limits: Limits,
     /// What holds for queues, by name.
-    policies: Policies,
+    policies: PolicyBook,
+    /// Queues that hold too much and let their oldest go.
+    overfull: BTreeSet<QueueNo>,
+    /// Queues that declare something of themselves.
+    declared_count: usize,
     ledger: Ledger,
     queues: Vec<Option<Queue>>,
     free_queues: BTreeSet<QueueNo>,
@@ -167,22 +174,11 @@ impl Broker {
         self.room = room;
     }
 
-    /// What holds for queues from now on, also for those that are.
-    pub fn handle_policies(&mut self, policies: Policies, now: Now) {
-        self.now = now;
-        self.policies = policies;
-        for queue in self.queues.iter_mut().flatten() {
-            queue.policy = self.policies.of(&queue.name, None);
-        }
-        let all: Vec<QueueNo> = self.names.values().copied().collect();
-        all.into_iter().for_each(|no| self.mark_dirty(no));
-        self.dispatch(now);
-    }
-
     /// Does what time demands; called about once a second, also when nothing else happens.
     pub fn handle_tick(&mut self, now: Now) {
         self.notice_stuck(now);
         self.expire(now, EXPIRE_TICK);
+        self.shed_tick();
         self.dispatch(now);
         self.relocate();
         let rests = self.ledger.unflushed_bytes() == 0 && self.ledger.is_open_empty();
@@ -341,7 +337,7 @@ impl Broker {
         if let Some(&no) = self.names.get(name) {
             return no;
         }
-        let policy = self.policies.of(name, None);
+        let policy = self.policies.of(name, &Settings::default());
         let queue = Queue::new(name, policy, self.ledger.next_id());
         let no = self.free_queues.pop_first().unwrap_or_else(|| {
             self.queues.push(None);
@@ -430,14 +426,21 @@ impl Broker {
                 .is_some_and(|queue| queue.paused && queue.paused_at == seq),
             Mark::Declared(no) => self
                 .queue(no)
-                .is_some_and(|queue| queue.binding.is_some() && queue.declared_at == seq),
+                .is_some_and(|queue| queue.is_declared() && queue.declared_at == seq),
+            Mark::Policy(no) => self.policies.is_live(no, seq),
         }
     }
 
     /// States a fact about a queue in the batch being filled.
     fn state_mark(&mut self, mark: Mark) {
         let seq = self.ledger.seq();
-        let (Mark::Watched(no) | Mark::Paused(no) | Mark::Declared(no)) = mark;
+        let no = match mark {
+            Mark::Watched(no) | Mark::Paused(no) | Mark::Declared(no) => no,
+            Mark::Policy(no) => {
+                let fact = self.policies.restate(no, seq);
+                return self.ledger.state_policy(Some(no), fact);
+            }
+        };
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         let queue = queue.expect("the queue was just seen");
         match mark {
@@ -451,9 +454,9 @@ impl Broker {
             }
             Mark::Declared(_) => {
                 queue.declared_at = seq;
-                self.ledger
-                    .state_declared(no, &queue.name, queue.binding.as_ref());
+                self.ledger.state_declared(no, queue);
             }
+            Mark::Policy(_) => unreachable!("it is of no queue"),
         }
     }
 

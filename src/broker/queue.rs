@@ -21,9 +21,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::{ChunkRef, MessageId, Policy, Seq, SessionNo, SlotNo, SubNo, Window};
+use crate::base::{ChunkRef, MessageId, Now, Policy, Seq, SessionNo, Settings, SlotNo, SubNo, Window};
 use crate::journal::{Item, Place, field};
 use crate::port::{Body, QueueCounters};
+
+use super::expiry::fields_of;
 
 /// A queue's place in memory. Used again after the queue is gone: sequences, which are not, tell entries apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +52,8 @@ pub(super) struct Queue {
     pub(super) nacked_by: BTreeMap<u64, SubRef>,
     pub(super) bytes: u64,
     pub(super) leased_count: u64,
+    /// Of those that are leased or set aside.
+    pub(super) away_bytes: u64,
     pub(super) set_aside_count: u64,
     pub(super) stored_count: u64,
     /// Its `Watched` fact is in the journal since the last clean stop.
@@ -66,7 +70,9 @@ pub(super) struct Queue {
     pub(super) owner: Option<SessionNo>,
     /// The topic, or pattern of topics, whose messages it keeps.
     pub(super) binding: Option<Arc<str>>,
-    /// The last batch that states which.
+    /// What it declares of itself.
+    pub(super) declared: Settings,
+    /// The last batch that states both.
     pub(super) declared_at: Seq,
     /// Subscriptions that are stuck.
     pub(super) stuck_count: usize,
@@ -200,6 +206,7 @@ impl Queue {
             nacked_by: BTreeMap::new(),
             bytes: 0,
             leased_count: 0,
+            away_bytes: 0,
             set_aside_count: 0,
             stored_count: 0,
             watched: false,
@@ -209,6 +216,7 @@ impl Queue {
             paused_at: Seq(0),
             owner: None,
             binding: None,
+            declared: Settings::default(),
             declared_at: Seq(0),
             stuck_count: 0,
             counters: QueueCounters::default(),
@@ -221,6 +229,18 @@ impl Queue {
     /// Neither a dead-letter queue nor a temporary one, whose messages are not kept, has a dead-letter queue of its own.
     pub(super) fn has_dead_letters(&self) -> bool {
         !self.name.starts_with(DEAD_LETTER_PREFIX) && self.owner.is_none()
+    }
+
+    /// The fields of a new entry with the time at which it expires, if that is for the queue to say.
+    pub(super) fn aged(&self, fields: &[(u8, Bytes)], now: Now) -> Option<Vec<(u8, Bytes)>> {
+        let ttl_ms = self.policy.message_ttl_ms;
+        if ttl_ms == 0 || expiry_of(fields).is_some() {
+            return None;
+        }
+        let mut aged = fields.to_vec();
+        aged.extend(fields_of(Some(now.wall_ms.saturating_add(ttl_ms))));
+        aged.sort_by_key(|(tag, _)| *tag);
+        Some(aged)
     }
 
     /// Adds an entry at the end and gives its sequence.
@@ -241,8 +261,10 @@ impl Queue {
         self.stored_count -= u64::from(!entry.is_transient());
         if entry.leased {
             self.leased_count -= 1;
+            self.away_bytes -= u64::from(entry.len);
         } else if entry.set_aside {
             self.set_aside_count -= 1;
+            self.away_bytes -= u64::from(entry.len);
         } else {
             self.returned.remove(&sequence);
         }
@@ -258,8 +280,14 @@ impl Queue {
         self.returned.clear();
         self.nacked_by.clear();
         (self.bytes, self.stored_count) = (0, 0);
-        (self.leased_count, self.set_aside_count) = (0, 0);
+        (self.leased_count, self.set_aside_count, self.away_bytes) = (0, 0, 0);
         std::mem::take(&mut self.entries)
+    }
+
+    /// The oldest entry that no client holds, durable or not.
+    pub(super) fn oldest_waiting(&self) -> Option<u64> {
+        let returned = self.returned.first().copied();
+        returned.or_else(|| self.entries.next_from(self.head))
     }
 
     /// The next ready entry that is durable.
@@ -288,6 +316,7 @@ impl Queue {
         let entry = self.entries.get_mut(sequence).expect("a ready entry exists");
         assert!(!entry.leased, "an entry is leased by at most one delivery");
         entry.leased = true;
+        self.away_bytes += u64::from(entry.len);
         entry
     }
 
@@ -297,6 +326,7 @@ impl Queue {
         assert!(entry.leased, "only a leased entry is given back");
         entry.leased = false;
         self.leased_count -= 1;
+        self.away_bytes -= u64::from(entry.len);
         self.returned.insert(sequence);
         Some(entry)
     }
@@ -316,8 +346,13 @@ impl Queue {
         self.entries.is_empty()
             && self.sub_count == 0
             && !self.paused
-            && self.binding.is_none()
+            && !self.is_declared()
             && self.owner.is_none()
+    }
+
+    /// It has properties, which are stored.
+    pub(super) fn is_declared(&self) -> bool {
+        self.binding.is_some() || !self.declared.is_empty()
     }
 }
 

@@ -8,6 +8,7 @@ use crate::port::QueueCounters;
 
 use super::expiry::Expiring;
 use super::ledger::{Ledger, Mark, Run};
+use super::policy::PolicyBook;
 use super::queue::{Entry, EntryBytes, QueueNo};
 use super::relocation::Relocation;
 use super::routes::Routes;
@@ -26,7 +27,9 @@ impl Recovery {
     pub fn new(limits: Limits) -> Self {
         let broker = Broker {
             ledger: Ledger::new(limits.commit_bytes_max),
-            policies: Policies::new(limits.policy()),
+            policies: PolicyBook::new(Policies::new(limits.policy())),
+            declared_count: 0,
+            overfull: BTreeSet::new(),
             limits,
             queues: Vec::new(),
             free_queues: BTreeSet::new(),
@@ -127,13 +130,23 @@ impl Recovery {
                     let queue = self.broker.queue_mut(no).expect("it was just made");
                     (queue.paused, queue.paused_at) = (paused, seq);
                 }
-                Fact::Declared { queue, topic } => {
+                Fact::Declared {
+                    queue,
+                    topic,
+                    settings,
+                } => {
                     let no = self.queue_no(&queue);
-                    if topic.is_some() {
+                    if topic.is_some() || !settings.is_empty() {
                         self.broker.ledger.recover_mark(seq, Mark::Declared(no));
                     }
                     self.broker.bind(no, topic);
+                    self.broker.set_declared(no, settings);
                     self.broker.queue_mut(no).expect("it was just made").declared_at = seq;
+                }
+                Fact::Policy { pattern, settings } => {
+                    if let Some(mark) = self.broker.policies.recover(&pattern, settings, seq) {
+                        self.broker.ledger.recover_mark(seq, mark);
+                    }
                 }
             }
         }
@@ -179,7 +192,7 @@ impl Recovery {
     }
 
     /// The broker, in a new term. Its first batch (the new term's counters) is ready for `poll_batch`.
-    pub fn finish(mut self, recovered: &Recovered, _now: Now) -> Broker {
+    pub fn finish(mut self, recovered: &Recovered, now: Now) -> Broker {
         let clean = recovered.meta.clean_epoch;
         let broker = &mut self.broker;
         for (no, queue) in (0..).map(QueueNo).zip(&broker.queues) {
@@ -212,6 +225,8 @@ impl Recovery {
         }
         let all: Vec<QueueNo> = broker.names.values().copied().collect();
         all.into_iter().for_each(|no| broker.close_queue_if_idle(no));
+        broker.now = now;
+        broker.renew_policies(now);
         self.broker
     }
 }

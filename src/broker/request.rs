@@ -1,6 +1,6 @@
 //! What a session asks: one call for all requests of a socket read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use super::credit::Beyond;
 use super::expiry::{EXPIRE_INPUT, fields_of};
 use super::ledger::{Mark, Statement};
 use super::peer::{HeldState, Source, Step, Sub, TopicMessage, Transaction};
-use super::queue::{Entry, EntryBytes, QueueNo, expiry_of};
+use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of};
 use super::settle::Enqueue;
 
 /// What a staged ACK or NACK counts against `staged_bytes_max`, beside each delivery it names.
@@ -95,6 +95,7 @@ impl Broker {
                 self.unsubscribe(session, *sub);
                 Ok(Seq(0))
             }
+            Request::Declare { name, settings } => self.declare(requests.text(*name), settings),
             Request::Credit { sub, count } => self.ask_for_more(session, *sub, *count).map(|()| Seq(0)),
             Request::Unbind { name } => self.unbind(requests.text(*name)),
             Request::Begin { tx } => {
@@ -163,6 +164,7 @@ impl Broker {
             }
             let bytes = shared(&send.payload, requests);
             let no = self.sending_queue(session, name);
+            self.admit(no, 1, u64::from(item.len))?;
             let message = self.message_id();
             self.counters.enqueued_count += 1;
             let fields = fields_of(send.expires_at_ms);
@@ -170,6 +172,7 @@ impl Broker {
             return Ok(Seq(0));
         }
         let no = self.sending_queue(session, name);
+        self.admit(no, 1, u64::from(item.len))?;
         let place = match &send.payload {
             Payload::Arena(span) => self.ledger.place(requests.bytes(*span)),
             Payload::Shared(bytes) => self.ledger.place_shared(bytes),
@@ -236,6 +239,11 @@ impl Broker {
         if way.queues.len() > self.limits.fan_out_count_max {
             way.queues.iter().for_each(|no| self.mark_dirty(*no));
             return Err(Refusal::FanOutTooLarge);
+        }
+        let mut all = way.queues.iter().chain(&way.temporary);
+        if let Err(refusal) = all.try_for_each(|no| self.admit(*no, 1, len as u64)) {
+            way.queues.iter().for_each(|no| self.mark_dirty(*no));
+            return Err(refusal);
         }
         let in_memory = way.temporary.len() + if persistent { 0 } else { way.queues.len() };
         if in_memory > 0 && self.memory_bytes() + len * in_memory > self.limits.memory_bytes_max {
@@ -312,8 +320,9 @@ impl Broker {
             .get_mut(no.0 as usize)
             .and_then(Option::as_mut)
             .expect("the queue was just opened");
-        let fields = (!new.fields.is_empty()).then(|| new.fields.clone().into_boxed_slice());
-        let expires_at_ms = expiry_of(&new.fields);
+        let aged = queue.aged(&new.fields, self.now);
+        let fields = aged.as_ref().unwrap_or(&new.fields);
+        let expires_at_ms = expiry_of(fields);
         let sequence = queue.push(Entry {
             message: new.message,
             accepted_at_ms: new.accepted_at_ms,
@@ -326,7 +335,7 @@ impl Broker {
             leased: false,
             set_aside: false,
             suspect: false,
-            fields,
+            fields: (!fields.is_empty()).then(|| fields.clone().into_boxed_slice()),
         });
         self.expiring.insert(expires_at_ms, no, sequence);
         let statement = Statement {
@@ -337,7 +346,7 @@ impl Broker {
             item: new.item,
             deliveries: 0,
             failures: 0,
-            fields: &new.fields,
+            fields,
         };
         self.ledger.state_enqueued(no, &queue.name, &statement);
         let end = queue.next_sequence;
@@ -352,6 +361,9 @@ impl Broker {
             list.push((no, end));
         } else {
             self.extend_touched(no, end);
+        }
+        if self.queue(no).is_some_and(Queue::is_bounded) {
+            self.shed(no);
         }
         seq
     }
@@ -386,9 +398,11 @@ impl Broker {
         fields: Vec<(u8, Bytes)>,
     ) {
         self.transient_bytes += bytes.len();
-        let expires_at_ms = expiry_of(&fields);
         self.transient_count += 1;
+        let now = self.now;
         let queue = self.queue_mut(no).expect("the queue was just opened");
+        let fields = queue.aged(&fields, now).unwrap_or(fields);
+        let expires_at_ms = expiry_of(&fields);
         let sequence = queue.push(Entry {
             message,
             accepted_at_ms,
@@ -409,6 +423,9 @@ impl Broker {
         if !self.extend_touched(no, end) {
             self.queue_mut(no).expect("as above").durable_end = end;
             self.mark_dirty(no);
+        }
+        if self.queue(no).is_some_and(Queue::is_bounded) {
+            self.shed(no);
         }
     }
 
@@ -494,22 +511,35 @@ impl Broker {
             self.unstage(session, transaction);
             return Err(Refusal::FanOutTooLarge);
         }
-        // Bytes first: they may fill several batches. Then all facts in the one that is open by then.
-        let ways: Vec<(Way, Option<Place>)> = transaction
+        let ways: Vec<Way> = transaction
             .steps
             .iter()
             .map(|step| match step {
-                Step::Send { to, bytes, .. } => {
-                    let way = self.way(to.iter().map(|(kind, name)| (*kind, &**name)));
-                    let place = (!way.queues.is_empty()).then(|| self.ledger.place_shared(bytes));
-                    (way, place)
-                }
-                Step::Settle { .. } => Default::default(),
+                Step::Send { to, .. } => self.way(to.iter().map(|(kind, name)| (*kind, &**name))),
+                Step::Settle { .. } => Way::default(),
+            })
+            .collect();
+        if let Err(refusal) = self.admit_all(&transaction.steps, &ways) {
+            ways.iter()
+                .flat_map(|way| &way.queues)
+                .for_each(|no| self.mark_dirty(*no));
+            self.counters.aborted_count += 1;
+            self.unstage(session, transaction);
+            return Err(refusal);
+        }
+        // Bytes first: they may fill several batches. Then all facts in the one that is open by then.
+        let places: Vec<Option<Place>> = transaction
+            .steps
+            .iter()
+            .zip(&ways)
+            .map(|(step, way)| match step {
+                Step::Send { bytes, .. } if !way.queues.is_empty() => Some(self.ledger.place_shared(bytes)),
+                _ => None,
             })
             .collect();
         self.ledger.keep_open(true);
         let mut topics = Vec::new();
-        for (step, (way, place)) in transaction.steps.into_iter().zip(ways) {
+        for ((step, way), place) in transaction.steps.into_iter().zip(ways).zip(places) {
             match step {
                 Step::Send {
                     bytes,
@@ -540,6 +570,23 @@ impl Broker {
             self.publish_behind(gate, &topic, message, now);
         }
         Ok(self.ledger.gate_so_far())
+    }
+
+    /// Refuses a transaction of which some message finds its queue full.
+    fn admit_all(&mut self, steps: &[Step], ways: &[Way]) -> Result<(), Refusal> {
+        let mut more: BTreeMap<QueueNo, (u64, u64)> = BTreeMap::new();
+        for (step, way) in steps.iter().zip(ways) {
+            let Step::Send { bytes, .. } = step else { continue };
+            for no in way.queues.iter().chain(&way.temporary) {
+                if self.queue(*no).is_some_and(Queue::is_bounded) {
+                    let (count, total) = more.entry(*no).or_default();
+                    *count += 1;
+                    *total += bytes.len() as u64;
+                }
+            }
+        }
+        more.into_iter()
+            .try_for_each(|(no, (count, bytes))| self.admit(no, count, bytes))
     }
 
     /// Gives back what an aborted transaction staged: its deliveries are held by the client again.
@@ -731,7 +778,7 @@ impl Broker {
     /// One more subscription of a session's own temporary queue, made if there is none.
     fn open_temporary(&mut self, session: SessionNo, name: &str) -> Result<QueueNo, Refusal> {
         let name = temporary(name);
-        let there = self.find_queue(&*name);
+        let there = self.find_queue(&name);
         if there.is_some_and(|queue| queue.owner != Some(session)) {
             return Err(Refusal::QueuePrivate);
         }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod expiry;
+mod policies;
 mod temporary;
 mod topics;
 

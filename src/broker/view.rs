@@ -80,6 +80,8 @@ pub struct Counters {
     pub topic_dropped_count: u64,
     /// Messages that expired.
     pub expired_count: u64,
+    /// Entries that made room for newer ones in a queue that was full.
+    pub dropped_count: u64,
     /// Messages for temporary queues that were gone.
     pub late_reply_count: u64,
     /// Transactions committed.
@@ -343,6 +345,8 @@ impl Queue {
             paused: self.paused,
             owner: self.owner,
             topic: self.binding.clone(),
+            policy: Arc::clone(&self.policy),
+            declared: self.declared.clone(),
             stuck_count: self.stuck_count as u64,
             counters: self.counters,
         }

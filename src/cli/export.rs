@@ -20,7 +20,7 @@ pub(super) struct ExportArgs {
     /// A queue: NAME or /queue/NAME; any number of times
     #[arg(long = "queue", value_name = "NAME", required_unless_present = "all")]
     queues: Vec<String>,
-    /// Every queue that has messages
+    /// Every queue that has messages, but for temporary ones
     #[arg(long, conflicts_with = "queues")]
     all: bool,
     /// What is written
@@ -101,7 +101,9 @@ impl Export<'_> {
         let mut from = all.then(String::new);
         while let Some(first) = from {
             let page: Queues = self.api.get(Route::new(&["queues"]).with("from", Some(first)))?;
-            for queue in page.queues.iter().filter(|queue| queue.depth > 0) {
+            // A temporary queue is gone with its session, and a SEND to its name is refused.
+            let lasting = page.queues.iter().filter(|queue| queue.owner.is_none());
+            for queue in lasting.filter(|queue| queue.depth > 0) {
                 self.queue(&queue.name, queue.next_sequence)?;
             }
             from = page.next;

@@ -17,6 +17,7 @@ mod import;
 mod inspect;
 mod peek;
 pub mod plot;
+mod policy;
 mod progress;
 mod queue;
 mod queues;
@@ -102,6 +103,8 @@ enum Command {
     Peek(peek::PeekArgs),
     /// List the connections of the running broker, or end one
     Connections(connections::ConnectionsArgs),
+    /// Show or change what holds for queues, by pattern of their names
+    Policy(policy::PolicyArgs),
     /// List the queues that hold dead letters
     Dlq(queues::DlqArgs),
     /// Watch the running broker
@@ -194,6 +197,7 @@ pub fn main() -> ExitCode {
         Command::Queue(args) => queue::run(args),
         Command::Peek(args) => peek::run(args),
         Command::Connections(args) => connections::run(args),
+        Command::Policy(args) => policy::run(args),
         Command::Dlq(args) => queues::dlq(args),
         Command::Top(args) => top::run(args),
         Command::Send(args) => send::run(&args),

@@ -8,6 +8,7 @@ use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
 use clap::{Args, Subcommand};
 
 use super::api_client::{ApiClient, Route};
+use super::policy::{named, named_changed};
 use super::queues::flags;
 use super::show::{counted, duration, escaped};
 use super::table::{FLAGS, Look, table};
@@ -470,13 +471,14 @@ fn show_detail(out: &mut dyn Write, look: Look, detail: &QueueDetail) -> io::Res
     line(
         "in this run",
         format!(
-            "{} in, {} out, {} settled, {} failed, {} dead letters, {} expired",
+            "{} in, {} out, {} settled, {} failed, {} dead letters, {} expired{}",
             queue.in_count,
             queue.out_count,
             queue.accepted_count,
             queue.failed_count,
             queue.dead_lettered_count,
-            queue.expired_count
+            queue.expired_count,
+            some(queue.dropped_count, "dropped").unwrap_or_default()
         ),
     )?;
     if let Some(rates) = queue.rates {
@@ -487,6 +489,13 @@ fn show_detail(out: &mut dyn Write, look: Look, detail: &QueueDetail) -> io::Res
                 rates.in_per_second, rates.out_per_second, rates.accepted_per_second
             ),
         )?;
+    }
+    let policy = named_changed(&detail.policy);
+    if !policy.is_empty() {
+        line("policy", policy)?;
+    }
+    if !detail.declared.is_empty() {
+        line("declared", named(&detail.declared))?;
     }
     line("subscriptions", queue.subscription_count.to_string())?;
     if detail.subscriptions.is_empty() {

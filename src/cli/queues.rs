@@ -208,7 +208,7 @@ pub(super) fn flags(queue: &Queue) -> String {
         flags.push(format!("of session {session}"));
     }
     if let Some(topic) = &queue.topic {
-        flags.push(format!("keeps /topic/{topic}"));
+        flags.push(format!("keeps /topic/{}", escaped(topic)));
     }
     if queue.paused {
         flags.push("paused".to_owned());

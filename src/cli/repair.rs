@@ -175,15 +175,22 @@ fn write_store(
     let progress = io::stderr().is_terminal();
     let mut message_count = 0_u64;
     let mut saved = Vec::new();
+    for policy in broker.policies() {
+        writer.state(Fact::Policy {
+            pattern: policy.pattern,
+            settings: Some(policy.settings),
+        });
+    }
     for queue in broker.queues() {
         let mut here = Saved {
             name: queue.name.to_string(),
             ..Saved::default()
         };
-        if queue.topic.is_some() {
+        if queue.topic.is_some() || !queue.declared.is_empty() {
             writer.state(Fact::Declared {
                 queue: Arc::clone(&queue.name),
                 topic: queue.topic.clone(),
+                settings: queue.declared.clone(),
             });
         }
         if queue.paused {

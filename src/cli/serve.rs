@@ -3,12 +3,13 @@
 use std::io::Write;
 
 use super::{Failure, ServeArgs, load};
-use crate::config::Overrides;
+use crate::base::Settings;
+use crate::config::{Config, Overrides};
 use crate::runtime::{self, ServeOptions, Started};
 use crate::telemetry;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
-    let config = load(Overrides {
+    let overrides = Overrides {
         file: args.store.config,
         data_dir: args.store.data_dir,
         listen: args.listen,
@@ -16,7 +17,9 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         log_level: args.log_level,
         metrics_listen: args.metrics_listen,
         insecure_allow_anonymous: args.insecure_allow_anonymous,
-    })?;
+    };
+    let config = load(overrides.clone())?;
+    let at_start = config.clone();
     config.server.refuse_exposed()?;
     telemetry::init(config.log).map_err(Failure::Telemetry)?;
     let worker_count = match config.server.worker_thread_count {
@@ -28,6 +31,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         listen: config.server.listen,
         data_dir: config.server.data_dir,
         limits: config.limits,
+        policies: config.policies,
         heart_beat_ms_min: config.heart_beat.interval_ms_min,
         heart_beat_margin_percent: config.heart_beat.margin_percent,
         shutdown_ms_max: config.server.shutdown_ms_max,
@@ -37,11 +41,34 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     };
     // A broker whose standard output is gone still serves.
     let _ = writeln!(std::io::stdout(), "steadfast {}", env!("CARGO_PKG_VERSION"));
-    runtime::run(options, |started| {
+    let started = |started: &Started| {
         let _ = announce(started, &mut std::io::stdout().lock());
-    })
-    .map(|_reason| ())
-    .map_err(|error| Failure::Run { error, data_dir })
+    };
+    runtime::run(options, started, || reload(&overrides, &at_start))
+        .map(|_reason| ())
+        .map_err(|error| Failure::Run { error, data_dir })
+}
+
+/// Reads the configuration again. A wrong one changes nothing.
+fn reload(overrides: &Overrides, at_start: &Config) -> Option<Vec<(String, Settings)>> {
+    let config = match load(overrides.clone()) {
+        Ok(config) => config,
+        Err(failure) => {
+            tracing::error!("the configuration was not read again: {failure}");
+            return None;
+        }
+    };
+    let policies = config.policies.clone();
+    let rest = Config {
+        policies: at_start.policies.clone(),
+        ..config
+    };
+    if rest != *at_start {
+        tracing::warn!(
+            "the configuration differs in more than its [[policy]] tables: that takes effect at the next start"
+        );
+    }
+    Some(policies)
 }
 
 fn announce(started: &Started, out: &mut impl Write) -> std::io::Result<()> {

@@ -5,9 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::PATTERN_FORM;
 use super::keys::{Key, keys};
-use crate::base::SETTINGS;
+use crate::base::{PATTERN_FORM, SETTINGS};
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -278,6 +278,8 @@ limits! {
     deliveries_failed_max[1, COUNT_MAX],
     stuck_subscription_ms[1, DAY_MS],
     admin_act_count_max[1, 10_000_000],
+    policy_count_max[0, COUNT_MAX],
+    declared_queue_count_max[0, COUNT_MAX],
     metrics_queue_count_max[0, 1_000_000],
     connection_count_max[1, COUNT_MAX],
     receiving_bytes_max[1, TIB],

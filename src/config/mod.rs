@@ -23,7 +23,7 @@ use toml::de::{DeTable, DeValue};
 pub use error::{ConfigError, Origin};
 pub use keys::{Key, keys};
 
-use crate::base::{Limits, Policies, SettingKey, Settings};
+use crate::base::{Limits, PATTERN_FORM, Policies, SettingKey, Settings};
 use keys::Value;
 
 /// The commented list of every key with its default.
@@ -429,9 +429,6 @@ impl Config {
         Ok(())
     }
 }
-
-/// What a pattern of names of queues is, for messages.
-pub const PATTERN_FORM: &str = "the name of a queue, or a pattern of names: levels between dots, * for one, > # or ** at the end for all below";
 
 /// Reads `IP:PORT` or `localhost:PORT`. Other names are refused: which address they mean is not ours to guess.
 pub fn parse_address(text: &str) -> Option<SocketAddr> {

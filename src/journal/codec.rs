@@ -21,6 +21,8 @@
 //! paused   name, 1 or 0
 //! declared name, property count, per property (tag u8, length, bytes); no properties: an ordinary queue again
 //!          property 1: the topic, or pattern of topics, that the queue is bound to, UTF-8
+//!          property 16 + n: the value of setting n (`base::SETTINGS`): a number (varint), 0 or 1, or UTF-8
+//! policy   pattern length, pattern (UTF-8), 1 or 0 for one that states nothing any more, properties as above, from 16 on
 //! ranges   count, per range (start - the end before, end - start); before the first: 0
 //! ```
 //!
@@ -38,7 +40,9 @@ use bincode::config::{Configuration, standard};
 use bytes::Bytes;
 
 use super::{Enqueued, Fact, Item, Place, QueueName};
-use crate::base::{ChunkNo, ChunkRef, Epoch, MessageId, SlotNo};
+use crate::base::{
+    ChunkNo, ChunkRef, Epoch, MessageId, Policies, Setting, SettingForm, SettingKey, Settings, SlotNo,
+};
 
 const CONFIG: Configuration = standard();
 
@@ -64,12 +68,16 @@ mod kind {
     /// Gives the next number to a queue name.
     pub(super) const NAME: u8 = 10;
     pub(super) const PAUSED: u8 = 11;
+    pub(super) const POLICY: u8 = 13;
     /// The bit of kinds that may be skipped by a reader that does not know them.
     pub(super) const OPTIONAL: u8 = 0x80;
 }
 
 /// The property of a queue that names its topic.
 const PROPERTY_TOPIC: u8 = 1;
+
+/// The property of the setting with the number 0, if there was one.
+const PROPERTY_SETTING: u8 = 16;
 
 const PLACE_CHUNK: u64 = 0;
 const PLACE_EXTENT: u64 = 1;
@@ -125,6 +133,7 @@ pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, DecodeError> {
             kind::WATCHED => payload.watched(&names).map(Some),
             kind::PAUSED => payload.paused(&names).map(Some),
             kind::DECLARED => payload.declared(&names)?.map(Some),
+            kind::POLICY => payload.policy()?.map(Some),
             tag if tag & kind::OPTIONAL != 0 => {
                 payload.rest = &[];
                 Some(None)
@@ -185,16 +194,32 @@ impl<'a> Encoder<'a> {
                 put(&mut self.payload, u64::from(epoch.0));
                 self.close(kind::WATCHED);
             }
-            Fact::Declared { queue, topic } => {
+            Fact::Declared {
+                queue,
+                topic,
+                settings,
+            } => {
                 let name = self.name(queue);
                 put(&mut self.payload, name);
-                put(&mut self.payload, u64::from(topic.is_some()));
+                let count = usize::from(topic.is_some()) + settings.iter().count();
+                put(&mut self.payload, count as u64);
                 if let Some(topic) = topic {
                     self.payload.push(PROPERTY_TOPIC);
                     put(&mut self.payload, topic.len() as u64);
                     self.payload.extend_from_slice(topic.as_bytes());
                 }
+                put_settings(&mut self.payload, settings);
                 self.close(kind::DECLARED);
+            }
+            Fact::Policy { pattern, settings } => {
+                put(&mut self.payload, pattern.len() as u64);
+                self.payload.extend_from_slice(pattern.as_bytes());
+                put(&mut self.payload, u64::from(settings.is_some()));
+                if let Some(settings) = settings {
+                    put(&mut self.payload, settings.iter().count() as u64);
+                    put_settings(&mut self.payload, settings);
+                }
+                self.close(kind::POLICY);
             }
             Fact::Paused { queue, paused } => {
                 let name = self.name(queue);
@@ -280,6 +305,21 @@ fn put_enqueued(out: &mut Vec<u8>, enqueued: &Enqueued) {
         out.push(*tag);
         put(out, bytes.len() as u64);
         out.extend_from_slice(bytes);
+    }
+}
+
+fn put_settings(out: &mut Vec<u8>, settings: &Settings) {
+    let mut bytes = Vec::new();
+    for (key, value) in settings.iter() {
+        bytes.clear();
+        match value {
+            Setting::Number(number) => put(&mut bytes, *number),
+            Setting::Flag(flag) => put(&mut bytes, u64::from(*flag)),
+            Setting::Text(text) => bytes.extend_from_slice(text.as_bytes()),
+        }
+        out.push(PROPERTY_SETTING + key.tag);
+        put(out, bytes.len() as u64);
+        out.extend_from_slice(&bytes);
     }
 }
 
@@ -496,20 +536,60 @@ impl<'a> Reader<'a> {
             return Ok(None);
         };
         let mut topic = None;
+        let mut settings = Settings::default();
         for _ in 0..count {
-            let (Some(tag), Some(len)) = (self.byte(), self.count(1)) else {
+            let Some((tag, bytes)) = self.property() else {
                 return Ok(None);
             };
-            if tag != PROPERTY_TOPIC {
-                return Err(DecodeError::UnknownKind { tag: kind::DECLARED });
+            if tag == PROPERTY_TOPIC {
+                let text = std::str::from_utf8(bytes).ok();
+                let Some(text) = text.filter(|text| !text.is_empty() && topic.is_none()) else {
+                    return Ok(None);
+                };
+                topic = Some(Arc::from(text));
+            } else if !setting(&mut settings, tag, bytes, kind::DECLARED)? {
+                return Ok(None);
             }
-            let text = self.take(len).and_then(|bytes| std::str::from_utf8(bytes).ok());
-            let Some(text) = text.filter(|text| !text.is_empty() && topic.is_none()) else {
+        }
+        Ok(Some(Fact::Declared {
+            queue,
+            topic,
+            settings,
+        }))
+    }
+
+    /// `Ok(None)` for bytes that do not parse.
+    fn policy(&mut self) -> Result<Option<Fact>, DecodeError> {
+        let pattern = self.count(1).and_then(|len| self.take(len));
+        let pattern = pattern.and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let (Some(pattern), Some(stated)) = (pattern, self.u64()) else {
+            return Ok(None);
+        };
+        let mut settings = (stated == 1).then(Settings::default);
+        if let Some(settings) = &mut settings {
+            let Some(count) = self.count(2) else {
                 return Ok(None);
             };
-            topic = Some(Arc::from(text));
+            for _ in 0..count {
+                let Some((tag, bytes)) = self.property() else {
+                    return Ok(None);
+                };
+                if !setting(settings, tag, bytes, kind::POLICY)? {
+                    return Ok(None);
+                }
+            }
         }
-        Ok(Some(Fact::Declared { queue, topic }))
+        let fact = Fact::Policy {
+            pattern: pattern.into(),
+            settings,
+        };
+        Ok((stated <= 1 && Policies::is_pattern(pattern)).then_some(fact))
+    }
+
+    fn property(&mut self) -> Option<(u8, &'a [u8])> {
+        let tag = self.byte()?;
+        let len = self.count(1)?;
+        Some((tag, self.take(len)?))
     }
 
     fn paused(&mut self, names: &[QueueName]) -> Option<Fact> {
@@ -521,6 +601,27 @@ impl<'a> Reader<'a> {
         };
         Some(Fact::Paused { queue, paused })
     }
+}
+
+/// Adds what a property says. False for bytes that do not parse, an error for a property that this build does not know.
+fn setting(settings: &mut Settings, tag: u8, bytes: &[u8], of: u8) -> Result<bool, DecodeError> {
+    let key = tag.checked_sub(PROPERTY_SETTING).and_then(SettingKey::tagged);
+    let key = key.ok_or(DecodeError::UnknownKind { tag: of })?;
+    let number = || {
+        let mut reader = Reader { rest: bytes };
+        reader.u64().filter(|_| reader.rest.is_empty())
+    };
+    let value = match key.form {
+        SettingForm::Number(..) => number().map(Setting::Number),
+        SettingForm::Flag => number()
+            .filter(|flag| *flag <= 1)
+            .map(|flag| Setting::Flag(flag == 1)),
+        SettingForm::QueueName | SettingForm::Choice(_) => {
+            let text = std::str::from_utf8(bytes).ok();
+            text.map(|text| Setting::Text(text.into()))
+        }
+    };
+    Ok(value.is_some_and(|value| settings.state(key, value)))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 pub use codec::{DecodeError, decode_facts, encode_facts};
 
-use crate::base::{ChunkRef, Epoch, MessageId, Seq};
+use crate::base::{ChunkRef, Epoch, MessageId, Seq, Settings};
 
 /// The number of the on-disk layout that this build writes; `migrations/` describes each.
 pub const FORMAT_VERSION: u32 = 3;
@@ -106,8 +106,17 @@ pub enum Fact {
     Declared {
         /// The queue.
         queue: QueueName,
-        /// The topic, or pattern of topics, whose messages it keeps; `None`: it is an ordinary queue again.
+        /// The topic, or pattern of topics, whose messages it keeps; `None`: it keeps none.
         topic: Option<Arc<str>>,
+        /// What it declares of itself.
+        settings: Settings,
+    },
+    /// What holds for queues whose names match a pattern. The last one counts.
+    Policy {
+        /// The pattern.
+        pattern: Arc<str>,
+        /// What it states; `None`: nothing any more.
+        settings: Option<Settings>,
     },
     /// Deliveries of the queue are stopped, or go on again. The last one counts.
     Paused {

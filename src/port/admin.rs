@@ -20,7 +20,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{DestinationKind, MessageId, Seq, SessionNo, SubNo, TxNo};
+use crate::base::{DestinationKind, MessageId, Policy, Seq, SessionNo, Settings, SubNo, TxNo};
 
 use super::{AckMode, Body};
 
@@ -85,6 +85,13 @@ pub enum Act {
         /// Which.
         session: SessionNo,
     },
+    /// States what holds for queues whose names match a pattern, instead of what was stated for it before. Outlives restarts.
+    StatePolicy {
+        /// The pattern.
+        pattern: Arc<str>,
+        /// What it states; `None`: from now on what the configuration says of it.
+        settings: Option<Settings>,
+    },
 }
 
 /// Entries of one queue. One act looks at no more than `admin_act_count_max` of them, oldest first, and says where the
@@ -100,7 +107,8 @@ pub enum Selection {
 /// The answer to an act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Acted {
-    /// Entries purged, moved or copied; sessions ended by a disconnect; 1 for a pause or resume that had an effect.
+    /// Entries purged, moved or copied; sessions ended by a disconnect; 1 for a pause or resume that had an effect; queues
+    /// there are for which a policy changes what holds.
     pub count: u64,
     /// Message bytes of these entries.
     pub bytes: u64,
@@ -151,6 +159,10 @@ pub struct QueueView {
     pub owner: Option<SessionNo>,
     /// The topic, or pattern of topics, whose messages it keeps: a durable subscription.
     pub topic: Option<Arc<str>>,
+    /// What holds for it.
+    pub policy: Arc<Policy>,
+    /// What of that it declares itself.
+    pub declared: Settings,
     /// Subscriptions that hold their limit and have settled nothing for `stuck_subscription_ms`.
     pub stuck_count: u64,
     /// What passed through it.
@@ -173,6 +185,19 @@ pub struct QueueCounters {
     pub dead_lettered_count: u64,
     /// Entries that expired.
     pub expired_count: u64,
+    /// Entries that made room for newer ones.
+    pub dropped_count: u64,
+}
+
+/// One policy, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyView {
+    /// The queues that it is for.
+    pub pattern: Arc<str>,
+    /// What it states.
+    pub settings: Settings,
+    /// An operator stated it; if not, it is of the configuration.
+    pub stored: bool,
 }
 
 /// One entry, for people.

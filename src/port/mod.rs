@@ -12,11 +12,11 @@ mod admin;
 use bytes::Bytes;
 
 pub use admin::{
-    Act, Acted, EntryView, HoldingsView, PAGE_COUNT_MAX, Page, QueueCounters, QueueView, Selection,
-    SessionDetail, SessionView, SubscriptionView, TopicView, TransactionView,
+    Act, Acted, EntryView, HoldingsView, PAGE_COUNT_MAX, Page, PolicyView, QueueCounters, QueueView,
+    Selection, SessionDetail, SessionView, SubscriptionView, TopicView, TransactionView,
 };
 
-use crate::base::{ChunkRef, DestinationKind, MessageId, Seq, SubNo, Tag, TxNo};
+use crate::base::{ChunkRef, DestinationKind, MessageId, Seq, Settings, SubNo, Tag, TxNo};
 
 /// A range of bytes in [`Requests::arena`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -106,6 +106,13 @@ pub enum Request {
     Unsubscribe {
         /// Live in this session.
         sub: SubNo,
+    },
+    /// What a queue declares of itself; before the SEND or SUBSCRIBE that says so. It is no part of a transaction.
+    Declare {
+        /// The queue's name.
+        name: Span,
+        /// What.
+        settings: Box<Settings>,
     },
     /// A pull subscription asks for more deliveries.
     Credit {
@@ -337,6 +344,21 @@ pub enum Refusal {
     /// A disconnect of a session that has ended.
     #[error("there is no such session")]
     SessionUnknown,
+    /// A pattern for which no operator has stated a policy.
+    #[error("no operator has stated a policy for this pattern; those of the configuration are changed there")]
+    PolicyUnknown,
+    /// More policies than `policy_count_max`.
+    #[error("as many policies are stated as there may be (policy_count_max)")]
+    TooManyPolicies,
+    /// A declaration of a queue that has declared something else.
+    #[error("the queue was declared with other values: use the same, or delete the queue first")]
+    DeclarationDiffers,
+    /// More queues that declare something of themselves than `declared_queue_count_max`.
+    #[error("the broker has as many declared queues as it may have (declared_queue_count_max)")]
+    TooManyDeclared,
+    /// A queue holds as much as its policy, or its declaration, allows.
+    #[error("the queue is full (message_count_max, message_bytes_max): nothing of this frame was stored")]
+    QueueFull,
 }
 
 impl Refusal {
@@ -365,6 +387,11 @@ impl Refusal {
             Self::QueueInUse => "queue-in-use",
             Self::SameQueue => "same-queue",
             Self::SessionUnknown => "session-unknown",
+            Self::PolicyUnknown => "policy-unknown",
+            Self::TooManyPolicies => "too-many-policies",
+            Self::DeclarationDiffers => "declaration-differs",
+            Self::TooManyDeclared => "too-many-declared-queues",
+            Self::QueueFull => "queue-full",
         }
     }
 }

@@ -57,7 +57,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::base::{Epoch, Limits};
+use crate::base::{Epoch, Limits, Settings};
 use crate::store::{self, SledOptions, SledStore, StoreError};
 
 use self::clock::Clock;
@@ -88,6 +88,8 @@ pub struct ServeOptions {
     pub data_dir: PathBuf,
     /// Every bound.
     pub limits: Limits,
+    /// What the configuration states for queues by pattern of their names.
+    pub policies: Vec<(String, Settings)>,
     /// The shortest heart-beat interval we guarantee and ask for, either way.
     pub heart_beat_ms_min: u64,
     /// A peer is dead after its agreed interval times this, in percent (200 = twice the interval).
@@ -108,6 +110,7 @@ impl Default for ServeOptions {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 61613))],
             data_dir: PathBuf::from("data"),
             limits: Limits::default(),
+            policies: Vec::new(),
             heart_beat_ms_min: 100,
             heart_beat_margin_percent: 200,
             shutdown_ms_max: 5_000,
@@ -150,9 +153,14 @@ pub enum ExitReason {
     Interrupted,
 }
 
-/// Runs a broker until a signal stops it. Calls `started` once, when connections are accepted. To be called before the
+/// Runs a broker until a signal stops it. Calls `started` once, when connections are accepted, and `reload` at each SIGHUP,
+/// for the policies that the configuration states from then on; `None` leaves them as they are. To be called before the
 /// process has other threads.
-pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<ExitReason, RunError> {
+pub fn run(
+    options: ServeOptions,
+    started: impl FnOnce(&Started),
+    reload: impl Fn() -> Option<Vec<(String, Settings)>>,
+) -> Result<ExitReason, RunError> {
     allocator::set_up();
     let clock = Clock::new();
     server::check_descriptors()?;
@@ -188,6 +196,7 @@ pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<Exit
     let reason = runtime.block_on(async {
         let mut terminate = listen_for(SignalKind::terminate())?;
         let mut interrupt = listen_for(SignalKind::interrupt())?;
+        let mut hangup = listen_for(SignalKind::hangup())?;
         let (running, facts) = Running::start_since(clock, keeper, Arc::new(store), &options)?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -203,7 +212,15 @@ pub fn run(options: ServeOptions, started: impl FnOnce(&Started)) -> Result<Exit
             "started"
         );
         started(&facts);
-        let reason = first_of(&mut terminate, &mut interrupt).await;
+        let reason = loop {
+            tokio::select! {
+                reason = first_of(&mut terminate, &mut interrupt) => break reason,
+                _ = hangup.recv() => if let Some(stated) = reload() {
+                    running.set_policies(server::policies(&options.limits, &stated));
+                    tracing::info!(policy_count = stated.len(), "policies read again");
+                },
+            }
+        };
         tracing::info!(?reason, "stopping");
         let impatience = tokio::spawn(async move {
             first_of(&mut terminate, &mut interrupt).await;

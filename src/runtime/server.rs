@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::base::{Limits, Policies, Settings};
 use crate::broker::{Broker, Recovery};
 use crate::session::{SessionConfig, turned_away};
 use crate::store::{Store, StoreError};
@@ -60,6 +61,15 @@ pub struct Running {
     shutdown: Duration,
 }
 
+/// What the configuration states.
+pub(super) fn policies(limits: &Limits, stated: &[(String, Settings)]) -> Policies {
+    let mut policies = Policies::new(limits.policy());
+    for (pattern, settings) in stated {
+        policies.insert(pattern, settings.clone());
+    }
+    policies
+}
+
 impl Running {
     /// Recovers the store, commits the new term, and accepts connections. Blocks while it reads the store; needs a
     /// tokio runtime around it.
@@ -97,6 +107,7 @@ impl Running {
             broker.ledger().held_bytes(),
         ));
         broker.handle_room(look.room);
+        broker.handle_policies(policies(&options.limits, &options.policies), clock.now());
         let epoch = broker.epoch();
         let mut started = Started {
             listen: Vec::new(),
@@ -226,6 +237,13 @@ impl Running {
     /// Counters of connections and bytes.
     pub fn stats(&self) -> StatsView {
         self.shared.stats.view()
+    }
+
+    /// What the configuration states for queues from now on.
+    pub fn set_policies(&self, policies: Policies) {
+        self.shared
+            .core
+            .handle_policies(policies, self.shared.clock.now());
     }
 
     /// Stops in good order: accepts no more, lets each connection have what is due to it, within `shutdown_ms_max`;

@@ -34,6 +34,8 @@ pub enum Effect {
     None,
     /// All of it.
     Whole,
+    /// Nothing, and it does not return either: it panics, as a bug of the engine would.
+    Panic,
 }
 
 /// The fault to come.
@@ -96,8 +98,10 @@ impl<S: Store> FaultyStore<S> {
         if !(counted && self.call_count.fetch_add(1, Ordering::SeqCst) + 1 == self.fault.at) {
             return run();
         }
-        if self.fault.effect == Effect::Whole {
-            run()?;
+        match self.fault.effect {
+            Effect::None => {}
+            Effect::Whole => drop(run()?),
+            Effect::Panic => panic!("planned panic"),
         }
         self.poisoned.fetch_or(writes, Ordering::SeqCst);
         Err(fault(io::Error::other("planned fault")))

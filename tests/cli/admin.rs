@@ -304,6 +304,50 @@ fn the_broker_and_its_queues_are_shown() {
 }
 
 #[test]
+fn flags_say_what_a_queue_is() {
+    let world = World::new();
+    world.send("/queue/plain", &["1"]);
+    let mut client = world.client();
+    let durable = [
+        ("id", "kept"),
+        ("destination", "/topic/odd\u{1b}[31m.*"),
+        ("persistent", "true"),
+    ];
+    client.request("SUBSCRIBE", &durable, b"").unwrap();
+    let temporary = [("id", "1"), ("destination", "/temp-queue/answers")];
+    client.request("SUBSCRIBE", &temporary, b"").unwrap();
+    let session = world.json(&["connections"])[0]["session"].to_string();
+    let queues = world.json(&["queues", "--prefix", "TEMP."]);
+    let temporary = queues[0]["name"].as_str().unwrap();
+    // What a client has named does not steer the terminal.
+    let keeps = "keeps /topic/odd\\u{1b}[31m.*";
+    let of = format!("of session {session}");
+    let table = world.said(&["queues"]);
+    let cells: Vec<Vec<&str>> = table
+        .lines()
+        .map(|row| row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()))
+        .map(|cells| cells.take(3).collect())
+        .collect();
+    assert_eq!(
+        cells,
+        [
+            ["QUEUE", "FLAGS", "DEPTH"],
+            ["DSUB.kept", keeps, "0"],
+            [temporary, &of, "0"],
+            // No flag: its depth and what of it is ready.
+            ["plain", "1", "1"],
+        ],
+        "{table}"
+    );
+    world.said(&["queue", "pause", "DSUB.kept"]);
+    for (queue, flags) in [("DSUB.kept", format!("{keeps}, paused")), (temporary, of)] {
+        let shown = world.said(&["queue", "show", queue]);
+        let line = shown.lines().find_map(|line| line.strip_prefix("flags "));
+        assert_eq!(line.map(str::trim), Some(flags.as_str()), "{shown}");
+    }
+}
+
+#[test]
 fn messages_are_looked_at() {
     let world = World::new();
     world.send("/queue/a", &["one", "two\nlines\u{1b}[31m", "three"]);
@@ -452,6 +496,128 @@ fn an_act_of_many_steps_is_done_whole() {
         refused,
         "error: the messages are in that queue already (same-queue)\n"
     );
+}
+
+/// What a client gets for a SEND: a RECEIPT, or the code of an ERROR.
+fn sent(world: &World, queue: &str) -> String {
+    let mut client = world.client();
+    let headers = [("destination", queue), ("receipt", "1")];
+    client.send("SEND", &headers, b"x").unwrap();
+    let frame = client.expect().unwrap();
+    frame.header("code").unwrap_or(&frame.command).to_owned()
+}
+
+#[test]
+fn policies_are_stated_shown_and_taken_back() {
+    let mut world = World::new();
+    assert_eq!(
+        world.said(&["policy", "list"]),
+        "no policies: the defaults hold for every queue\n"
+    );
+    let set = [
+        "policy",
+        "set",
+        "jobs.>",
+        "message_count_max=1",
+        "overflow=refuse",
+    ];
+    let dry: Vec<&str> = set.iter().copied().chain(["--dry-run"]).collect();
+    assert_eq!(
+        world.said(&dry),
+        "would change what holds for 0 queues there are now\n"
+    );
+    assert_eq!(
+        world.said(&["policy", "list"]),
+        "no policies: the defaults hold for every queue\n"
+    );
+    assert_eq!(sent(&world, "/queue/jobs.a"), "RECEIPT");
+    assert_eq!(
+        world.said(&set),
+        "changed what holds for 1 queue there are now, and for those to come\n"
+    );
+    assert_eq!(sent(&world, "/queue/jobs.a"), "queue-full");
+    assert_eq!(sent(&world, "/queue/jobs.b"), "RECEIPT");
+    assert_eq!(sent(&world, "/queue/jobs.b"), "queue-full");
+    assert_eq!(sent(&world, "/queue/other"), "RECEIPT");
+    assert_eq!(sent(&world, "/queue/other"), "RECEIPT");
+    let detail = world.said(&["queue", "show", "jobs.a"]);
+    assert!(detail.contains("message_count_max=1"), "{detail}");
+    // It is of the broker, not of its run.
+    world.broker.kill_begin();
+    world.broker = world.settings.start();
+    assert_eq!(sent(&world, "/queue/jobs.a"), "queue-full");
+    let listed: Value = serde_json::from_str(&world.said(&["policy", "list", "--json"])).unwrap();
+    assert_eq!(
+        listed,
+        serde_json::json!({"pattern": "jobs.>", "settings": {"message_count_max": 1, "overflow": "refuse"}, "stored": true})
+    );
+    world.said(&["policy", "delete", "jobs.#"]);
+    assert_eq!(sent(&world, "/queue/jobs.a"), "RECEIPT");
+    let refused = world.refused(&["policy", "delete", "jobs.>"], 1);
+    assert!(
+        refused.contains("no operator has stated a policy for this pattern"),
+        "{refused}"
+    );
+    for (args, expect) in [
+        (["a", "message_count=1"], "there is no setting \"message_count\""),
+        (
+            ["a", "overflow=drop"],
+            "overflow takes refuse, drop-head, dead-letter",
+        ),
+        (["a", "overflow"], "expected NAME=VALUE"),
+    ] {
+        let said = world.refused(&[&["policy", "set"][..], &args].concat(), 2);
+        assert!(said.contains(expect), "{said}");
+    }
+    let said = world.refused(&["policy", "set", "a.>.b", "message_count_max=1"], 1);
+    assert!(
+        said.contains("is not the name of a queue, or a pattern of names"),
+        "{said}"
+    );
+}
+
+#[test]
+fn policies_of_the_file_are_read_again_at_sighup() {
+    const LIMITS: &str = "[limits]\ndeliveries_failed_max = 1\n";
+    let world = World::with("[[policy]]\npattern = \"jobs.*\"\nmessage_count_max = 1\n");
+    let await_count = |count: &str| {
+        let begin = std::time::Instant::now();
+        while !world.said(&["policy", "list"]).contains(count) {
+            assert!(
+                begin.elapsed().as_secs() < 30,
+                "{count}: {}",
+                world.broker.log_end()
+            );
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    await_count("message_count_max=1");
+    assert_eq!(sent(&world, "/queue/jobs.a"), "RECEIPT");
+    assert_eq!(sent(&world, "/queue/jobs.a"), "queue-full");
+    let reload = |policy: &str| {
+        world.broker.rewrite_config(&format!("{LIMITS}{policy}"));
+        world.broker.signal(rustix::process::Signal::HUP);
+    };
+    reload("[[policy]]\npattern = \"jobs.*\"\nmessage_count_max = 2\n");
+    await_count("message_count_max=2");
+    assert_eq!(sent(&world, "/queue/jobs.a"), "RECEIPT");
+    // A mistake changes nothing, and is told.
+    reload("[[policy]]\npattern = \"jobs.*\"\nmessage_count_max = -2\n");
+    let begin = std::time::Instant::now();
+    while !world
+        .broker
+        .log_end()
+        .contains("message_count_max = -2 is not allowed")
+    {
+        assert!(begin.elapsed().as_secs() < 30, "{}", world.broker.log_end());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    await_count("message_count_max=2");
+    // One that an operator states counts instead.
+    world.said(&["policy", "set", "jobs.*", "message_count_max=3"]);
+    reload("[[policy]]\npattern = \"jobs.*\"\nmessage_count_max = 4\n[[policy]]\npattern = \"last\"\n");
+    await_count("last");
+    await_count("message_count_max=3");
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use serde_json::Value;
+
 use super::backup::{World, command, drain, refusal, refused, run_well, send};
 use super::rig::http::ask;
 
@@ -107,6 +109,107 @@ fn what_is_skipped_must_be_there() {
         "{said}"
     );
     assert_eq!(drain(&broker, "a").len(), 0);
+}
+
+/// The time of a message may have passed since it was sent, and a dead letter has none any more.
+#[test]
+fn expiry_is_imported_where_it_is_asked_for() {
+    let world = World::new();
+    let broker = world.settings.start();
+    let addr = broker.addr().to_string();
+    let future = (4_000_000_000_000_u64).to_string();
+    let expiry = [
+        ("expires", future.as_str()),
+        ("expiration", "3600000"),
+        ("ttl", "7200000"),
+    ];
+    let headers = [&[("first", "1")], &expiry[..], &[("last", "2")]].concat();
+    let mut client = broker.connect();
+    send(&mut client, "a", &headers, b"one");
+    let data = ["--data-dir", world.data().to_str().unwrap()];
+    for format in ["json", "frames"] {
+        let args = [&["export", "--queue", "a", "--format", format], &data[..]].concat();
+        let file = world.path(format);
+        fs::write(&file, command(&args, &[]).output().unwrap().stdout).unwrap();
+        let kept = |flags: &[&str]| -> Vec<(String, String)> {
+            let args = [&["import", "--to", "b", "--addr", &addr], flags].concat();
+            assert_eq!(run_well(&args, &[&file]), "1 message sent and confirmed\n");
+            let frames = drain(&broker, "b");
+            assert_eq!(frames.len(), 1);
+            let named = |name: &str| headers.iter().any(|(sent, _)| *sent == name);
+            let headers = frames[0].headers.iter();
+            headers.filter(|(name, _)| named(name)).cloned().collect()
+        };
+        let owned = |headers: &[(&str, &str)]| -> Vec<(String, String)> {
+            headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        assert_eq!(kept(&[]), owned(&[("first", "1"), ("last", "2")]), "{format}");
+        assert_eq!(kept(&["--keep-expiry"]), owned(&headers), "{format}");
+    }
+    // Those that are kept have their effect.
+    let file = world.path("past");
+    fs::write(
+        &file,
+        "SEND\ndestination:/queue/b\nexpires:1\n\nlate\0\nSEND\ndestination:/queue/b\n\nnever\0\n",
+    )
+    .unwrap();
+    for (flags, bodies) in [
+        (&[][..], &[&b"late"[..], b"never"][..]),
+        (&["--keep-expiry"], &[b"never"]),
+    ] {
+        run_well(&[&["import", "--addr", &addr], flags].concat(), &[&file]);
+        let frames = drain(&broker, "b");
+        let found: Vec<_> = frames.iter().map(|frame| &frame.body[..]).collect();
+        assert_eq!(found, bodies);
+    }
+}
+
+/// They are gone with their sessions, and a SEND to their names is refused.
+#[test]
+fn temporary_queues_are_exported_by_name_alone() {
+    let world = World::new();
+    let broker = world.settings.start();
+    let mut client = broker.connect();
+    let subscribe = [("id", "1"), ("destination", "/temp-queue/x"), ("ack", "client")];
+    client.request("SUBSCRIBE", &subscribe, b"").unwrap();
+    client
+        .send("SEND", &[("destination", "/temp-queue/x")], b"reply")
+        .unwrap();
+    let message = client.expect().unwrap();
+    assert_eq!(
+        (message.command.as_str(), &message.body[..]),
+        ("MESSAGE", &b"reply"[..])
+    );
+    send(&mut broker.connect(), "a", &[], b"kept");
+    let data = ["--data-dir", world.data().to_str().unwrap()];
+    let queues = |args: &[&str]| -> Vec<String> {
+        let said = run_well(&[args, &data].concat(), &[]);
+        let lines = said.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .map(|line: Value| line["queue"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let all = run_well(&[&["queues", "--json"], &data[..]].concat(), &[]);
+    let temporary = all
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|queue| !queue["owner"].is_null())
+        .unwrap();
+    assert_eq!(temporary["depth"], 1);
+    let temporary = temporary["name"].as_str().unwrap();
+    assert_eq!(queues(&["export", "--queue", temporary]), [temporary]);
+    assert_eq!(queues(&["export", "--all"]), ["a"]);
+    let file = world.path("temporary");
+    let export = [&["export", "--queue", temporary], &data[..]].concat();
+    fs::write(&file, run_well(&export, &[])).unwrap();
+    let addr = broker.addr().to_string();
+    let said = refused(&["import", "--addr", &addr], &[&file], 1);
+    assert!(said.contains("bad destination"), "{said}");
+    run_well(&["import", "--to", "b", "--addr", &addr], &[&file]);
+    assert_eq!(drain(&broker, "b")[0].body, b"reply");
 }
 
 /// What is answered to whoever asks for a body.

@@ -52,6 +52,8 @@ pub(crate) enum Step {
     Crash,
     Room(bool),
     Limit(String, u64),
+    /// An operator states what holds for queues.
+    Policy(String, Vec<(String, String)>),
     Depth(String, u64),
     Counter(String, u64),
     /// Ends the read of adjacent `C` lines.
@@ -177,6 +179,14 @@ fn parse_step(line: &str) -> Result<Step, String> {
         ("stall", [client]) => Ok(Step::Stall(client_no(client)?, true)),
         ("resume", [client]) => Ok(Step::Stall(client_no(client)?, false)),
         ("limit", [name, value]) => Ok(Step::Limit((*name).to_owned(), number(value)?)),
+        ("policy", [pattern, settings @ ..]) => {
+            let settings = settings.iter().map(|setting| {
+                let (name, value) = setting.split_once('=').ok_or("a setting is NAME=VALUE")?;
+                Ok((name.to_owned(), value.to_owned()))
+            });
+            let settings: Result<_, String> = settings.collect();
+            Ok(Step::Policy((*pattern).to_owned(), settings?))
+        }
         ("depth", [queue, value]) => Ok(Step::Depth((*queue).to_owned(), number(value)?)),
         ("counter", [name, value]) => Ok(Step::Counter((*name).to_owned(), number(value)?)),
         _ => Err("no such step".to_owned()),

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use steadfast::base::{Limits, Now, SessionNo};
+use steadfast::base::{Limits, Now, SessionNo, SettingKey, Settings};
 use steadfast::broker::Broker;
-use steadfast::port::Event;
+use steadfast::port::{Act, Event};
 use steadfast::session::{Phase, Session, SessionConfig};
 
 use crate::script::{Expected, Pattern};
@@ -418,6 +418,25 @@ impl World {
             _ => return Err(format!("no limit is named {name}")),
         }
         Ok(())
+    }
+
+    pub(crate) fn policy(&mut self, pattern: &str, stated: &[(String, String)]) -> Result<(), String> {
+        let mut settings = Settings::default();
+        for (name, value) in stated {
+            let key = SettingKey::named(name).ok_or_else(|| format!("no setting is named {name}"))?;
+            let value = key
+                .parse(value)
+                .ok_or_else(|| format!("{name} takes {}", key.allowed()))?;
+            settings.state(key, value);
+        }
+        let act = Act::StatePolicy {
+            pattern: pattern.into(),
+            settings: Some(settings),
+        };
+        let now = self.now;
+        let acted = self.broker().handle_act(&act, now);
+        self.settle();
+        acted.map(drop).map_err(|refusal| refusal.to_string())
     }
 
     /// Nothing is left that the transcript did not expect.

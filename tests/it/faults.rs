@@ -19,12 +19,14 @@ fn faulty(call: Call, at: u64, effect: Effect) -> Server {
 
 /// Runs in a process of its own, started by the tests below: the fault ends it.
 #[test]
-#[ignore = "ends the process; run by the tests of failed flushes"]
+#[ignore = "ends the process; run by the tests of failed commits"]
 fn child_whose_store_fails() {
     let (call, effect) = match std::env::var(PLANNED).unwrap().as_str() {
         "append" => (Call::Append, Effect::None),
         "flush" => (Call::Flush, Effect::None),
         "flush that worked" => (Call::Flush, Effect::Whole),
+        "append that panics" => (Call::Append, Effect::Panic),
+        "flush that panics" => (Call::Flush, Effect::Panic),
         other => panic!("{other}"),
     };
     // The first commit is that of the new term.
@@ -38,7 +40,7 @@ fn child_whose_store_fails() {
     println!("answered {answer:?}");
 }
 
-fn ends_with_its_code(planned: &str) {
+fn ends_with(planned: &str, code: i32) {
     let child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
@@ -50,20 +52,27 @@ fn ends_with_its_code(planned: &str) {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&child.stdout);
-    assert_eq!(child.status.code(), Some(3), "{planned}: {text}");
+    assert_eq!(child.status.code(), Some(code), "{planned}: {text}");
     assert!(text.contains("confirmed"), "{planned}: {text}");
     assert!(!text.contains("RECEIPT"), "{planned}: {text}");
 }
 
 #[test]
 fn a_failed_append_ends_the_process_before_any_receipt() {
-    ends_with_its_code("append");
+    ends_with("append", 3);
 }
 
 #[test]
 fn a_failed_flush_ends_the_process_before_any_receipt() {
-    ends_with_its_code("flush");
-    ends_with_its_code("flush that worked");
+    ends_with("flush", 3);
+    ends_with("flush that worked", 3);
+}
+
+/// Whoever waits for a receipt would wait for ever otherwise.
+#[test]
+fn a_panic_of_the_committer_ends_the_process_before_any_receipt() {
+    ends_with("append that panics", 1);
+    ends_with("flush that panics", 1);
 }
 
 #[test]

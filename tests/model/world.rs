@@ -689,7 +689,7 @@ impl World {
                 let asked = subs.get_mut(sub).and_then(|sub| sub.asked.as_mut());
                 *asked.expect("only a pull subscription may ask") += *count as usize;
             }
-            Request::Unbind { .. } => unreachable!("nobody asks for it"),
+            Request::Unbind { .. } | Request::Declare { .. } => unreachable!("nobody asks for it"),
             Request::Disconnect => {}
         }
     }

@@ -200,6 +200,12 @@ impl Broker {
         self.wait(Duration::from_secs(30)).expect("a killed program ends")
     }
 
+    /// Writes its configuration file anew. It must have had one.
+    pub fn rewrite_config(&self, config: &str) {
+        assert!(!self.settings.config.is_empty(), "it was started without one");
+        fs::write(self.settings.log_path("toml"), config).unwrap();
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();

@@ -2,6 +2,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::SETTINGS;
 
 fn chunk(slot: u32, chunk: u64) -> ChunkRef {
     ChunkRef {
@@ -271,6 +272,27 @@ prop_compose! {
     }
 }
 
+fn arb_settings() -> impl Strategy<Value = Settings> {
+    let one = (any::<prop::sample::Index>(), arb_number(), "[a-z*.]{0,5}");
+    vec(one, 0..4).prop_map(|list| {
+        let mut settings = Settings::default();
+        for (index, number, name) in list {
+            let key = index.get(SETTINGS);
+            let value = match key.form {
+                SettingForm::Number(min, max) => Setting::Number(number.clamp(min, max)),
+                SettingForm::Flag => Setting::Flag(number % 2 == 1),
+                SettingForm::QueueName => Setting::Text(name.into()),
+                SettingForm::Choice(choices) => {
+                    let at = usize::try_from(number % choices.len() as u64).unwrap();
+                    Setting::Text(choices[at].into())
+                }
+            };
+            assert!(settings.state(key, value));
+        }
+        settings
+    })
+}
+
 fn arb_fact() -> impl Strategy<Value = Fact> {
     prop_oneof![
         arb_enqueued(),
@@ -288,6 +310,19 @@ fn arb_fact() -> impl Strategy<Value = Fact> {
             epoch: Epoch(epoch)
         }),
         (arb_name(), any::<bool>()).prop_map(|(queue, paused)| Fact::Paused { queue, paused }),
+        (arb_name(), proptest::option::of("[a-z.]{1,9}"), arb_settings()).prop_map(
+            |(queue, topic, settings)| {
+                Fact::Declared {
+                    queue,
+                    topic: topic.map(Into::into),
+                    settings,
+                }
+            }
+        ),
+        ("[a-z.]{1,9}", proptest::option::of(arb_settings())).prop_map(|(pattern, settings)| Fact::Policy {
+            pattern: pattern.into(),
+            settings,
+        }),
     ]
 }
 

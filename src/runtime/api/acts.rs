@@ -7,10 +7,13 @@
 //! - Between the act and its line in the log nothing is awaited: what was done is logged, whoever hangs up.
 //! - No answer to an act that was done leaves before its gate is durable.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 use tokio::task::yield_now;
 
 use crate::api;
-use crate::base::SessionNo;
+use crate::base::{PATTERN_FORM, Policies, SETTINGS, SessionNo, Setting, SettingKey, Settings};
 use crate::port::{Act, EntryView, PAGE_COUNT_MAX, Refusal, Selection};
 
 use super::problem::Problem;
@@ -176,6 +179,24 @@ impl Parts {
         self.act(&Act::Disconnect { session }, dry_run, caller).await
     }
 
+    /// States what holds for a pattern of names; `None`: what the configuration says.
+    pub(super) async fn state_policy(
+        &self,
+        pattern: &str,
+        settings: Option<&BTreeMap<String, Value>>,
+        dry_run: bool,
+        caller: Caller,
+    ) -> Result<api::Acted, Problem> {
+        if !Policies::is_pattern(pattern) {
+            return Err(Problem::bad(format!("{pattern:?} is not {PATTERN_FORM}")));
+        }
+        let act = Act::StatePolicy {
+            pattern: pattern.into(),
+            settings: settings.map(stated).transpose()?,
+        };
+        self.act(&act, dry_run, caller).await
+    }
+
     /// Does an act, logs it, and returns once it is durable; or says what it would do.
     pub(super) async fn act(&self, act: &Act, dry_run: bool, caller: Caller) -> Result<api::Acted, Problem> {
         let core = &self.shared.core;
@@ -224,6 +245,33 @@ impl Chosen {
     }
 }
 
+/// Reads settings as they are written in the configuration.
+fn stated(written: &BTreeMap<String, Value>) -> Result<Settings, Problem> {
+    let mut settings = Settings::default();
+    for (name, value) in written {
+        let key = SettingKey::named(name).ok_or_else(|| {
+            let names: Vec<_> = SETTINGS.iter().map(|key| key.name).collect();
+            Problem::bad(format!(
+                "{name:?} is no setting of a policy; they are {}",
+                names.join(", ")
+            ))
+        })?;
+        let setting = match value {
+            Value::Number(number) => number.as_u64().map(Setting::Number),
+            Value::Bool(flag) => Some(Setting::Flag(*flag)),
+            Value::String(text) => Some(Setting::Text(text.as_str().into())),
+            _ => None,
+        };
+        if !setting.is_some_and(|setting| settings.state(key, setting)) {
+            return Err(Problem::bad(format!(
+                "{name} takes {}, not {value}",
+                key.allowed()
+            )));
+        }
+    }
+    Ok(settings)
+}
+
 /// Who did what to which, and what came of it.
 fn log(act: &Act, done: &Result<crate::port::Acted, Refusal>, caller: Caller) {
     let (what, queue, to) = match act {
@@ -234,6 +282,24 @@ fn log(act: &Act, done: &Result<crate::port::Acted, Refusal>, caller: Caller) {
         Act::Move { from, to, .. } => ("move", from.as_str(), Some(to.as_str())),
         Act::Copy { from, to, .. } => ("copy", from.as_str(), Some(to.as_str())),
         Act::Requeue { queue, .. } => ("requeue", queue.as_str(), None),
+        Act::StatePolicy { pattern, settings } => {
+            let act = if settings.is_some() {
+                "policy set"
+            } else {
+                "policy delete"
+            };
+            tracing::info!(
+                act,
+                ?pattern,
+                settings = settings.as_ref().map(tracing::field::debug),
+                queue_count = done.as_ref().ok().map(|done| done.count),
+                refused = done.as_ref().err().map(|refusal| refusal.code()),
+                uid = caller.uid,
+                pid = caller.pid,
+                "operator"
+            );
+            return;
+        }
         Act::Disconnect { session } => {
             let session = session.0;
             match done {

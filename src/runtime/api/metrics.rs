@@ -160,6 +160,7 @@ metrics! {
     "steadfast_topic_messages_out", "Topic messages handed to sessions", Counter(|of| of.counters.topic_out_count);
     "steadfast_topic_messages_dropped", "Topic messages dropped for slow subscribers", Counter(|of| of.counters.topic_dropped_count);
     "steadfast_messages_expired", "Messages that expired", Counter(|of| of.counters.expired_count);
+    "steadfast_messages_dropped", "Messages that made room for newer ones in a full queue", Counter(|of| of.counters.dropped_count);
     "steadfast_late_replies", "Messages for temporary queues that were gone with their session", Counter(|of| of.counters.late_reply_count);
     "steadfast_transactions_ended", "Transactions ended, by outcome", Labelled("outcome", |of| vec![
         ("committed", of.counters.committed_count),

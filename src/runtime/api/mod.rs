@@ -349,10 +349,20 @@ impl Api {
             })?;
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match route {
-            Route::Act(..) | Route::Disconnect(_) | Route::Backup if request.method() != Method::POST => {
+            Route::Act(..)
+            | Route::Disconnect(_)
+            | Route::Backup
+            | Route::StatePolicy(_)
+            | Route::EndPolicy(_)
+                if request.method() != Method::POST =>
+            {
                 return Err(Problem::not_allowed("POST"));
             }
-            Route::Act(..) | Route::Disconnect(_) | Route::Backup => {}
+            Route::Act(..)
+            | Route::Disconnect(_)
+            | Route::Backup
+            | Route::StatePolicy(_)
+            | Route::EndPolicy(_) => {}
             _ if !reads => return Err(Problem::not_allowed("GET")),
             _ => {}
         }
@@ -470,6 +480,25 @@ impl Api {
                 let wanted: api::Backup = read_body(request).await?;
                 parts.backup(&wanted, caller)
             }
+            Route::Policies => {
+                query.end()?;
+                Ok(ok(&parts.policies()))
+            }
+            Route::StatePolicy(pattern) => {
+                query.end()?;
+                let wanted: api::StatePolicy = read_body(request).await?;
+                let (settings, dry_run) = (Some(&wanted.settings), wanted.dry_run);
+                Ok(ok(&parts
+                    .state_policy(pattern, settings, dry_run, caller)
+                    .await?))
+            }
+            Route::EndPolicy(pattern) => {
+                query.end()?;
+                let plain: api::Plain = read_body(request).await?;
+                Ok(ok(&parts
+                    .state_policy(pattern, None, plain.dry_run, caller)
+                    .await?))
+            }
             Route::Act(queue, act) => {
                 query.end()?;
                 Ok(ok(&parts.act_on_queue(queue, act, request, caller).await?))
@@ -547,6 +576,9 @@ enum Route<'a> {
     Disconnect(&'a str),
     Transactions,
     Backup,
+    Policies,
+    StatePolicy(&'a str),
+    EndPolicy(&'a str),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -586,6 +618,9 @@ impl<'a> Route<'a> {
                 ["connections", session, "disconnect"] => Self::Disconnect(session),
                 ["transactions"] => Self::Transactions,
                 ["backup"] => Self::Backup,
+                ["policies"] => Self::Policies,
+                ["policies", pattern, "set"] => Self::StatePolicy(pattern),
+                ["policies", pattern, "delete"] => Self::EndPolicy(pattern),
                 _ => return None,
             },
             _ => return None,

@@ -1,14 +1,15 @@
 //! What is seen: the core's views, page by page, as the API's answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use crate::api;
-use crate::base::{DestinationKind, MessageId, SessionNo};
+use crate::base::{DestinationKind, MessageId, Policy, SETTINGS, SessionNo, Settings};
 use crate::port::{
     AckMode, EntryView, PAGE_COUNT_MAX, QueueCounters, QueueView, Refusal, SessionView, SubscriptionView,
     TransactionView,
@@ -87,6 +88,7 @@ impl Parts {
             topic_out_count: core.topic_out_count,
             topic_dropped_count: core.topic_dropped_count,
             expired_count: core.expired_count,
+            dropped_count: core.dropped_count,
             late_reply_count: core.late_reply_count,
             committed_count: core.committed_count,
             aborted_count: core.aborted_count,
@@ -250,8 +252,23 @@ impl Parts {
         subscriptions.truncate(PAGE_COUNT_MAX);
         Ok(api::QueueDetail {
             queue: queue(&view, now.wall_ms, rates),
+            policy: policy(&view.policy),
+            declared: settings(&view.declared),
             subscriptions,
         })
+    }
+
+    pub(super) fn policies(&self) -> api::Policies {
+        let policies = self.shared.core.policies().into_iter();
+        api::Policies {
+            policies: policies
+                .map(|view| api::Policy {
+                    pattern: view.pattern.to_string(),
+                    settings: settings(&view.settings),
+                    stored: view.stored,
+                })
+                .collect(),
+        }
     }
 
     pub(super) fn topics(&self, from: &str, count: usize) -> api::Topics {
@@ -531,6 +548,20 @@ pub(super) struct MessagesPage {
     pub(super) body: api::BodyPart,
 }
 
+fn settings(settings: &Settings) -> BTreeMap<String, Value> {
+    let named = settings.iter();
+    named
+        .map(|(key, value)| (key.name.to_owned(), api::setting_json(value)))
+        .collect()
+}
+
+fn policy(policy: &Policy) -> BTreeMap<String, Value> {
+    let named = SETTINGS.iter();
+    named
+        .map(|key| (key.name.to_owned(), api::setting_json(&key.of(policy))))
+        .collect()
+}
+
 fn queue(view: &QueueView, wall_ms: u64, rates: Option<api::Rates>) -> api::Queue {
     api::Queue {
         name: view.name.to_string(),
@@ -555,6 +586,7 @@ fn queue(view: &QueueView, wall_ms: u64, rates: Option<api::Rates>) -> api::Queu
         failed_count: view.counters.failed_count,
         dead_lettered_count: view.counters.dead_lettered_count,
         expired_count: view.counters.expired_count,
+        dropped_count: view.counters.dropped_count,
         rates,
     }
 }

@@ -6,10 +6,10 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::base::{ChunkRef, Now, Seq, SessionNo, SlotNo};
+use crate::base::{ChunkRef, Now, Policies, Seq, SessionNo, SlotNo};
 use crate::broker::{BackupPoint, LedgerView};
 use crate::port::{
-    Act, Acted, EntryView, HoldingsView, Page, QueueView, Refusal, SessionDetail, SessionView,
+    Act, Acted, EntryView, HoldingsView, Page, PolicyView, QueueView, Refusal, SessionDetail, SessionView,
     SubscriptionView, TopicView,
 };
 
@@ -119,6 +119,18 @@ impl Core {
     /// Topics by name, from a name on.
     pub(crate) fn topics(&self, from: &str, count_max: usize) -> Page<TopicView, Arc<str>> {
         self.lock().broker.topics_page(from, count_max)
+    }
+
+    /// Every policy in force, the most specific first.
+    pub(crate) fn policies(&self) -> Vec<PolicyView> {
+        self.lock().broker.policies()
+    }
+
+    /// What the configuration states from now on.
+    pub(crate) fn handle_policies(&self, configured: Policies, now: Now) {
+        let mut state = self.lock();
+        state.broker.handle_policies(configured, now);
+        self.finish(state, None, Vec::new());
     }
 
     /// What the core holds in all.

@@ -14,6 +14,8 @@ fn queue(name: &str, depth: u64) -> QueueView {
         paused: false,
         topic: None,
         owner: None,
+        policy: Default::default(),
+        declared: Default::default(),
         stuck_count: 0,
         counters: Default::default(),
     }

@@ -9,8 +9,8 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
 use super::*;
-use crate::base::{ChunkNo, Epoch, MessageId};
-use crate::journal::{ChunkWrite, Enqueued, Fact, Item, Meta, Place};
+use crate::base::{ChunkNo, Epoch, MessageId, Setting, SettingKey, Settings};
+use crate::journal::{ChunkWrite, Enqueued, Fact, Item, Meta, Place, field};
 
 fn migration(format: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("migrations/{format:04}"))
@@ -25,6 +25,12 @@ fn unpacked(format: u32) -> (tempfile::TempDir, String) {
         .unwrap();
     let expect = fs::read_to_string(migration(format).join("sample.txt")).unwrap();
     (dir, expect)
+}
+
+fn stated(name: &str, value: Setting) -> Settings {
+    let mut settings = Settings::default();
+    assert!(settings.state(SettingKey::named(name).unwrap(), value));
+    settings
 }
 
 fn format_line(dir: &Path) -> String {
@@ -60,7 +66,8 @@ fn shown(
                 | Fact::Counted { .. }
                 | Fact::Watched { .. }
                 | Fact::Paused { .. }
-                | Fact::Declared { .. } => {}
+                | Fact::Declared { .. }
+                | Fact::Policy { .. } => {}
             }
             // Long names are shown by their length.
             let line = format!("  {fact:?}").replace(&long_name(), "(16,000 x)");
@@ -127,6 +134,16 @@ fn fill(store: &SledStore) {
         ],
         ..enqueued(4, one(chunk(0, 1), 300), vec![item(70)])
     };
+    let extent: Arc<[ChunkRef]> = [chunk(3, 20), chunk(1, 21), chunk(5, 22)].into();
+    // So late that a broker which takes the sample over finds its message as long as there are samples.
+    let expires_at_ms: u64 = 32_503_680_000_000;
+    let expiring = Enqueued {
+        fields: vec![(
+            field::EXPIRES_AT,
+            Bytes::copy_from_slice(&expires_at_ms.to_be_bytes()),
+        )],
+        ..enqueued(24, Place::Extent(extent.clone()), vec![item(40_000)])
+    };
     let counted = |deliveries, failures| Fact::Counted {
         queue: queue.clone(),
         ranges: vec![(base + 3, base + 5), (base + 9, base + 9)],
@@ -134,7 +151,6 @@ fn fill(store: &SledStore) {
         failures,
     };
     let epoch = Epoch(2);
-    let extent: Arc<[ChunkRef]> = [chunk(3, 20), chunk(1, 21), chunk(5, 22)].into();
     let settled = Fact::Settled {
         queue: queue.clone(),
         ranges: vec![(base + 3, base + 3), (base + 7, base + 8)],
@@ -175,7 +191,7 @@ fn fill(store: &SledStore) {
         ),
         (
             vec![
-                Fact::Enqueued(enqueued(24, Place::Extent(extent.clone()), vec![item(40_000)])),
+                Fact::Enqueued(expiring),
                 counted(None, 3),
                 Fact::Enqueued(dead),
                 settled,
@@ -217,10 +233,20 @@ fn fill(store: &SledStore) {
                 Fact::Declared {
                     queue: "DSUB.shop/orders".into(),
                     topic: Some("orders.*.>".into()),
+                    settings: stated("message_count_max", Setting::Number(7)),
+                },
+                Fact::Policy {
+                    pattern: "orders.#".into(),
+                    settings: Some(stated("overflow", Setting::Text("drop-head".into()))),
+                },
+                Fact::Policy {
+                    pattern: "gone".into(),
+                    settings: None,
                 },
                 Fact::Declared {
                     queue: queue.clone(),
                     topic: None,
+                    settings: Settings::default(),
                 },
             ],
             vec![],
