@@ -4,6 +4,7 @@
 //! A clock or a source of entropy. Both are arguments, read in `runtime` only.
 
 mod destination;
+mod dialect;
 mod ids;
 mod limits;
 mod policy;
@@ -14,6 +15,7 @@ pub use destination::{
     ANY, Destination, DestinationKind, LEVEL_SEPARATOR, REPLY_PREFIX, TEMPORARY_PREFIX,
     TEMPORARY_QUEUE_PREFIX, Wildcards, is_deep,
 };
+pub use dialect::Dialect;
 pub use ids::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SessionNo, SlotNo, SubNo, Tag, TxNo};
 pub use limits::Limits;
 pub use policy::{

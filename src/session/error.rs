@@ -4,7 +4,7 @@
 //! - The text of an ERROR comes from its code alone, plus names from tables of ours and the peer's own `receipt`:
 //!   no login, destination or payload is ever echoed.
 
-use super::EndReason;
+use super::{EndReason, dialect};
 use crate::port::Refusal;
 use crate::wire::{Class, Code, DecodeError, Encoder, Escapes, Version, codes};
 
@@ -187,6 +187,11 @@ impl Cause {
                 | Violation::HeaderUnsupported { header },
             ) => body.push_str(&format!("header: {header}\n")),
             _ => {}
+        }
+        if let Self::Violation(Violation::HeaderUnsupported { header }) = self
+            && let Some(reason) = dialect::reason(header)
+        {
+            body.push_str(&format!("reason: {reason}\n"));
         }
         body.push_str("\nThe connection is closed now. docs/errors.md of Steadfast explains each code.\n");
         frame.header("content-type", "text/plain").body(body.as_bytes());

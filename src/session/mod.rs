@@ -17,6 +17,7 @@ mod connect;
 mod control;
 mod credit;
 mod deliver;
+mod dialect;
 mod durable;
 mod error;
 mod fields;
@@ -28,14 +29,17 @@ mod send;
 mod settle;
 mod subscribe;
 mod temporary;
-mod unsupported;
 
 use std::sync::Arc;
 
-use crate::base::{Epoch, Limits, Now, Seq, SessionNo, SubNo};
+use crate::base::{DestinationKind, Dialect, Epoch, Limits, Now, Seq, SessionNo, SubNo};
 use crate::port::{Applied, Delivery, Refusal, Request, Requests};
-use crate::wire::{DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, Version, unescape};
+use crate::wire::{
+    DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, Header, Version, unescape,
+};
 
+use dialect::{Meaning, On, RowNo};
+pub use dialect::{dialect_table, refused_headers};
 use error::Cause;
 pub use error::{CODES, REFUSALS, Violation, turned_away};
 use fields::{Fields, receipt_of};
@@ -44,7 +48,6 @@ use line::Line;
 use rules::Rules;
 use settle::Transactions;
 use subscribe::Subscriptions;
-pub use unsupported::headers as unsupported_headers;
 
 /// Requests gathered by one call of [`Session::handle_bytes`], so that no connection keeps the core for long.
 const REQUEST_COUNT_MAX: usize = 512;
@@ -68,6 +71,8 @@ pub struct SessionConfig {
     pub heart_beat_ms_min: u64,
     /// A peer is dead after its agreed interval times this, in percent (200 = twice the interval).
     pub heart_beat_margin_percent: u64,
+    /// Whose reading of a header counts where brokers differ.
+    pub dialect: Dialect,
 }
 
 /// See the module's text.
@@ -92,6 +97,10 @@ pub struct Session {
     /// Bytes done with before CONNECT.
     login_bytes: usize,
     login_due: u64,
+    /// Headers without effect that were told, by their rows.
+    told: u128,
+    /// Those that are still to be told.
+    untold: Vec<RowNo>,
     end: Option<EndReason>,
 }
 
@@ -140,6 +149,8 @@ impl Session {
             progress: None,
             login_bytes: 0,
             login_due: now.mono_ms.saturating_add(config.limits.login_ms_max),
+            told: 0,
+            untold: Vec::new(),
             end: None,
             config,
         }
@@ -257,6 +268,15 @@ impl Session {
     /// The gate that the head of the line waits for, if any.
     pub fn poll_gate(&self) -> Option<Seq> {
         self.line.head_gate()
+    }
+
+    /// A header that the client sent and that has no effect here, and why; each once.
+    pub fn poll_notice(&mut self) -> Option<(&'static str, &'static str)> {
+        let row = self.untold.pop()?;
+        if self.untold.is_empty() {
+            self.untold = Vec::new();
+        }
+        Some(dialect::without_effect(row))
     }
 
     /// Bytes were written to the peer: our heart-beat starts anew.
@@ -410,12 +430,46 @@ impl Session {
         let tx = self.transaction(fields, rules)?;
         self.expect_replies(fields, rules)?;
         self.check_own(fields, rules)?;
+        let routing = match fields.foreign {
+            true => self.foreign(frame)?,
+            false => None,
+        };
         let of = send::Sender {
             tx,
             session: &self.id,
             wall_ms: now.wall_ms,
+            dialect: self.config.dialect,
+            routing,
         };
         send::send(&mut self.requests, frame, fields, rules, &of)
+    }
+
+    /// Looks through a SEND for headers of other brokers: refuses what is not built, and reads what a name without prefix is.
+    fn foreign(&mut self, frame: &Frame<'_>) -> Result<Option<DestinationKind>, Cause> {
+        let mut routing = None;
+        for header in frame.headers() {
+            let Header { name, value } = header?;
+            let Some((row, meaning)) = dialect::meaning(self.config.dialect, On::Send, name) else {
+                continue;
+            };
+            dialect::check(row, meaning, value)?;
+            match meaning {
+                Meaning::NoEffect => self.note(row),
+                Meaning::Routing if routing.is_none() => {
+                    routing = Some(dialect::routing(dialect::name(row), value)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(routing)
+    }
+
+    /// A header that has no effect: told once.
+    fn note(&mut self, row: RowNo) {
+        if self.told & (1 << row) == 0 {
+            self.told |= 1 << row;
+            self.untold.push(row);
+        }
     }
 
     fn escapes(&self) -> Escapes {

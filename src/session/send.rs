@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use memchr::{memchr, memchr3};
 
+use super::dialect;
 use super::error::{Cause, Violation};
 use super::fields::{Fields, number, required};
 use super::ids::write_number;
 use super::rules::Rules;
 use super::temporary;
-use crate::base::{Destination, DestinationKind, TxNo, Wildcards};
+use crate::base::{Destination, DestinationKind, Dialect, TxNo, Wildcards};
 use crate::port::{Payload, Request, Requests, Send, Span, Target};
 use crate::wire::{DecodeError, Frame, Header, store, unescape};
 
@@ -18,11 +19,8 @@ pub(super) const SHARED_BYTES_MIN: usize = 64 * 1024;
 const DESTINATION: &[u8] = b"destination:";
 
 /// One destination of a SEND: a topic has no wildcards.
-fn destination(text: &str) -> Result<Destination<'_>, Violation> {
-    let destination = Destination::parse(text).ok_or(Violation::BadDestination)?;
-    if destination.is_reserved() {
-        return Err(Violation::BadDestination);
-    }
+fn destination<'a>(text: &'a str, of: &Sender<'_>) -> Result<Destination<'a>, Violation> {
+    let destination = dialect::destination(of.dialect, text, of.routing)?;
     if destination.kind == DestinationKind::Topic && Wildcards::of(destination.name) != Wildcards::None {
         return Err(Violation::BadWildcard);
     }
@@ -37,6 +35,9 @@ pub(super) struct Sender<'a> {
     pub(super) session: &'a str,
     /// When it came.
     pub(super) wall_ms: u64,
+    pub(super) dialect: Dialect,
+    /// What a name without prefix is, if the frame says so.
+    pub(super) routing: Option<DestinationKind>,
 }
 
 /// When a message expires: the earliest of what its headers say, of which 0 says never.
@@ -65,14 +66,16 @@ pub(super) fn send(
     rules: &Rules,
     of: &Sender<'_>,
 ) -> Result<(), Cause> {
-    let Sender { tx, session, wall_ms } = *of;
+    let Sender {
+        tx, session, wall_ms, ..
+    } = *of;
     let raw = required(fields.destination, "destination")?;
     let text = unescape(rules.escapes(), raw)?;
     let text = std::str::from_utf8(&text).map_err(|_| DecodeError::NotUtf8)?;
     let mut parts = Destination::parts(text);
-    let Destination { kind, name } = destination(parts.next().unwrap_or_default())?;
+    let Destination { kind, name } = destination(parts.next().unwrap_or_default(), of)?;
     let also = parts.map(|part| {
-        let Destination { kind, name } = destination(part)?;
+        let Destination { kind, name } = destination(part, of)?;
         let name = requests.push_bytes(temporary::known(session, part, name).as_bytes());
         Ok(Target { kind, name })
     });

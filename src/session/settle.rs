@@ -3,7 +3,7 @@
 use super::error::{Cause, Violation};
 use super::fields::{Fields, required};
 use super::rules::{AckKey, Rules};
-use super::{Session, ids};
+use super::{Session, dialect, ids};
 use crate::base::TxNo;
 use crate::port::{DeliveryKey, Outcome, Refusal, Request, Settle};
 use crate::wire::unescape;
@@ -44,6 +44,7 @@ impl Session {
         let delivery = delivery.ok_or(Refusal::DeliveryUnknown)?;
         let outcome = match (accepted, fields.requeue) {
             (true, _) => Outcome::Accepted,
+            (false, None) if dialect::nack_rejects(self.config.dialect) => Outcome::Rejected,
             (false, None | Some(b"true")) => Outcome::Failed,
             (false, Some(b"false")) => Outcome::Rejected,
             (false, Some(_)) => return Err(Violation::HeaderInvalid { header: "requeue" }.into()),
