@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use steadfast::base::{ChunkNo, ChunkRef, Epoch, Seq, SlotNo};
+use steadfast::base::{ChunkNo, ChunkRef, Dialect, Epoch, Seq, SlotNo};
 use steadfast::port::Refusal;
 use steadfast::runtime::{ApiCode, METRICS, refusal_status};
-use steadfast::session::{CODES, REFUSALS, unsupported_headers};
+use steadfast::session::{CODES, REFUSALS, dialect_table};
 use steadfast::store::{BackupError, StoreError};
 
 fn read(name: &str) -> String {
@@ -141,25 +141,28 @@ fn every_code_is_listed_as_it_is() {
     same(&rows(store, 1), &expected);
 }
 
+/// `SNAPSHOTS=overwrite cargo test --test docs` writes the table.
 #[test]
-fn every_refused_header_is_listed() {
-    let document = read("docs/protocol.md");
-    let (_, part) = document
-        .split_once("## Refused headers")
-        .expect("a part about refused headers");
-    let part = part.split("\n## ").next().unwrap_or_default();
-    let listed: BTreeSet<&str> = rows_of_names(part).collect();
-    let expected: BTreeSet<&str> = unsupported_headers().collect();
-    same(&listed, &expected);
-}
-
-/// The names in the first cell of every row.
-fn rows_of_names(part: &str) -> impl Iterator<Item = &str> {
-    let first = |line| str::split(line, " | ").next().unwrap_or_default();
-    part.lines()
-        .filter(|line| line.starts_with("| `"))
-        .flat_map(move |line| first(line).trim_start_matches("| ").split(", "))
-        .map(|name| name.trim_matches('`'))
+fn every_header_is_listed_in_each_dialect() {
+    let name = "docs/protocol.md";
+    let document = read(name);
+    let (begin, end) = ("<!-- headers -->\n", "<!-- end -->\n");
+    let (before, rest) = document.split_once(begin).expect("the beginning of the table");
+    let (table, after) = rest.split_once(end).expect("the end of the table");
+    let names = Dialect::ALL.map(Dialect::name).join(" | ");
+    let mut expected = format!("| frame | header | {names} |\n| --- | --- | --- | --- | --- | --- |\n");
+    for row in dialect_table() {
+        expected += &format!("| {} |\n", row.join(" | "));
+    }
+    if std::env::var("SNAPSHOTS").is_ok_and(|value| value == "overwrite") {
+        let whole = [before, begin, &expected, end, after].concat();
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), whole).expect("it is written");
+        return;
+    }
+    assert_eq!(
+        table, expected,
+        "SNAPSHOTS=overwrite cargo test --test docs writes it"
+    );
 }
 
 #[test]

@@ -311,6 +311,9 @@ fn perform(world: &mut World, step: &Step, version: &str) -> Result<(), String> 
         Step::Room(room) => world.room(*room),
         Step::Restart => world.restart(),
         Step::Crash => world.crash(),
+        Step::Dialect(name) => {
+            world.dialect = steadfast::base::Dialect::named(name).ok_or("no such dialect")?
+        }
         Step::Limit(name, value) => world.limit(name, *value)?,
         Step::Policy(pattern, settings) => world.policy(pattern, settings)?,
         Step::Depth(queue, want) => same("the depth", *want, world.depth(queue))?,

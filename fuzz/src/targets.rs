@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use steadfast::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag};
+use steadfast::base::{Dialect, Epoch, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag};
 use steadfast::client;
 use steadfast::config::{Config, Overrides, keys};
 use steadfast::journal::{DecodeError, decode_facts, encode_facts};
@@ -195,6 +195,7 @@ fn session_config() -> Arc<SessionConfig> {
         store: "c0ffee01".to_owned(),
         heart_beat_ms_min: 100,
         heart_beat_margin_percent: 200,
+        dialect: Dialect::default(),
     })
 }
 
@@ -310,6 +311,7 @@ fn delivery(sub: SubNo, send: &Send, bytes: &[u8]) -> Delivery {
         len: bytes.len() as u32,
         delivery_count: 1,
         redelivered: false,
+        death: None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod death;
 mod destination;
+mod dialect;
 mod ids;
 mod limits;
 mod policy;
@@ -16,6 +17,7 @@ pub use destination::{
     ANY, Destination, DestinationKind, LEVEL_SEPARATOR, REPLY_PREFIX, TEMPORARY_PREFIX,
     TEMPORARY_QUEUE_PREFIX, Wildcards, is_deep,
 };
+pub use dialect::Dialect;
 pub use ids::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SessionNo, SlotNo, SubNo, Tag, TxNo};
 pub use limits::Limits;
 pub use policy::{

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::base::{Limits, Policies, Settings};
+use crate::base::{Dialect, Limits, Policies, Settings};
 use crate::broker::{Broker, Recovery};
 use crate::session::{SessionConfig, turned_away};
 use crate::store::{Store, StoreError};
@@ -169,6 +169,7 @@ impl Running {
                     .collect(),
                 heart_beat_ms_min: options.heart_beat_ms_min,
                 heart_beat_margin_percent: options.heart_beat_margin_percent,
+                dialect: Dialect::default(),
             }),
             receiving: Budget::new(options.limits.receiving_bytes_max),
             stopping: AtomicBool::new(false),

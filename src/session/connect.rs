@@ -1,5 +1,6 @@
 //! The login: what a connection begins with.
 
+use super::dialect::{self, Meaning, On};
 use super::error::{Cause, Violation};
 use super::fields::number;
 use super::rules::Rules;
@@ -78,7 +79,12 @@ impl Session {
                 b"accept-version" => _ = accept.get_or_insert(value),
                 b"heart-beat" => _ = beat.get_or_insert(value),
                 b"client-id" => _ = client_id.get_or_insert(value),
-                _ => {}
+                _ => {
+                    let known = dialect::meaning(self.config.dialect, On::Connect, name);
+                    if let Some((row, Meaning::NoEffect)) = known {
+                        self.note(row);
+                    }
+                }
             }
         }
         let rules = Rules::of(negotiate(accept).ok_or(Violation::VersionUnsupported)?);
@@ -94,7 +100,7 @@ impl Session {
             .set(frame_limits(&self.config.limits), rules.version.grammar());
         self.id = ids::session_id(&self.config.store, self.config.epoch, self.no);
         let id = &self.id;
-        self.line.push(0, |out| {
+        self.line.push(0..0, |out| {
             let mut frame = Encoder::new(out, Escapes::None, "CONNECTED")
                 .header("version", rules.version.as_str())
                 .header("session", id.as_bytes())

@@ -52,7 +52,7 @@ impl Session {
     /// `/control/credit`: the subscription may be given `credit` messages more.
     fn ask_for_more(&mut self, frame: &Frame<'_>, fields: &Fields<'_>, rules: &Rules) -> Result<(), Cause> {
         let named = unescape(rules.escapes(), required(fields.subscription, "subscription")?)?;
-        let sub = self.subscriptions.named(&named, rules);
+        let sub = self.subscriptions.named(&named, self.config.dialect, rules);
         let sub = sub.ok_or(Violation::SubscriptionUnknown)?;
         let credit = required(frame.first("credit"), "credit")?;
         let count = number(credit).filter(|count| *count > 0);

@@ -10,6 +10,8 @@ use crate::port::Credit;
 pub(super) enum Form {
     /// Messages; 0 is pull.
     Messages,
+    /// Messages; 0 is no bound, but `prefetch_count_max`.
+    MessagesOrAll,
     /// Bytes; 0 is one message at a time, -1 is no bound, but `prefetch_count_max`.
     Bytes,
     /// Apollo's `messages,bytes`: whichever lets more through. Without bytes they are 0; 0 of both is pull.
@@ -31,8 +33,9 @@ pub(super) fn read(
         count.ok_or(Violation::PrefetchTooHigh)
     };
     Ok(match form {
-        Form::Messages => match messages(value)? {
-            0 => Credit::Pull,
+        Form::Messages | Form::MessagesOrAll => match messages(value)? {
+            0 if form == Form::Messages => Credit::Pull,
+            0 => Credit::count(count_max),
             count => Credit::count(count),
         },
         Form::Bytes if value == b"-1" => Credit::count(count_max),

@@ -8,23 +8,18 @@
 //! | ActiveMQ's virtual topics | destination `/queue/Consumer.N.VirtualTopic.T` | of that name |
 //!
 //! In the parts of a name `/` is written `%2F` and `%` is `%25`, so that no two subscriptions share a queue.
+//!
+//! # Not here
+//! The names of the headers, and what they are in which dialect: `dialect`.
 
 use super::error::{Cause, Violation};
-use crate::wire::{DecodeError, Escapes, Frame, Header, unescape};
+use crate::wire::{DecodeError, Escapes, unescape};
 
 /// What the queues of durable subscriptions begin with.
 const PREFIX: &str = "DSUB.";
 
 /// Destinations of durable subscriptions that are there.
 const DESTINATION_PREFIX: &str = "/dsub/";
-
-/// Headers that name a durable subscription of a client id, each family's own; the second is the first, misspelt.
-const NAMES: [&[u8]; 4] = [
-    b"activemq.subscriptionName",
-    b"activemq.subcriptionName",
-    b"durable-subscription-name",
-    b"durable-subscriber-name",
-];
 
 /// What a frame says of a durable subscription; raw values, of repeated headers the first.
 #[derive(Debug, Default)]
@@ -33,6 +28,19 @@ pub(super) struct Wish<'a> {
     durable: Option<&'a [u8]>,
     auto_delete: Option<&'a [u8]>,
     persistent: Option<&'a [u8]>,
+}
+
+/// What a header says of a durable subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Its name, of a client id.
+    Name,
+    /// That it is durable: RabbitMQ's way.
+    Durable,
+    /// That it ends with its subscriber.
+    AutoDelete,
+    /// That it is durable, by its id alone: Apollo's way.
+    ById,
 }
 
 /// Who a durable subscription belongs to.
@@ -47,27 +55,15 @@ pub(super) enum Family {
 }
 
 impl<'a> Wish<'a> {
-    /// Reads the frame's headers.
-    pub(super) fn of(frame: &Frame<'a>) -> Result<Self, DecodeError> {
-        let mut wish = Self::default();
-        for header in frame.headers() {
-            let Header { name, value } = header?;
-            wish.take(name, value);
-        }
-        Ok(wish)
-    }
-
-    /// Takes one header; false if it is none of these.
-    pub(super) fn take(&mut self, name: &[u8], value: &'a [u8]) -> bool {
-        let field = match name {
-            name if NAMES.contains(&name) => &mut self.name,
-            b"durable" => &mut self.durable,
-            b"auto-delete" => &mut self.auto_delete,
-            b"persistent" => &mut self.persistent,
-            _ => return false,
+    /// Takes one header.
+    pub(super) fn take(&mut self, part: Part, value: &'a [u8]) {
+        let field = match part {
+            Part::Name => &mut self.name,
+            Part::Durable => &mut self.durable,
+            Part::AutoDelete => &mut self.auto_delete,
+            Part::ById => &mut self.persistent,
         };
         field.get_or_insert(value);
-        true
     }
 
     /// Refuses what a queue, which is durable by itself and never deleted with its subscriber, cannot be.

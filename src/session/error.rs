@@ -4,7 +4,7 @@
 //! - The text of an ERROR comes from its code alone, plus names from tables of ours and the peer's own `receipt`:
 //!   no login, destination or payload is ever echoed.
 
-use super::EndReason;
+use super::{EndReason, dialect};
 use crate::port::Refusal;
 use crate::wire::{Class, Code, DecodeError, Encoder, Escapes, Version, codes};
 
@@ -65,6 +65,9 @@ codes! {
         /// A wildcard where none may be.
         BadWildcard, Refusal, "bad-wildcard",
             "a wildcard stands where none may: a SEND names one topic, and >, # and ** are the last level of what they match";
+        /// A declaration of something that is no queue.
+        DeclarationMisplaced, Refusal, "declaration-misplaced",
+            "headers that declare a queue (x-max-length and the like) stand on a frame whose destination is not one queue";
         /// A temporary queue that this connection has not made.
         TemporaryUnknown, Refusal, "temporary-queue-unknown",
             "this connection has no such temporary queue: SUBSCRIBE to it, or name it in reply-to, first";
@@ -187,6 +190,11 @@ impl Cause {
                 | Violation::HeaderUnsupported { header },
             ) => body.push_str(&format!("header: {header}\n")),
             _ => {}
+        }
+        if let Self::Violation(Violation::HeaderUnsupported { header }) = self
+            && let Some(reason) = dialect::reason(header)
+        {
+            body.push_str(&format!("reason: {reason}\n"));
         }
         body.push_str("\nThe connection is closed now. docs/errors.md of Steadfast explains each code.\n");
         frame.header("content-type", "text/plain").body(body.as_bytes());

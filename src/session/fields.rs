@@ -2,6 +2,7 @@
 
 use memchr::memchr;
 
+use super::dialect;
 use super::error::{Cause, Violation};
 use super::rules::Rules;
 use crate::wire::{DecodeError, Escapes, Frame, Header, Headers, Part, check, escape, unescape};
@@ -27,6 +28,8 @@ pub(super) struct Fields<'a> {
     pub(super) ttl: Option<&'a [u8]>,
     /// A producer's own; only its presence matters.
     pub(super) sender_message_id: Option<&'a [u8]>,
+    /// Of a SEND: there may be headers of other brokers.
+    pub(super) foreign: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -38,6 +41,7 @@ impl<'a> Fields<'a> {
         let escapes = rules.escapes();
         let escaped = escapes != Escapes::None && memchr(b'\\', frame.head).is_some();
         let mut fields = Self::default();
+        let send = frame.command == b"SEND";
         for header in frame.headers() {
             let Header { name, value } = header?;
             if escaped {
@@ -63,10 +67,14 @@ impl<'a> Fields<'a> {
                 b"expiration" => &mut fields.expiration,
                 b"ttl" => &mut fields.ttl,
                 b"sender-message-id" => &mut fields.sender_message_id,
-                _ => continue,
+                name => {
+                    fields.foreign |= send && dialect::may_be_known(name);
+                    continue;
+                }
             };
             field.get_or_insert(value);
         }
+        fields.foreign |= fields.expiration.is_some();
         Ok(fields)
     }
 }

@@ -16,6 +16,7 @@
 //!   receipt as proof of every earlier frame.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::base::Seq;
 use crate::wire::{Encoder, Escapes};
@@ -30,19 +31,19 @@ pub(super) struct Line {
     bytes: Vec<u8>,
     /// Runs of gated frames: their bytes and gate.
     gated: VecDeque<(usize, Seq)>,
-    /// Frames that wait: their bytes, and how many requests must be done.
-    waiting: Vec<(usize, usize)>,
+    /// Frames that wait: their bytes, and the requests of the frame that they answer, all of which must be done.
+    waiting: Vec<(usize, Range<usize>)>,
     /// The latest gate of all requests so far.
     latest: Seq,
 }
 
 impl Line {
-    /// Puts a frame in line, to leave when so many of the requests gathered are done.
-    pub(super) fn push(&mut self, requests: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Puts a frame in line, to leave when these of the requests gathered, and all before them, are done.
+    pub(super) fn push(&mut self, requests: Range<usize>, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.bytes.len();
         write(&mut self.bytes);
         let len = self.bytes.len() - before;
-        if requests == 0 {
+        if requests.end == 0 {
             assert!(self.waiting.is_empty(), "without requests nothing waits");
             self.gate(len);
         } else {
@@ -51,7 +52,7 @@ impl Line {
     }
 
     /// Puts the RECEIPT of a frame in line.
-    pub(super) fn push_receipt(&mut self, requests: usize, escapes: Escapes, receipt: &[u8]) {
+    pub(super) fn push_receipt(&mut self, requests: Range<usize>, escapes: Escapes, receipt: &[u8]) {
         self.push(requests, |out| {
             Encoder::new(out, escapes, "RECEIPT")
                 .header("receipt-id", receipt)
@@ -61,7 +62,7 @@ impl Line {
 
     /// The first `done` requests are done, and their effect waits for the gate.
     pub(super) fn handle_done(&mut self, done: usize, gate: Seq) {
-        let count = self.waiting.partition_point(|(_, requests)| *requests <= done);
+        let count = self.waiting.partition_point(|(_, requests)| requests.end <= done);
         let len = self.waiting.drain(..count).map(|(len, _)| len).sum();
         self.latest = self.latest.max(gate);
         self.gate(len);
@@ -72,10 +73,10 @@ impl Line {
     pub(super) fn handle_refused(&mut self, done: usize) -> Option<Vec<u8>> {
         let gated = self.bytes.len() - self.waiting.iter().map(|(len, _)| len).sum::<usize>();
         let dropped = self.bytes.split_off(gated);
-        let (len, requests) = *self.waiting.first()?;
+        let (len, requests) = self.waiting.first().cloned()?;
         self.waiting.clear();
         // The ERROR of a later frame may wait for the same requests; a RECEIPT it is not.
-        let receipt = (requests == done + 1).then(|| dropped.get(..len))??;
+        let receipt = requests.contains(&done).then(|| dropped.get(..len))??;
         let value = receipt.strip_prefix(RECEIPT_HEAD)?.strip_suffix(RECEIPT_TAIL)?;
         Some(value.to_vec())
     }

@@ -16,7 +16,9 @@
 mod connect;
 mod control;
 mod credit;
+mod declare;
 mod deliver;
+mod dialect;
 mod durable;
 mod error;
 mod fields;
@@ -28,14 +30,18 @@ mod send;
 mod settle;
 mod subscribe;
 mod temporary;
-mod unsupported;
 
 use std::sync::Arc;
 
-use crate::base::{Epoch, Limits, Now, Seq, SessionNo, SubNo};
+use crate::base::{DestinationKind, Dialect, Epoch, Limits, Now, Seq, SessionNo, Settings, SubNo};
 use crate::port::{Applied, Delivery, Refusal, Request, Requests};
-use crate::wire::{DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, Version, unescape};
+use crate::wire::{
+    DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, Header, Version, unescape,
+};
 
+use declare::Declaration;
+use dialect::{Meaning, On, RowNo};
+pub use dialect::{dialect_table, refused_headers};
 use error::Cause;
 pub use error::{CODES, REFUSALS, Violation, turned_away};
 use fields::{Fields, receipt_of};
@@ -44,7 +50,6 @@ use line::Line;
 use rules::Rules;
 use settle::Transactions;
 use subscribe::Subscriptions;
-pub use unsupported::headers as unsupported_headers;
 
 /// Requests gathered by one call of [`Session::handle_bytes`], so that no connection keeps the core for long.
 const REQUEST_COUNT_MAX: usize = 512;
@@ -68,6 +73,8 @@ pub struct SessionConfig {
     pub heart_beat_ms_min: u64,
     /// A peer is dead after its agreed interval times this, in percent (200 = twice the interval).
     pub heart_beat_margin_percent: u64,
+    /// Whose reading of a header counts where brokers differ.
+    pub dialect: Dialect,
 }
 
 /// See the module's text.
@@ -92,6 +99,10 @@ pub struct Session {
     /// Bytes done with before CONNECT.
     login_bytes: usize,
     login_due: u64,
+    /// Headers without effect that were told, by their rows.
+    told: u128,
+    /// Those that are still to be told.
+    untold: Vec<RowNo>,
     end: Option<EndReason>,
 }
 
@@ -140,6 +151,8 @@ impl Session {
             progress: None,
             login_bytes: 0,
             login_due: now.mono_ms.saturating_add(config.limits.login_ms_max),
+            told: 0,
+            untold: Vec::new(),
             end: None,
             config,
         }
@@ -257,6 +270,15 @@ impl Session {
     /// The gate that the head of the line waits for, if any.
     pub fn poll_gate(&self) -> Option<Seq> {
         self.line.head_gate()
+    }
+
+    /// A header that the client sent and that has no effect here, and why; each once.
+    pub fn poll_notice(&mut self) -> Option<(&'static str, &'static str)> {
+        let row = self.untold.pop()?;
+        if self.untold.is_empty() {
+            self.untold = Vec::new();
+        }
+        Some(dialect::without_effect(row))
     }
 
     /// Bytes were written to the peer: our heart-beat starts anew.
@@ -377,6 +399,7 @@ impl Session {
             b"CONNECT" | b"STOMP" => return Err(Violation::AlreadyConnected.into()),
             _ => return Err(Violation::UnknownCommand.into()),
         };
+        let first = self.requests.list.len();
         let fields = Fields::read(frame, rules)?;
         if !body_allowed && !frame.body.is_empty() {
             return Err(Violation::BodyNotAllowed.into());
@@ -401,7 +424,7 @@ impl Session {
         if let Some(receipt) = fields.receipt {
             let receipt = unescape(rules.escapes(), receipt)?;
             self.line
-                .push_receipt(self.requests.list.len(), rules.escapes(), &receipt);
+                .push_receipt(first..self.requests.list.len(), rules.escapes(), &receipt);
         }
         Ok(())
     }
@@ -410,12 +433,52 @@ impl Session {
         let tx = self.transaction(fields, rules)?;
         self.expect_replies(fields, rules)?;
         self.check_own(fields, rules)?;
+        let (routing, declared) = match fields.foreign {
+            true => self.foreign(frame)?,
+            false => Default::default(),
+        };
         let of = send::Sender {
             tx,
             session: &self.id,
             wall_ms: now.wall_ms,
+            dialect: self.config.dialect,
+            routing,
+            declared,
         };
-        send::send(&mut self.requests, frame, fields, rules, &of)
+        send::send(&mut self.requests, frame, fields, rules, of)
+    }
+
+    /// Looks through a SEND for headers of other brokers: refuses what is not built, and reads what a name without prefix is.
+    fn foreign(
+        &mut self,
+        frame: &Frame<'_>,
+    ) -> Result<(Option<DestinationKind>, Option<Box<Settings>>), Cause> {
+        let mut routing = None;
+        let mut declaration = Declaration::default();
+        for header in frame.headers() {
+            let Header { name, value } = header?;
+            let Some((row, meaning)) = dialect::meaning(self.config.dialect, On::Send, name) else {
+                continue;
+            };
+            dialect::check(row, meaning, value)?;
+            match meaning {
+                Meaning::NoEffect => self.note(row),
+                Meaning::Declares(what) => declaration.take(what, dialect::name(row), value)?,
+                Meaning::Routing if routing.is_none() => {
+                    routing = Some(dialect::routing(dialect::name(row), value)?);
+                }
+                _ => {}
+            }
+        }
+        Ok((routing, declaration.end()?))
+    }
+
+    /// A header that has no effect: told once.
+    fn note(&mut self, row: RowNo) {
+        if self.told & (1 << row) == 0 {
+            self.told |= 1 << row;
+            self.untold.push(row);
+        }
     }
 
     fn escapes(&self) -> Escapes {
@@ -444,7 +507,8 @@ impl Session {
             return;
         }
         let escapes = self.escapes();
-        self.line.push(self.requests.list.len(), |out| {
+        let requests = self.requests.list.len();
+        self.line.push(requests..requests, |out| {
             cause.write(escapes, receipt_id.as_deref(), out);
         });
         self.end = Some(cause.reason());

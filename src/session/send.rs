@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use memchr::{memchr, memchr3};
 
+use super::dialect;
 use super::error::{Cause, Violation};
 use super::fields::{Fields, number, required};
 use super::ids::write_number;
 use super::rules::Rules;
 use super::temporary;
-use crate::base::{Destination, DestinationKind, TxNo, Wildcards};
+use crate::base::{Destination, DestinationKind, Dialect, Settings, TxNo, Wildcards};
 use crate::port::{Payload, Request, Requests, Send, Span, Target};
 use crate::wire::{DecodeError, Frame, Header, store, unescape};
 
@@ -18,11 +19,8 @@ pub(super) const SHARED_BYTES_MIN: usize = 64 * 1024;
 const DESTINATION: &[u8] = b"destination:";
 
 /// One destination of a SEND: a topic has no wildcards.
-fn destination(text: &str) -> Result<Destination<'_>, Violation> {
-    let destination = Destination::parse(text).ok_or(Violation::BadDestination)?;
-    if destination.is_reserved() {
-        return Err(Violation::BadDestination);
-    }
+fn destination<'a>(text: &'a str, of: &Sender<'_>) -> Result<Destination<'a>, Violation> {
+    let destination = dialect::destination(of.dialect, text, of.routing)?;
     if destination.kind == DestinationKind::Topic && Wildcards::of(destination.name) != Wildcards::None {
         return Err(Violation::BadWildcard);
     }
@@ -30,13 +28,18 @@ fn destination(text: &str) -> Result<Destination<'_>, Violation> {
 }
 
 /// What a SEND has besides its frame.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Sender<'a> {
     pub(super) tx: Option<TxNo>,
     /// The id of its session, to which temporary queues belong that it names by their own names.
     pub(super) session: &'a str,
     /// When it came.
     pub(super) wall_ms: u64,
+    pub(super) dialect: Dialect,
+    /// What a name without prefix is, if the frame says so.
+    pub(super) routing: Option<DestinationKind>,
+    /// What it declares of its queue.
+    pub(super) declared: Option<Box<Settings>>,
 }
 
 /// When a message expires: the earliest of what its headers say, of which 0 says never.
@@ -63,20 +66,29 @@ pub(super) fn send(
     frame: &Frame<'_>,
     fields: &Fields<'_>,
     rules: &Rules,
-    of: &Sender<'_>,
+    of: Sender<'_>,
 ) -> Result<(), Cause> {
-    let Sender { tx, session, wall_ms } = *of;
+    let Sender {
+        tx, session, wall_ms, ..
+    } = of;
     let raw = required(fields.destination, "destination")?;
     let text = unescape(rules.escapes(), raw)?;
     let text = std::str::from_utf8(&text).map_err(|_| DecodeError::NotUtf8)?;
     let mut parts = Destination::parts(text);
-    let Destination { kind, name } = destination(parts.next().unwrap_or_default())?;
+    let Destination { kind, name } = destination(parts.next().unwrap_or_default(), &of)?;
     let also = parts.map(|part| {
-        let Destination { kind, name } = destination(part)?;
+        let Destination { kind, name } = destination(part, &of)?;
         let name = requests.push_bytes(temporary::known(session, part, name).as_bytes());
         Ok(Target { kind, name })
     });
     let also: Vec<Target> = also.collect::<Result<_, Violation>>()?;
+    if let Some(settings) = of.declared.clone() {
+        if kind != DestinationKind::Queue || !also.is_empty() {
+            return Err(Violation::DeclarationMisplaced.into());
+        }
+        let name = requests.push_bytes(name.as_bytes());
+        requests.list.push(Request::Declare { name, settings });
+    }
     let persistent = match fields.persistent {
         None | Some(b"true") => true,
         Some(b"false") => false,

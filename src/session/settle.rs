@@ -3,7 +3,7 @@
 use super::error::{Cause, Violation};
 use super::fields::{Fields, number, required};
 use super::rules::{AckKey, Rules};
-use super::{Session, ids};
+use super::{Session, dialect, ids};
 use crate::base::TxNo;
 use crate::port::{DeliveryKey, Outcome, Refusal, Request, Settle, Why};
 use crate::wire::{DecodeError, unescape};
@@ -23,6 +23,7 @@ impl Session {
         let delivery = self.delivery(fields, rules)?;
         let outcome = match (accepted, fields.requeue) {
             (true, _) => Outcome::Accepted,
+            (false, None) if dialect::nack_rejects(self.config.dialect) => Outcome::Rejected,
             (false, None | Some(b"true")) => Outcome::Failed,
             (false, Some(b"false")) => Outcome::Rejected,
             (false, Some(_)) => return Err(Violation::HeaderInvalid { header: "requeue" }.into()),

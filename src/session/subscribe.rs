@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 
-use super::credit::Form;
+use super::declare::Declaration;
+use super::dialect::{Meaning, On};
 use super::durable::Family;
 use super::error::{Cause, Violation};
 use super::fields::{Fields, required};
 use super::rules::{AckKey, Rules};
-use super::{Session, credit, durable, temporary, unsupported};
-use crate::base::{Destination, DestinationKind, REPLY_PREFIX, SubNo, Wildcards};
+use super::{Session, credit, dialect, durable, temporary};
+use crate::base::{Destination, DestinationKind, Dialect, REPLY_PREFIX, Settings, SubNo, Wildcards};
 use crate::port::{AckMode, Binding, Credit, Request, Subscribe};
 use crate::wire::{DecodeError, Frame, Header, Part, escape, unescape};
 
@@ -95,12 +96,12 @@ impl Subscriptions {
     }
 
     /// A live one by id or, in 1.0, by the destination that stands for it.
-    pub(super) fn named(&self, text: &[u8], rules: &Rules) -> Option<SubNo> {
+    pub(super) fn named(&self, text: &[u8], dialect: Dialect, rules: &Rules) -> Option<SubNo> {
         let by_destination = || {
             let text = std::str::from_utf8(text)
                 .ok()
                 .filter(|_| !rules.subscription_id)?;
-            let (kind, name) = named(text).ok()?;
+            let (kind, name) = named(dialect, text, None).ok()?;
             let live = self
                 .live
                 .iter()
@@ -138,8 +139,14 @@ impl Session {
             Some(b"client-individual") if rules.client_individual => AckMode::ClientIndividual,
             Some(_) => return Err(Violation::HeaderInvalid { header: "ack" }.into()),
         };
-        let (credit, wish) = self.wishes(frame)?;
-        let source = self.source(text, id.as_deref(), &wish, rules)?;
+        let Wishes {
+            credit,
+            durable,
+            routing,
+            declared,
+        } = self.wishes(frame)?;
+        let named = named(self.config.dialect, text, routing);
+        let source = self.source(text, named, id.as_deref(), &durable, rules)?;
         let ack_timeout_ms = fields.ack_timeout_ms()?;
         // Nobody else gets it, and settled at once it is anyway.
         if ack_timeout_ms.is_some() && (source.kind == DestinationKind::Topic || ack_mode == AckMode::Auto) {
@@ -166,6 +173,12 @@ impl Session {
             Bound::To(topic) => Binding::To(self.requests.push_bytes(topic.as_bytes())),
         };
         let name = self.requests.push_bytes(source.name.as_bytes());
+        if let Some(settings) = declared {
+            if source.kind != DestinationKind::Queue {
+                return Err(Violation::DeclarationMisplaced.into());
+            }
+            self.requests.list.push(Request::Declare { name, settings });
+        }
         self.requests.list.push(Request::Subscribe(Subscribe {
             sub,
             kind: source.kind,
@@ -229,6 +242,7 @@ impl Session {
     fn source<'a>(
         &self,
         text: &'a str,
+        named: Result<(DestinationKind, &'a str), Violation>,
         id: Option<&[u8]>,
         wish: &durable::Wish<'_>,
         rules: &Rules,
@@ -236,7 +250,7 @@ impl Session {
         if Destination::parts(text).nth(1).is_some() {
             return Err(Violation::BadDestination.into());
         }
-        let named = named(text)?;
+        let named = named?;
         let (kind, name) = named;
         let plain = |of, topic| Source {
             named,
@@ -262,6 +276,7 @@ impl Session {
             },
             DestinationKind::Queue => {
                 wish.check_queue()?;
+                dialect::check_queue(self.config.dialect, name)?;
                 match (durable::present(text), durable::virtual_topic(name)) {
                     (Some(queue), _) => Source {
                         name: Cow::Owned(queue?),
@@ -293,31 +308,56 @@ impl Session {
         Ok(source)
     }
 
-    /// Looks through the headers for those of dialects: refuses what is not built, reads the credit, and what is said of
-    /// a durable subscription.
-    fn wishes<'a>(&self, frame: &Frame<'a>) -> Result<(Credit, durable::Wish<'a>), Cause> {
-        let limits = &self.config.limits;
+    /// Looks through the headers for those of dialects: refuses what is not built, reads the credit, what is said of a
+    /// durable subscription, and what a name without prefix is.
+    fn wishes<'a>(&mut self, frame: &Frame<'a>) -> Result<Wishes<'a>, Cause> {
         let mut wanted = None;
-        let mut wish = durable::Wish::default();
+        let (mut durable, mut routing) = (durable::Wish::default(), None);
+        let mut declaration = Declaration::default();
         for header in frame.headers() {
             let Header { name, value } = header?;
-            let (header, form) = match name {
-                b"prefetch-count" => ("prefetch-count", Form::Messages),
-                b"prefetch" => ("prefetch", Form::Messages),
-                b"activemq.prefetchSize" => ("activemq.prefetchSize", Form::Messages),
-                b"credit" => ("credit", Form::Both),
-                b"consumer-window-size" => ("consumer-window-size", Form::Bytes),
-                b"consumerWindowSize" => ("consumerWindowSize", Form::Bytes),
-                name if wish.take(name, value) => continue,
-                _ => {
-                    unsupported::check(name, value)?;
-                    continue;
-                }
+            let Some((row, meaning)) = dialect::meaning(self.config.dialect, On::Subscribe, name) else {
+                continue;
             };
-            let credit = credit::read(form, header, value, limits)?;
-            wanted.get_or_insert(credit);
+            dialect::check(row, meaning, value)?;
+            let header = dialect::name(row);
+            match meaning {
+                Meaning::Credit(form) => {
+                    let credit = credit::read(form, header, value, &self.config.limits)?;
+                    wanted.get_or_insert(credit);
+                }
+                Meaning::Durable(part) => durable.take(part, value),
+                Meaning::Routing => _ = routing.get_or_insert(dialect::routing(header, value)?),
+                Meaning::NoEffect => self.note(row),
+                Meaning::Declares(what) => declaration.take(what, header, value)?,
+                _ => {}
+            }
         }
-        Ok((wanted.unwrap_or(Credit::count(limits.prefetch_count)), wish))
+        Ok(Wishes {
+            credit: wanted.unwrap_or(Credit::count(self.config.limits.prefetch_count)),
+            durable,
+            routing,
+            declared: declaration.end()?,
+        })
+    }
+
+    /// What an UNSUBSCRIBE says of a durable subscription, and of a name without prefix.
+    fn wishes_to_end<'a>(
+        &self,
+        frame: &Frame<'a>,
+    ) -> Result<(durable::Wish<'a>, Option<DestinationKind>), Cause> {
+        let (mut durable, mut routing) = (durable::Wish::default(), None);
+        for header in frame.headers() {
+            let Header { name, value } = header?;
+            match dialect::meaning(self.config.dialect, On::Subscribe, name) {
+                Some((_, Meaning::Durable(part))) => durable.take(part, value),
+                Some((row, Meaning::Routing)) => {
+                    routing.get_or_insert(dialect::routing(dialect::name(row), value)?);
+                }
+                _ => {}
+            }
+        }
+        Ok((durable, routing))
     }
 
     /// Ends a subscription; with the headers of a durable one, that one for good, also where nobody is served from it.
@@ -328,7 +368,8 @@ impl Session {
         rules: &Rules,
     ) -> Result<(), Cause> {
         let escapes = rules.escapes();
-        let wish = durable::Wish::of(frame)?;
+        let (wish, routing) = self.wishes_to_end(frame)?;
+        let dialect = self.config.dialect;
         let id = fields.id.map(|id| unescape(escapes, id)).transpose()?;
         let text = fields
             .destination
@@ -337,7 +378,7 @@ impl Session {
         let destination = || match &text {
             Some(text) => {
                 let text = std::str::from_utf8(text).map_err(|_| DecodeError::NotUtf8)?;
-                Ok::<_, Cause>(Some(named(text)?))
+                Ok::<_, Cause>(Some(named(dialect, text, routing)?))
             }
             None => Ok(None),
         };
@@ -400,6 +441,16 @@ impl Session {
     }
 }
 
+/// What the headers of a SUBSCRIBE ask for.
+struct Wishes<'a> {
+    credit: Credit,
+    durable: durable::Wish<'a>,
+    /// What a name without prefix is.
+    routing: Option<DestinationKind>,
+    /// What it declares of its queue.
+    declared: Option<Box<Settings>>,
+}
+
 /// What a SUBSCRIBE's destination stands for.
 struct Source<'a> {
     /// What the destination names.
@@ -419,12 +470,14 @@ enum Bound<'a> {
 }
 
 /// What a subscription's destination names: that of `/dsub/` is the whole text.
-fn named(text: &str) -> Result<(DestinationKind, &str), Violation> {
+fn named(
+    dialect: Dialect,
+    text: &str,
+    routing: Option<DestinationKind>,
+) -> Result<(DestinationKind, &str), Violation> {
     match durable::present(text) {
         Some(queue) => queue.map(|_| (DestinationKind::Queue, text)),
-        None => Destination::parse(text)
-            .filter(|destination| !destination.is_reserved())
-            .map(|destination| (destination.kind, destination.name))
-            .ok_or(Violation::BadDestination),
+        None => dialect::destination(dialect, text, routing)
+            .map(|destination| (destination.kind, destination.name)),
     }
 }

@@ -8,11 +8,11 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-use super::Session;
 use super::error::{Cause, Violation};
 use super::fields::Fields;
 use super::rules::Rules;
 use super::subscribe::{Key, Of};
+use super::{Session, dialect};
 use crate::base::{Destination, DestinationKind, REPLY_PREFIX, TEMPORARY_PREFIX};
 use crate::port::{AckMode, Binding, Credit, Request, Subscribe};
 use crate::wire::{DecodeError, Escapes, store, unescape};
@@ -83,6 +83,11 @@ impl Session {
             name: name.into(),
             automatic: true,
         };
+        // What nobody asks for waits in the queue.
+        let credit = match dialect::replies_come_unasked(self.config.dialect) {
+            true => Credit::count(self.config.limits.prefetch_count),
+            false => Credit::Pull,
+        };
         let sub = self.add_subscription(key, of, Some(text.as_bytes()), AckMode::Auto, rules)?;
         let name = self.requests.push_bytes(known(&self.id, text, name).as_bytes());
         self.requests.list.push(Request::Subscribe(Subscribe {
@@ -91,8 +96,8 @@ impl Session {
             name,
             binding: Binding::None,
             ack_mode: AckMode::Auto,
-            credit: Credit::count(self.config.limits.prefetch_count),
             ack_timeout_ms: None,
+            credit,
             by_message: false,
         }));
         Ok(())

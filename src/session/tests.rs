@@ -60,6 +60,7 @@ fn config() -> SessionConfig {
         store: "0a1b2c3d".to_owned(),
         heart_beat_ms_min: 1_000,
         heart_beat_margin_percent: 200,
+        dialect: Dialect::default(),
     }
 }
 

@@ -38,6 +38,7 @@ struct Own {
     no: u32,
     to: To,
     mode: Mode,
+    pull: bool,
 }
 
 /// A MESSAGE that is to be answered.
@@ -183,7 +184,8 @@ impl Client {
                     _ if self.version == 10 => Mode::Client,
                     _ => Mode::Individual,
                 };
-                let prefetch = rng.chance(4, 5).then(|| 1 + rng.below(6));
+                // None of them is pull.
+                let prefetch = rng.chance(4, 5).then(|| rng.below(7));
                 Some(self.wish_subscribe(numbers, to, mode, prefetch, receipt))
             }
             82..86 if !self.subs.is_empty() => {
@@ -208,6 +210,7 @@ impl Client {
                 let commits = rng.chance(3, 4);
                 Some(self.wish_end(at, commits, receipt))
             }
+            98 | 99 => self.wish_more(rng, receipt),
             97 if rng.chance(1, 4) => {
                 self.leaving = Some(self.frame + 1);
                 Some(self.wish("DISCONNECT", Ask::Disconnect, Vec::new(), None, true))
@@ -260,6 +263,7 @@ impl Client {
             no: sub,
             to: to.clone(),
             mode,
+            pull: prefetch == Some(0),
         };
         let ack = match mode {
             Mode::Auto => "auto",
@@ -281,6 +285,24 @@ impl Client {
             prefetch,
         };
         self.wish("SUBSCRIBE", ask, headers, None, receipt)
+    }
+
+    /// A pull subscription asks for more, if there is one.
+    fn wish_more(&mut self, rng: &mut Rng, receipt: bool) -> Option<Wish> {
+        let pull: Vec<u32> = self
+            .subs
+            .iter()
+            .filter(|own| own.pull)
+            .map(|own| own.no)
+            .collect();
+        let sub = *pull.get(rng.below(pull.len().max(1)))?;
+        let count = 1 + rng.below(4);
+        let headers = vec![
+            ("destination", "/control/credit".to_owned()),
+            ("subscription", sub.to_string()),
+            ("credit", count.to_string()),
+        ];
+        Some(self.wish("SEND", Ask::More { sub, count }, headers, None, receipt))
     }
 
     /// UNSUBSCRIBE. With `keep` it forgets only later what it held, and may answer that all the same.

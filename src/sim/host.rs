@@ -19,7 +19,7 @@ use super::Plant;
 use super::disk::Disk;
 use super::network::Wire;
 use super::rng::Rng;
-use crate::base::{Limits, Now, Seq, SessionNo};
+use crate::base::{Dialect, Limits, Now, Seq, SessionNo};
 use crate::broker::Recovery;
 use crate::journal::{Batch, IndexSize};
 use crate::port::Act;
@@ -137,6 +137,7 @@ impl Host {
                 store: "51a51a51".to_owned(),
                 heart_beat_ms_min: 100,
                 heart_beat_margin_percent: 200,
+                dialect: Dialect::default(),
             }),
             receiving: Budget::new(limits.receiving_bytes_max),
             stopping: AtomicBool::new(false),

@@ -18,6 +18,8 @@ pub enum Plant {
     OrderSwapped,
     /// A subscription is given one more than it asked for.
     CreditExceeded,
+    /// A pull subscription is given one more than it asked for.
+    UnaskedGiven,
     /// A dead letter is enqueued twice.
     DeadLetterTwice,
     /// A redelivery is not marked.
@@ -34,13 +36,14 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ReceiptBeforeFlush,
         Self::TornBatch,
         Self::SettleLost,
         Self::TransactionSplit,
         Self::OrderSwapped,
         Self::CreditExceeded,
+        Self::UnaskedGiven,
         Self::DeadLetterTwice,
         Self::MarkMissing,
         Self::MarkWrong,
@@ -57,7 +60,7 @@ impl Plant {
             Self::SettleLost => &[Kind::SettledAgain],
             Self::TransactionSplit => &[Kind::TransactionSplit, Kind::Stranger],
             Self::OrderSwapped => &[Kind::OrderBroken],
-            Self::CreditExceeded => &[Kind::CreditExceeded],
+            Self::CreditExceeded | Self::UnaskedGiven => &[Kind::CreditExceeded],
             Self::DeadLetterTwice => &[Kind::Doubled, Kind::MessageIdWrong],
             Self::MarkMissing | Self::MarkWrong => &[Kind::MarkWrong],
             Self::ReceiptsSwapped | Self::ReceiptMissing => &[Kind::ReceiptWrong],
@@ -70,6 +73,7 @@ impl Plant {
         let from: &[u8] = match self {
             Self::TransactionSplit if bytes.starts_with(b"SEND\n") => b"\ntransaction:",
             Self::CreditExceeded if bytes.starts_with(b"SUBSCRIBE\n") => b"\nprefetch-count:",
+            Self::UnaskedGiven if bytes.starts_with(b"SEND\n") => b"\ncredit:",
             _ => return bytes,
         };
         let Some(at) = bytes.windows(from.len()).position(|window| window == from) else {
@@ -81,15 +85,15 @@ impl Plant {
             .position(|byte| *byte == b'\n')
             .unwrap_or(header.len());
         let (line, after) = header.split_at(end);
-        let line: Vec<u8> = if self == Self::CreditExceeded {
-            let count = line
-                .rsplit(|byte| *byte == b':')
-                .next()
-                .and_then(|text| std::str::from_utf8(text).ok());
-            let count: u64 = count.and_then(|text| text.parse().ok()).unwrap_or(1);
-            format!("prefetch-count:{}", count + 1).into_bytes()
-        } else {
+        let (name, count) = line.split_at(line.iter().position(|byte| *byte == b':').unwrap_or(line.len()));
+        let line: Vec<u8> = if self == Self::TransactionSplit {
             b"without:transaction".to_vec()
+        } else {
+            let count = std::str::from_utf8(count.get(1..).unwrap_or_default()).ok();
+            let count: u64 = count.and_then(|text| text.parse().ok()).unwrap_or(1);
+            // 0 is pull, and not less than 1.
+            let count = if count == 0 { 0 } else { count + 1 };
+            [name, b":", count.to_string().as_bytes()].concat()
         };
         [before, &line, after].concat()
     }

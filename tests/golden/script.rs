@@ -51,6 +51,8 @@ pub(crate) enum Step {
     Restart,
     Crash,
     Room(bool),
+    /// Connections come in by a listener of this dialect from now on.
+    Dialect(String),
     Limit(String, u64),
     /// An operator states what holds for queues.
     Policy(String, Vec<(String, String)>),
@@ -178,6 +180,7 @@ fn parse_step(line: &str) -> Result<Step, String> {
         ("crash", []) => Ok(Step::Crash),
         ("stall", [client]) => Ok(Step::Stall(client_no(client)?, true)),
         ("resume", [client]) => Ok(Step::Stall(client_no(client)?, false)),
+        ("dialect", [name]) => Ok(Step::Dialect((*name).to_owned())),
         ("limit", [name, value]) => Ok(Step::Limit((*name).to_owned(), number(value)?)),
         ("policy", [pattern, settings @ ..]) => {
             let settings = settings.iter().map(|setting| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use steadfast::base::{Limits, Now, SessionNo, SettingKey, Settings};
+use steadfast::base::{Dialect, Limits, Now, SessionNo, SettingKey, Settings};
 use steadfast::broker::Broker;
 use steadfast::port::{Act, Event};
 use steadfast::session::{Phase, Session, SessionConfig};
@@ -43,6 +43,8 @@ const EVENTS_AT_ONCE: usize = 7;
 /// See the module's text.
 pub(crate) struct World {
     pub(crate) limits: Limits,
+    /// That of the listener by which connections come in.
+    pub(crate) dialect: Dialect,
     config: Option<Arc<SessionConfig>>,
     broker: Option<Broker>,
     disk: Disk,
@@ -82,6 +84,7 @@ impl World {
     pub(crate) fn new() -> Self {
         Self {
             limits: Limits::default(),
+            dialect: Dialect::default(),
             config: None,
             broker: None,
             disk: Disk::default(),
@@ -107,6 +110,7 @@ impl World {
             store: "c0ffee01".to_owned(),
             heart_beat_ms_min: 1_000,
             heart_beat_margin_percent: 200,
+            dialect: self.dialect,
         }));
     }
 
@@ -122,8 +126,11 @@ impl World {
         let no = SessionNo(self.next_session);
         self.next_session += 1;
         self.broker().handle_open(no);
-        let config = Arc::clone(self.config.as_ref().expect("the broker runs"));
-        let session = Session::new(config, no, self.now);
+        let config = SessionConfig {
+            dialect: self.dialect,
+            ..SessionConfig::clone(self.config.as_ref().expect("the broker runs"))
+        };
+        let session = Session::new(Arc::new(config), no, self.now);
         self.clients.insert(
             client,
             Client {

@@ -58,7 +58,7 @@ fn headers_that_are_not_built_are_refused_by_name() {
             "{out}"
         );
     };
-    for name in unsupported_headers() {
+    for name in refused_headers() {
         check(&format!("{name}:x"), "unsupported-header");
     }
     check("no-local:true", "unsupported-header");
@@ -105,6 +105,39 @@ fn credit_is_read_in_messages_in_bytes_and_in_both() {
         check(&format!("{name}:10240"), window(0, 10_240));
     }
     check("credit:5,1000\nprefetch-count:1", window(5, 1_000));
+}
+
+#[test]
+fn a_header_without_effect_is_told_once() {
+    let mut pair = Pair::new("1.2");
+    let told = |pair: &mut Pair| {
+        std::iter::from_fn(|| pair.session.poll_notice().map(|told| told.0)).collect::<Vec<_>>()
+    };
+    pair.send(
+        "SEND\ndestination:a\npriority:9\nmine:1\n\n^SEND\ndestination:a\npriority:9\nJMSXGroupSeq:1\n\n^",
+    );
+    assert_eq!(told(&mut pair), ["JMSXGroupSeq", "priority"]);
+    pair.send("SEND\ndestination:a\npriority:3\n\n^");
+    pair.send("SUBSCRIBE\nid:0\ndestination:a\nactivemq.dispatchAsync:true\nactivemq.x:1\nactivemq.y:1\nx-mine:1\n\n^");
+    assert_eq!(told(&mut pair), ["activemq.*", "activemq.dispatchAsync"]);
+    assert_eq!(pair.session.phase(), Phase::Open);
+}
+
+#[test]
+fn what_is_refused_says_why() {
+    for (frame, header) in [
+        ("SUBSCRIBE\nid:0\ndestination:a\nselector:x", "selector"),
+        (
+            "SEND\ndestination:a\nAMQ_SCHEDULED_DELAY:1000",
+            "AMQ_SCHEDULED_DELAY",
+        ),
+    ] {
+        let mut pair = Pair::new("1.2");
+        pair.send(&format!("{frame}\n\n^"));
+        let out = pair.read();
+        assert!(out.contains(&format!("\nheader: {header}\nreason: ")), "{out}");
+    }
+    check_all("SEND\ndestination:a\nAMQ_SCHEDULED_DELAY:0\n\n^", "");
 }
 
 #[test]

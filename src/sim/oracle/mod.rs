@@ -114,7 +114,13 @@ pub(super) enum Ask {
         sub: u32,
         to: To,
         mode: Mode,
+        /// 0 is pull.
         prefetch: usize,
+    },
+    /// A pull subscription asks for so many more.
+    More {
+        sub: u32,
+        count: usize,
     },
     Unsubscribe {
         sub: u32,
@@ -188,6 +194,8 @@ struct Sub {
     to: To,
     mode: Mode,
     prefetch: usize,
+    /// Of a pull subscription, what it asked for and was not given.
+    asked: usize,
     /// Its frame, if a RECEIPT was asked for that has not been written.
     receipt: Option<FrameNo>,
     /// When the RECEIPT of its SUBSCRIBE, or one behind it, was written.
@@ -202,6 +210,16 @@ struct Sub {
     last: BTreeMap<Conn, ((FrameNo, u64), Uid)>,
     /// Of a topic: what came.
     came: BTreeSet<Uid>,
+}
+
+impl Sub {
+    /// Whether it is full, but for bytes on their way.
+    fn is_full(&self) -> bool {
+        match self.prefetch {
+            0 => self.asked == 0,
+            prefetch => self.mode != Mode::Auto && self.held.len() >= prefetch,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -372,6 +390,7 @@ impl Oracle {
                     to: to.clone(),
                     mode: *mode,
                     prefetch: *prefetch,
+                    asked: 0,
                     receipt: receipt.then_some(frame),
                     ready_at: None,
                     ending: false,
@@ -381,6 +400,11 @@ impl Oracle {
                     came: BTreeSet::new(),
                 };
                 self.subs.insert(*sub, sub_of);
+            }
+            Ask::More { sub, count } => {
+                if let Some(sub) = self.subs.get_mut(sub) {
+                    sub.asked += count;
+                }
             }
             Ask::Unsubscribe { sub } => {
                 self.push_op(conn, frame, Op::Unsubscribed(*sub));

@@ -248,9 +248,7 @@ impl Oracle {
             .collect();
         let sub_count = subs.len() as u64;
         let ready = depth - leased;
-        let could = subs
-            .iter()
-            .any(|sub| sub.mode == Mode::Auto || sub.held.len() < sub.prefetch);
+        let could = subs.iter().any(|sub| !sub.is_full());
         let paused = self.paused.get(name).copied().flatten();
         let expected = (depth, ready, leased, sub_count);
         let told = (
@@ -292,8 +290,7 @@ impl Oracle {
                 .links
                 .get(&sub.conn)
                 .is_none_or(|link| link.dead || link.ending || link.failed);
-            let full = sub.mode != Mode::Auto && sub.held.len() >= sub.prefetch;
-            if gone || full || sub.ending {
+            if gone || sub.is_full() || sub.ending {
                 continue;
             }
             for uid in &self.published {

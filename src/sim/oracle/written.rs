@@ -130,8 +130,16 @@ impl Oracle {
                 format!("message {uid} came behind the RECEIPT of the end of subscription {sub_no}"),
             );
         }
+        let unasked = sub.prefetch == 0 && sub.asked == 0;
+        sub.asked = sub.asked.saturating_sub(1);
         let (to, mode, held_count, prefetch) = (sub.to.clone(), sub.mode, sub.held.len(), sub.prefetch);
         let stale = !live || ending || sub.ending;
+        if unasked {
+            self.report(
+                Kind::CreditExceeded,
+                format!("message {uid}: subscription {sub_no} did not ask for it"),
+            );
+        }
         let state = if stale || mode == Mode::Auto {
             State::Settled
         } else {
@@ -154,7 +162,7 @@ impl Oracle {
             }
             return;
         }
-        if mode != Mode::Auto && held_count >= prefetch {
+        if mode != Mode::Auto && prefetch > 0 && held_count >= prefetch {
             self.report(
                 Kind::CreditExceeded,
                 format!("message {uid}: subscription {sub_no} holds {held_count} of {prefetch} already"),

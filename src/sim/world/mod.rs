@@ -34,6 +34,8 @@ pub struct Tally {
     pub connection_count: u64,
     /// Messages sent by clients.
     pub sent_count: u64,
+    /// Orders for more by pull subscriptions.
+    pub asked_count: u64,
     /// Deliveries handed out by the core.
     pub delivered_count: u64,
     /// Deliveries accepted.
@@ -469,6 +471,7 @@ impl World {
             return;
         }
         self.tally.sent_count += u64::from(matches!(wish.ask, super::oracle::Ask::Send { .. }));
+        self.tally.asked_count += u64::from(matches!(wish.ask, super::oracle::Ask::More { .. }));
         self.history.note(format!(
             "{conn} > {} {:?} receipt:{}",
             wish.frame, wish.ask, wish.receipt
