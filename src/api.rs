@@ -84,6 +84,9 @@ pub struct Status {
     pub data_dir: String,
     /// Addresses that STOMP is accepted on.
     pub listen: Vec<String>,
+    /// The dialect of each.
+    #[serde(default)]
+    pub dialects: Vec<String>,
     /// The address of `/metrics` and `/health`, if there is one beside this socket.
     pub metrics_listen: Option<String>,
     /// As `/health/ready` says.

@@ -102,8 +102,8 @@ Options:
       --data-dir <DIR>              Data folder [default: ./data]
       --config <FILE>               Configuration file; `steadfast config default` prints one
                                     [default: none]
-      --listen <ADDR:PORT>          Address to listen on, any number of times; port 0 takes a free
-                                    one [default: 127.0.0.1:61613]
+      --listen <ADDR:PORT>          Address to listen on instead of server.listen, any number of
+                                    times; port 0 takes a free one [default: 127.0.0.1:61613]
       --metrics-listen <ADDR:PORT>  Address for metrics and health over HTTP; port 0 takes a free
                                     one [default: none]
       --log-format <FORMAT>         Form of log lines on standard error [default: text] [possible
@@ -115,7 +115,8 @@ Options:
   -h, --help                        Print help
 
 Prints the version, the data folder, what was recovered, and `listening on ADDR:PORT` for each
-address. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
+listener, with its dialect unless that is steadfast (`, dialect rabbitmq`). SIGTERM and Ctrl-C
+answer what is due and end with exit code 0; a second one ends at once.
 
 Examples:
   steadfast serve

@@ -115,6 +115,29 @@ fn stomp_py(version: &str) {
     });
 }
 
+#[test]
+fn stomp_py_with_a_listener_of_its_dialect() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let config = format!("[[listener]]\naddress = \"127.0.0.1:{port}\"\ndialect = \"rabbitmq\"\n");
+    let settings = Settings {
+        config,
+        ..Settings::in_dir(dir.path())
+    };
+    let broker = settings.start();
+    for version in ["1.0", "1.1", "1.2"] {
+        run(Command::new(python())
+            .arg(scripts().join("stomp_py.py"))
+            .args([&port.to_string(), version, "rabbitmq"])
+            .env("PYTHONDONTWRITEBYTECODE", "1"));
+    }
+    broker.stop();
+}
+
 fn by_node(script: &str, version: &str) {
     full_job(version, || {
         let mut command = Command::new("node");

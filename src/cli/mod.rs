@@ -144,7 +144,7 @@ struct StoreArgs {
 struct ServeArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Address to listen on, any number of times; port 0 takes a free one [default: 127.0.0.1:61613]
+    /// Address to listen on instead of server.listen, any number of times; port 0 takes a free one [default: 127.0.0.1:61613]
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     listen: Vec<std::net::SocketAddr>,
     /// Address for metrics and health over HTTP; port 0 takes a free one [default: none]
@@ -162,8 +162,8 @@ struct ServeArgs {
 }
 
 const SERVE_EXAMPLES: &str = "\
-Prints the version, the data folder, what was recovered, and `listening on ADDR:PORT` for each address. \
-SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
+Prints the version, the data folder, what was recovered, and `listening on ADDR:PORT` for each listener, with its \
+dialect unless that is steadfast (`, dialect rabbitmq`). SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
 
 Examples:
   steadfast serve

@@ -20,15 +20,20 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     };
     let config = load(overrides.clone())?;
     let at_start = config.clone();
-    config.server.refuse_exposed()?;
+    config.refuse_exposed()?;
     telemetry::init(config.log).map_err(Failure::Telemetry)?;
     let worker_count = match config.server.worker_thread_count {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count,
     };
     let data_dir = config.server.data_dir.clone();
+    let listen = config.every_listener().map(|listener| runtime::Listener {
+        address: listener.address,
+        dialect: listener.dialect,
+    });
+    let listen = listen.collect();
     let options = ServeOptions {
-        listen: config.server.listen,
+        listen,
         data_dir: config.server.data_dir,
         limits: config.limits,
         policies: config.policies,
@@ -86,8 +91,8 @@ fn announce(started: &Started, out: &mut impl Write) -> std::io::Result<()> {
         started.message_bytes,
         started.recovery.as_millis()
     )?;
-    for address in &started.listen {
-        writeln!(out, "listening on {address}")?;
+    for listener in &started.listen {
+        writeln!(out, "listening on {listener}")?;
     }
     if let Some(address) = started.metrics_listen {
         writeln!(out, "metrics on http://{address}/metrics")?;

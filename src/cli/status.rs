@@ -10,6 +10,7 @@ use super::show::{counted, duration, escaped, utc};
 use super::table::Look;
 use super::{Failure, StoreArgs, print_json, written};
 use crate::api::{Latency, Status, Store};
+use crate::base::Dialect;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -71,7 +72,16 @@ fn show(out: &mut dyn Write, look: Look, status: &Status, store: &Store) -> io::
     };
     line("health", health)?;
     line("data folder", escaped(&status.data_dir))?;
-    line("listens on", escaped(&status.listen.join(", ")))?;
+    let dialects = status.dialects.iter().map(Some).chain(std::iter::repeat(None));
+    let listens = status
+        .listen
+        .iter()
+        .zip(dialects)
+        .map(|(address, dialect)| match dialect {
+            Some(dialect) if dialect != Dialect::default().name() => format!("{address} ({dialect})"),
+            _ => address.clone(),
+        });
+    line("listens on", escaped(&listens.collect::<Vec<_>>().join(", ")))?;
     if let Some(addr) = &status.metrics_listen {
         line("metrics on", escaped(addr))?;
     }

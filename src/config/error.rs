@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::ADDRESS_FORM;
 use super::keys::{Key, keys};
 use crate::base::{PATTERN_FORM, SETTINGS};
 
@@ -81,6 +82,29 @@ pub enum ConfigError {
         at: Origin,
         /// Which.
         section: &'static str,
+    },
+    /// A listener that is nowhere.
+    #[error("{at}: a [[listener]] needs the key address: {ADDRESS_FORM}")]
+    NoAddress {
+        /// Where.
+        at: Origin,
+    },
+    /// A key of a listener that does not exist.
+    #[error(
+        "{at}: unknown key listener.{}; keys of [[listener]] are address, dialect",
+        on_one_line(name)
+    )]
+    UnknownListenerKey {
+        /// Where.
+        at: Origin,
+        /// As written.
+        name: String,
+    },
+    /// Two listeners at one address.
+    #[error("{address} is listened on twice: name it once, in server.listen or in a [[listener]]")]
+    ListenerTwice {
+        /// Which.
+        address: SocketAddr,
     },
     /// A policy that is for nothing.
     #[error("{at}: a [[policy]] needs the key pattern: {PATTERN_FORM}")]
@@ -181,6 +205,7 @@ fn on_one_line(text: &str) -> String {
 fn sections() -> String {
     let mut sections: Vec<_> = keys().map(|key| format!("[{}]", key.section)).collect();
     sections.dedup();
+    sections.push("[[listener]]".to_owned());
     sections.push("[[policy]]".to_owned());
     sections.join(", ")
 }

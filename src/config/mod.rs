@@ -14,6 +14,7 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use toml::de::{DeTable, DeValue};
 pub use error::{ConfigError, Origin};
 pub use keys::{Key, keys};
 
-use crate::base::{Limits, PATTERN_FORM, Policies, SettingKey, Settings};
+use crate::base::{Dialect, Limits, PATTERN_FORM, Policies, SettingKey, Settings};
 use keys::Value;
 
 /// The commented list of every key with its default.
@@ -51,18 +52,32 @@ pub struct Config {
     pub store: StoreConfig,
     /// `[limits]`
     pub limits: Limits,
+    /// `[[listener]]`: listeners beside those of `server.listen`.
+    pub listeners: Vec<Listener>,
     /// `[[policy]]`: patterns of the names of queues, and what each states.
     pub policies: Vec<(String, Settings)>,
 }
 
-/// The section that is a list of tables, and the key in each that says what it is for.
+/// The sections that are lists of tables, and the keys in each that say what it is for.
+const LISTENER: &str = "listener";
+const ADDRESS: &str = "address";
+const DIALECT: &str = "dialect";
 const POLICY: &str = "policy";
 const PATTERN: &str = "pattern";
+
+/// One place to accept STOMP, and what holds for the connections that come in there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where; port 0 takes any free port.
+    pub address: SocketAddr,
+    /// Whose reading of a header counts where brokers differ.
+    pub dialect: Dialect,
+}
 
 /// Where the broker listens and stores, and how it stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Addresses; at least one.
+    /// Addresses of listeners with the default dialect; at least one, unless there are others.
     pub listen: Vec<SocketAddr>,
     /// An address for metrics and health; none, if they are only on the API's socket.
     pub metrics_listen: Option<SocketAddr>,
@@ -85,20 +100,6 @@ impl Default for Server {
             shutdown_ms_max: 5_000,
             worker_thread_count: 0,
             insecure_allow_anonymous: false,
-        }
-    }
-}
-
-impl Server {
-    /// An address that others can reach must be asked for by name while there are no users.
-    pub fn refuse_exposed(&self) -> Result<(), ConfigError> {
-        let mut exposed = self
-            .listen
-            .iter()
-            .filter(|address| !address.ip().to_canonical().is_loopback());
-        match exposed.next() {
-            Some(&address) if !self.insecure_allow_anonymous => Err(ConfigError::Exposed { address }),
-            _ => Ok(()),
         }
     }
 }
@@ -222,6 +223,24 @@ pub struct Overrides {
 }
 
 impl Config {
+    /// Every listener: those of `server.listen`, then the others.
+    pub fn every_listener(&self) -> impl Iterator<Item = Listener> {
+        let short = self.server.listen.iter().map(|address| Listener {
+            address: *address,
+            dialect: Dialect::default(),
+        });
+        short.chain(self.listeners.iter().cloned())
+    }
+
+    /// An address that others can reach must be asked for by name while there are no users.
+    pub fn refuse_exposed(&self) -> Result<(), ConfigError> {
+        let mut addresses = self.every_listener().map(|listener| listener.address);
+        match addresses.find(|address| !address.ip().to_canonical().is_loopback()) {
+            Some(address) if !self.server.insecure_allow_anonymous => Err(ConfigError::Exposed { address }),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads every source in its order and checks the whole.
     pub fn load(
         overrides: Overrides,
@@ -241,7 +260,9 @@ impl Config {
         }
         variables.sort();
 
+        // The default address is that of a broker of which nothing else is said.
         let mut config = Self::default();
+        let default = std::mem::take(&mut config.server.listen);
         if let Some(path) = overrides.file.or(file) {
             config.read_file(&path)?;
         }
@@ -254,6 +275,9 @@ impl Config {
         }
         if !overrides.listen.is_empty() {
             server.listen = overrides.listen;
+        }
+        if server.listen.is_empty() && config.listeners.is_empty() {
+            server.listen = default;
         }
         if overrides.metrics_listen.is_some() {
             server.metrics_listen = overrides.metrics_listen;
@@ -286,22 +310,22 @@ impl Config {
         for (section, table) in document.get_ref() {
             let section_at = at(section.span().start);
             let section = section.get_ref();
-            if section == POLICY {
+            if let Some(section) = [LISTENER, POLICY].into_iter().find(|name| section == name) {
                 let DeValue::Array(tables) = table.get_ref() else {
                     return Err(ConfigError::NoList {
                         at: section_at,
-                        section: POLICY,
+                        section,
                     });
                 };
                 for table in tables {
                     let begin = at(table.span().start);
                     let DeValue::Table(table) = table.get_ref() else {
-                        return Err(ConfigError::NoList {
-                            at: begin,
-                            section: POLICY,
-                        });
+                        return Err(ConfigError::NoList { at: begin, section });
                     };
-                    self.read_policy(text, table, begin, &at)?;
+                    match section {
+                        LISTENER => self.read_listener(text, table, begin, &at)?,
+                        _ => self.read_policy(text, table, begin, &at)?,
+                    }
                 }
                 continue;
             }
@@ -336,6 +360,45 @@ impl Config {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn read_listener(
+        &mut self,
+        text: &str,
+        table: &DeTable<'_>,
+        begin: Origin,
+        at: &impl Fn(usize) -> Origin,
+    ) -> Result<(), ConfigError> {
+        let mut address = None;
+        let mut dialect = Dialect::default();
+        for (name, value) in table {
+            let bad = |allowed: String| ConfigError::BadValue {
+                at: at(value.span().start),
+                key: format!("{LISTENER}.{}", name.get_ref()),
+                found: text.get(value.span()).unwrap_or_default().to_owned(),
+                allowed,
+            };
+            let written = value.get_ref().as_str();
+            match &**name.get_ref() {
+                ADDRESS => {
+                    let parsed = written.and_then(parse_address);
+                    address = Some(parsed.ok_or_else(|| bad(ADDRESS_FORM.to_owned()))?);
+                }
+                DIALECT => {
+                    let names = || Dialect::ALL.map(Dialect::name).join(", ");
+                    dialect = written.and_then(Dialect::named).ok_or_else(|| bad(names()))?;
+                }
+                _ => {
+                    return Err(ConfigError::UnknownListenerKey {
+                        at: at(name.span().start),
+                        name: name.get_ref().to_string(),
+                    });
+                }
+            }
+        }
+        let address = address.ok_or(ConfigError::NoAddress { at: begin })?;
+        self.listeners.push(Listener { address, dialect });
         Ok(())
     }
 
@@ -406,6 +469,13 @@ impl Config {
 
     /// What no single key can know.
     fn check(&self) -> Result<(), ConfigError> {
+        let mut taken = BTreeSet::new();
+        let fixed = self.every_listener().map(|listener| listener.address);
+        for address in fixed.filter(|address| address.port() != 0) {
+            if !taken.insert(address) {
+                return Err(ConfigError::ListenerTwice { address });
+            }
+        }
         let limits = &self.limits;
         let ordered = [
             (

@@ -67,6 +67,92 @@ fn the_sample_holds_every_setting_with_its_default() {
 }
 
 #[test]
+fn listeners_are_read_and_refused_by_line() {
+    let config = read(
+        "[server]\nlisten = [\"127.0.0.1:1\"]\n[[listener]]\naddress = \"[::1]:2\"\n\n[[listener]]\naddress = \"localhost:3\"\ndialect = \"rabbitmq\"\n",
+    )
+    .unwrap();
+    let all: Vec<_> = config
+        .every_listener()
+        .map(|listener| (listener.address.to_string(), listener.dialect.name()))
+        .collect();
+    let expected = [
+        ("127.0.0.1:1", "steadfast"),
+        ("[::1]:2", "steadfast"),
+        ("127.0.0.1:3", "rabbitmq"),
+    ];
+    assert_eq!(
+        all,
+        expected.map(|(address, dialect)| (address.to_owned(), dialect))
+    );
+    let error = |text: &str| read(text).expect_err(text).to_string();
+    assert_eq!(
+        error("[listener]\naddress = \"127.0.0.1:1\"\n"),
+        "test.toml, line 1: listener is a list of tables: write [[listener]] and the keys of each below"
+    );
+    assert_eq!(
+        error("\n[[listener]]\ndialect = \"artemis\"\n"),
+        format!("test.toml, line 2: a [[listener]] needs the key address: {ADDRESS_FORM}")
+    );
+    assert_eq!(
+        error("[[listener]]\naddress = \"127.0.0.1:1\"\ntls = true\n"),
+        "test.toml, line 3: unknown key listener.tls; keys of [[listener]] are address, dialect"
+    );
+    assert_eq!(
+        error("[[listener]]\naddress = \"127.0.0.1:1\"\ndialect = \"openmq\"\n"),
+        "test.toml, line 3: listener.dialect = \"openmq\" is not allowed; it takes steadfast, activemq, artemis, rabbitmq"
+    );
+    assert_eq!(
+        error("[[listener]]\naddress = 61613\n"),
+        format!("test.toml, line 2: listener.address = 61613 is not allowed; it takes {ADDRESS_FORM}")
+    );
+}
+
+#[test]
+fn the_default_address_is_for_a_broker_that_is_told_no_other() {
+    let load = |text: &str, listen: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("test.toml");
+        std::fs::write(&file, text).unwrap();
+        let overrides = Overrides {
+            file: Some(file),
+            listen: listen
+                .split_whitespace()
+                .map(|text| text.parse().unwrap())
+                .collect(),
+            ..Overrides::default()
+        };
+        let config = Config::load(overrides, []).map_err(|error| error.to_string())?;
+        let addresses = config
+            .every_listener()
+            .map(|listener| listener.address.to_string());
+        Ok::<_, String>(addresses.collect::<Vec<_>>().join(" "))
+    };
+    let listener = "[[listener]]\naddress = \"127.0.0.1:5\"\n";
+    assert_eq!(load("", "").unwrap(), "127.0.0.1:61613");
+    assert_eq!(load(listener, "").unwrap(), "127.0.0.1:5");
+    assert_eq!(load(listener, "127.0.0.1:6").unwrap(), "127.0.0.1:6 127.0.0.1:5");
+    let both = format!("[server]\nlisten = [\"127.0.0.1:7\"]\n{listener}");
+    assert_eq!(load(&both, "").unwrap(), "127.0.0.1:7 127.0.0.1:5");
+    assert_eq!(
+        load(listener, "127.0.0.1:5").unwrap_err(),
+        "127.0.0.1:5 is listened on twice: name it once, in server.listen or in a [[listener]]"
+    );
+    assert_eq!(
+        load(&format!("{listener}{listener}"), "")
+            .unwrap_err()
+            .split(' ')
+            .next(),
+        Some("127.0.0.1:5")
+    );
+    let any = listener.replace(":5", ":0");
+    assert_eq!(
+        load(&format!("{any}{any}"), "").unwrap(),
+        "127.0.0.1:0 127.0.0.1:0"
+    );
+}
+
+#[test]
 fn policies_are_read_and_refused_by_line() {
     let config = read(
         "[[policy]]\npattern = \"a.*\"\nack_timeout_ms = 5\n\n[[policy]]\npattern = \"b\"\noverflow = \"drop-head\"\n",
@@ -136,7 +222,7 @@ fn refusals_name_the_place_and_what_is_allowed() {
     );
     check_file(
         "\n[logs]\n",
-        "test.toml, line 2: unknown section [logs]; sections are [server], [log], [heart_beat], [store], [limits], [[policy]]",
+        "test.toml, line 2: unknown section [logs]; sections are [server], [log], [heart_beat], [store], [limits], [[listener]], [[policy]]",
     );
     check_file(
         "[log]\nformat = \"\"\"a\nb\"\"\"\n",
@@ -295,7 +381,11 @@ fn an_address_others_can_reach_must_be_asked_for() {
             insecure_allow_anonymous,
             ..Server::default()
         };
-        server.refuse_exposed()
+        let config = Config {
+            server,
+            ..Config::default()
+        };
+        config.refuse_exposed()
     };
     for address in [
         "0.0.0.0:61613",

@@ -50,6 +50,7 @@ mod server;
 mod stats;
 mod timings;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,7 +58,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::base::{Epoch, Limits, Settings};
+use crate::base::{Dialect, Epoch, Limits, Settings};
 use crate::store::{self, SledOptions, SledStore, StoreError};
 
 use self::clock::Clock;
@@ -79,11 +80,39 @@ pub(crate) mod parts {
     pub(crate) use super::server::{commit_term, relocate};
 }
 
+/// Where STOMP is accepted, and what holds for the connections that come in there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// Its address; port 0 takes any free port.
+    pub address: SocketAddr,
+    /// Whose reading of a header counts where brokers differ.
+    pub dialect: Dialect,
+}
+
+impl From<SocketAddr> for Listener {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            dialect: Dialect::default(),
+        }
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        match self.dialect {
+            Dialect::Steadfast => Ok(()),
+            dialect => write!(f, ", dialect {}", dialect.name()),
+        }
+    }
+}
+
 /// What `serve` needs to know.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
-    /// Addresses to accept STOMP on, at least one; port 0 takes any free port.
-    pub listen: Vec<SocketAddr>,
+    /// Where to accept STOMP; at least one.
+    pub listen: Vec<Listener>,
     /// The folder of the store; created where it is missing.
     pub data_dir: PathBuf,
     /// Every bound.
@@ -107,7 +136,7 @@ pub struct ServeOptions {
 impl Default for ServeOptions {
     fn default() -> Self {
         Self {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 61613))],
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 61613)).into()],
             data_dir: PathBuf::from("data"),
             limits: Limits::default(),
             policies: Vec::new(),
@@ -124,8 +153,8 @@ impl Default for ServeOptions {
 /// What people want to read once the broker accepts connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
-    /// The addresses bound, with the ports chosen, in the order of [`ServeOptions::listen`].
-    pub listen: Vec<SocketAddr>,
+    /// The listeners, with the ports chosen, in the order of [`ServeOptions::listen`].
+    pub listen: Vec<Listener>,
     /// The address of metrics and health, with the port chosen.
     pub metrics_listen: Option<SocketAddr>,
     /// The socket of the API, unless it could not be made.
@@ -200,7 +229,7 @@ pub fn run(
         let (running, facts) = Running::start_since(clock, keeper, Arc::new(store), &options)?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            listen = ?facts.listen,
+            listen = facts.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
             metrics_listen = facts.metrics_listen.map(tracing::field::display),
             api = facts.api.as_ref().map(|path| tracing::field::display(path.display())),
             data_dir = %facts.data_dir.display(),

@@ -27,7 +27,7 @@ use super::core::Core;
 use super::room::{RoomKeeper, reusable_bytes};
 use super::stats::{Stats, StatsView};
 use super::timings::Timings;
-use super::{RunError, ServeOptions, Started, exit};
+use super::{Listener, RunError, ServeOptions, Started, exit};
 
 /// Connections waiting to be accepted.
 const BACKLOG_COUNT: u32 = 1_024;
@@ -52,7 +52,7 @@ const TICKS_PER_REPORT: u32 = 60;
 pub struct Running {
     shared: Arc<Shared>,
     api_server: api::Server,
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listener>,
     accepting: watch::Sender<bool>,
     /// Ends when every connection has.
     connections: mpsc::Receiver<()>,
@@ -90,8 +90,8 @@ impl Running {
         let sockets = options
             .listen
             .iter()
-            .map(|address| bind(*address))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|listener| Ok((*listener, bind(listener.address)?)))
+            .collect::<Result<Vec<_>, RunError>>()?;
         let metrics = options.metrics_listen.map(bind).transpose()?;
         let metrics = metrics.map(listen_on).transpose()?;
         let metrics_listen = metrics.as_ref().map(|(_, bound)| *bound);
@@ -177,10 +177,15 @@ impl Running {
         });
 
         let mut listeners = Vec::new();
-        for socket in sockets {
-            let (listener, bound) = listen_on(socket)?;
+        for (asked, socket) in sockets {
+            let (listener, address) = listen_on(socket)?;
+            let bound = Listener { address, ..asked };
             started.listen.push(bound);
-            listeners.push(listener);
+            let session = SessionConfig {
+                dialect: bound.dialect,
+                ..SessionConfig::clone(&shared.session)
+            };
+            listeners.push((listener, Arc::new(session)));
         }
         let committer = committer.start().map_err(|source| RunError::System {
             operation: "starting the committer's thread",
@@ -199,10 +204,11 @@ impl Running {
             tokio::spawn(time(Arc::clone(&shared))),
             tokio::spawn(keep_room(Arc::clone(&shared), room_store, keeper, look.pause)),
         ];
-        for listener in listeners {
+        for (listener, session) in listeners {
             helpers.push(tokio::spawn(accept(
                 Arc::clone(&door),
                 listener,
+                session,
                 accept_until.clone(),
                 present.clone(),
             )));
@@ -233,7 +239,8 @@ impl Running {
 
     /// The first address bound, with the port chosen.
     pub fn addr(&self) -> SocketAddr {
-        *self.listen.first().expect("there is at least one address")
+        let first = self.listen.first().expect("there is at least one listener");
+        first.address
     }
 
     /// Counters of connections and bytes.
@@ -385,6 +392,7 @@ impl Drop for Place {
 async fn accept(
     door: Arc<Door>,
     listener: TcpListener,
+    session: Arc<SessionConfig>,
     mut accept_until: watch::Receiver<bool>,
     present: mpsc::Sender<()>,
 ) {
@@ -398,7 +406,7 @@ async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                door.enter(stream, peer, &present);
+                door.enter(stream, peer, &session, &present);
             }
             Err(error) => {
                 door.shared.stats.accept_failed_count.add(1);
@@ -413,7 +421,13 @@ async fn accept(
 }
 
 impl Door {
-    fn enter(&self, stream: TcpStream, peer: SocketAddr, present: &mpsc::Sender<()>) {
+    fn enter(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        session: &Arc<SessionConfig>,
+        present: &mpsc::Sender<()>,
+    ) {
         let stats = &self.shared.stats;
         if stats.connection_count.value() >= self.connection_count_max {
             stats.turned_away_count.add(1);
@@ -438,9 +452,9 @@ impl Door {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, "TCP_NODELAY cannot be set: {error}");
         }
-        let shared = Arc::clone(&self.shared);
+        let (shared, session) = (Arc::clone(&self.shared), Arc::clone(session));
         tokio::spawn(async move {
-            drive(shared, stream, peer).await;
+            drive(shared, session, stream, peer).await;
             drop(place);
         });
     }

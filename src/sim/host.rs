@@ -164,7 +164,12 @@ impl Host {
         let session = SessionNo(self.next_session);
         self.next_session += 1;
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let mut task = Task::new(drive(Arc::clone(&self.shared), Wire::socket(wire), peer));
+        let mut task = Task::new(drive(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.shared.session),
+            Wire::socket(wire),
+            peer,
+        ));
         // Sessions are numbered by their first turns.
         let ended = task.turn();
         assert!(!ended, "a connection waits for its first bytes");

@@ -1,4 +1,5 @@
-"""A full job with stomp.py. Arguments: port, version, and "first" or "again" (after a restart of the broker)."""
+"""A full job with stomp.py. Arguments: port, version, and "first" or "again" (after a restart of the broker),
+or the dialect of the listener."""
 
 import queue
 import sys
@@ -247,6 +248,18 @@ def first(port, version):
     client.take(b"in time")
     client.unsubscribe("13")
 
+    # Pull: nothing comes but what is asked for.
+    jobs = queue_of("jobs")
+    client.subscribe(jobs, "16", "client", **{"prefetch-count": "0"})
+    for n in range(3):
+        client.send(jobs, f"job {n}")
+    for n in range(3):
+        client.nothing()
+        client.send("/control/credit", "", subscription="16", credit="1")
+        client.settle("ack", client.take(f"job {n}".encode()))
+    client.nothing()
+    client.unsubscribe("16")
+
     # What durable subscriptions get while nobody is there is there after the restart.
     durable = Client(port, version, client_id=f"stomp-py-{version}")
     durable.subscribe(f"/topic/kept.{version}", "14", "auto", **{"activemq.subscriptionName": "audit"})
@@ -303,6 +316,28 @@ def again(port, version):
     client.disconnect()
 
 
+def rabbitmq(port, version):
+    """What RabbitMQ's users write: no bound by a prefetch of 0, queues by their other name, replies unasked."""
+    client = Client(port, version)
+    own = f"/amq/queue/rabbit-{version}"
+    for n in range(20):
+        client.send(own, f"m{n}", durable="true")
+    client.subscribe(own, "1", "client", **{"prefetch-count": "0"})
+    frames = [client.take(f"m{n}".encode()) for n in range(20)]
+    client.settle("ack", frames[19])
+    client.subscribe(f"/exchange/amq.topic/{version}.*", "2", "auto")
+    client.send(f"/topic/{version}.x", "by key")
+    check(client.take(b"by key").headers["subscription"] == "2", "subscription")
+    client.send(own, "question", **{"reply-to": "/temp-queue/r"})
+    question = client.take(b"question")
+    client.settle("ack", question)
+    client.send(question.headers["reply-to"], "answer")
+    check(client.take(b"answer").headers["subscription"] == "/temp-queue/r", "subscription")
+    client.conn.send("bare", "?", receipt="bad")
+    error = client.inbox.errors.get(timeout=PATIENCE)
+    check(error.headers.get("code") == "bad-destination", "code of an ERROR", error.headers)
+
+
 if __name__ == "__main__":
-    {"first": first, "again": again}[sys.argv[3]](int(sys.argv[1]), sys.argv[2])
+    {"first": first, "again": again, "rabbitmq": rabbitmq}[sys.argv[3]](int(sys.argv[1]), sys.argv[2])
     print("done")

@@ -1,8 +1,10 @@
 //! Start and stop.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use steadfast::runtime::{RunError, Running, ServeOptions};
+use steadfast::base::Dialect;
+use steadfast::runtime::{Listener, RunError, Running, ServeOptions};
 use steadfast::store::MemoryStore;
 
 use super::client::send_frame;
@@ -61,7 +63,7 @@ fn an_address_in_use_is_named() {
     let _inside = runtime.enter();
     let dir = tempfile::tempdir().unwrap();
     let mut options = ServeOptions {
-        listen: vec![server.address()],
+        listen: vec![server.address().into()],
         data_dir: dir.path().to_owned(),
         ..ServeOptions::default()
     };
@@ -82,16 +84,26 @@ fn an_address_in_use_is_named() {
 #[test]
 fn several_addresses_serve_one_broker() {
     let server = Server::start(|options| {
-        options.listen = vec!["127.0.0.1:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let rabbitmq = Listener {
+            dialect: Dialect::RabbitMq,
+            ..any.into()
+        };
+        options.listen = vec![any.into(), rabbitmq];
     });
     let addresses = server.started().listen.clone();
     assert_eq!(addresses.len(), 2);
-    let mut first = super::client::Client::connect(addresses[0]);
-    let mut second = super::client::Client::connect(addresses[1]);
+    let mut first = super::client::Client::connect(addresses[0].address);
+    let mut second = super::client::Client::connect(addresses[1].address);
     first.publish("q", "hello", "r");
     first.expect_receipt("r");
     second.subscribe("q", "auto", "");
     second.expect_message("hello");
+    // Each has its own dialect.
+    first.publish("q", "again", "r2");
+    second.expect_message("again");
+    second.send("SEND\ndestination:q\nreceipt:x\n\n\0");
+    assert_eq!(second.expect_error().header("code"), "bad-destination");
 }
 
 #[test]

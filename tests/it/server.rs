@@ -50,7 +50,7 @@ impl Server {
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut options = ServeOptions {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
             data_dir: dir.path().join("data"),
             limits: Limits {
                 disk_free_bytes_min: 0,

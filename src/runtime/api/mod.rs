@@ -94,7 +94,7 @@ pub(crate) struct Parts {
     pub(crate) timings: Arc<Timings>,
     pub(crate) uuid: [u8; 16],
     pub(crate) data_dir: PathBuf,
-    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) listen: Vec<super::Listener>,
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) looks: Semaphore,
 }

@@ -45,7 +45,16 @@ impl Parts {
         let totals = self.totals(|_| {}).await;
         let holdings = self.shared.core.holdings();
         let now = self.shared.clock.now();
-        let listen = self.listen.iter().map(ToString::to_string).collect();
+        let listen = self
+            .listen
+            .iter()
+            .map(|listener| listener.address.to_string())
+            .collect();
+        let dialects = self
+            .listen
+            .iter()
+            .map(|listener| listener.dialect.name().to_owned())
+            .collect();
         api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -55,6 +64,7 @@ impl Parts {
             uptime_ms: now.mono_ms,
             data_dir: self.data_dir.display().to_string(),
             listen,
+            dialects,
             metrics_listen: self.metrics_listen.map(|address| address.to_string()),
             health: self.health(),
             queue_count: holdings.queue_count,

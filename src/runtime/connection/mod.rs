@@ -73,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) stats: Arc<Stats>,
     pub(crate) presence: Arc<Presence>,
+    /// That of a listener of which nothing is said.
     pub(crate) session: Arc<SessionConfig>,
     pub(crate) receiving: Budget,
     /// Sessions are to be told that the broker stops.
@@ -173,11 +174,11 @@ enum Round {
 type Rounded = Result<Round, CloseReason>;
 
 /// Runs a connection to its end.
-pub(crate) async fn drive<S>(shared: Arc<Shared>, stream: S, peer: SocketAddr)
+pub(crate) async fn drive<S>(shared: Arc<Shared>, config: Arc<SessionConfig>, stream: S, peer: SocketAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut connection = Box::new(Connection::new(shared, stream, peer));
+    let mut connection = Box::new(Connection::new(shared, config, stream, peer));
     let session = connection.seat.session().0;
     tracing::info!(session, %peer, "connection opened");
     let reason = poll_fn(|cx| {
@@ -194,11 +195,11 @@ where
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new(shared: Arc<Shared>, stream: S, peer: SocketAddr) -> Self {
+    fn new(shared: Arc<Shared>, config: Arc<SessionConfig>, stream: S, peer: SocketAddr) -> Self {
         let now = shared.clock.now();
         let seat = shared.core.open(shared.clock);
         let attendance = shared.presence.enter(seat.session(), peer, now.wall_ms);
-        let session = Session::new(Arc::clone(&shared.session), seat.session(), now);
+        let session = Session::new(config, seat.session(), now);
         Self {
             shared,
             stream,
@@ -366,6 +367,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 .handle_bytes(bytes.get(taken..).unwrap_or_default(), now);
             taken += count;
             self.attendance.present.note_version(|| self.session.version());
+            while let Some((header, why)) = self.session.poll_notice() {
+                let session = self.seat.session().0;
+                tracing::info!(session, header, why, "header without effect");
+            }
             let announced = self.session.body_bytes_announced();
             self.reservation.follow(count, announced, &self.shared.receiving);
             let asked = self.ask(now);
