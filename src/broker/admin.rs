@@ -365,6 +365,7 @@ impl Broker {
             self.bind(no, None);
             self.state_mark(Mark::Declared(no));
         }
+        self.forget_all(no);
         self.purge_all(no);
     }
 

@@ -142,6 +142,7 @@ pub(super) enum Step {
     Send {
         to: Vec<(DestinationKind, Arc<str>)>,
         expires_at_ms: Option<u64>,
+        dedup: Option<Box<[u8]>>,
         bytes: Bytes,
         header_len: u32,
     },

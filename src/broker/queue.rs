@@ -25,6 +25,8 @@ use crate::base::{ChunkRef, MessageId, Policy, Seq, SessionNo, SlotNo, SubNo, Wi
 use crate::journal::{Item, Place, field};
 use crate::port::{Body, QueueCounters};
 
+use super::dedup::SeenIds;
+
 /// A queue's place in memory. Used again after the queue is gone: sequences, which are not, tell entries apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueNo(pub(super) u32);
@@ -68,6 +70,8 @@ pub(super) struct Queue {
     pub(super) binding: Option<Arc<str>>,
     /// The last batch that states which.
     pub(super) declared_at: Seq,
+    /// Deduplication ids that it remembers, if any.
+    pub(super) seen: Option<Box<SeenIds>>,
     /// Subscriptions that are stuck.
     pub(super) stuck_count: usize,
     pub(super) counters: QueueCounters,
@@ -210,6 +214,7 @@ impl Queue {
             owner: None,
             binding: None,
             declared_at: Seq(0),
+            seen: None,
             stuck_count: 0,
             counters: QueueCounters::default(),
             dirty: false,
@@ -318,6 +323,7 @@ impl Queue {
             && !self.paused
             && self.binding.is_none()
             && self.owner.is_none()
+            && self.seen.is_none()
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::base::{Epoch, Limits, MessageId, Now, Policies, Seq};
-use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered};
+use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered, SeenId};
 use crate::port::QueueCounters;
 
+use super::dedup::Dedup;
 use super::expiry::Expiring;
 use super::ledger::{Ledger, Mark, Run};
 use super::queue::{Entry, EntryBytes, QueueNo};
@@ -34,6 +35,7 @@ impl Recovery {
             routes: Routes::default(),
             bound_count: 0,
             expiring: Expiring::default(),
+            dedup: Dedup::default(),
             peers: BTreeMap::new(),
             touched: VecDeque::new(),
             activating: BTreeSet::new(),
@@ -127,6 +129,15 @@ impl Recovery {
                     let queue = self.broker.queue_mut(no).expect("it was just made");
                     (queue.paused, queue.paused_at) = (paused, seq);
                 }
+                Fact::Seen { queue, ids } => {
+                    let no = self.queue_no(&queue);
+                    if ids.is_empty() {
+                        self.broker.recover_unseen(no);
+                    }
+                    for SeenId { at_ms, id } in ids {
+                        self.broker.recover_seen(no, &id, at_ms, seq);
+                    }
+                }
                 Fact::Declared { queue, topic } => {
                     let no = self.queue_no(&queue);
                     if topic.is_some() {
@@ -188,6 +199,7 @@ impl Recovery {
                 broker.expiring.insert(entry.expires_at_ms(), no, sequence);
             }
         }
+        broker.recover_seen_end(recovered.uuid);
         broker
             .ledger
             .recover_end(recovered.last_seq, recovered.slot_count, recovered.meta);

@@ -1,6 +1,7 @@
 //! The broker alone, driven by hand: one `World` holds it, its durable batches and their body chunks.
 
 mod admin;
+mod dedup;
 mod expiry;
 mod temporary;
 mod topics;
@@ -30,6 +31,7 @@ struct World {
     chunks: Vec<IndexChunk>,
     bodies: BTreeMap<u32, (ChunkRef, Bytes)>,
     last: Recovered,
+    now: Now,
 }
 
 impl World {
@@ -41,6 +43,7 @@ impl World {
             chunks: Vec::new(),
             bodies: BTreeMap::new(),
             last: Recovered::default(),
+            now: NOW,
         };
         world.commit();
         world.broker.handle_open(S);
@@ -59,7 +62,7 @@ impl World {
             let parts = u16::from(!batch.facts.is_empty());
             let size = IndexSize {
                 parts,
-                bytes: u32::from(parts) * (20 + 40 * batch.facts.len() as u32),
+                bytes: u32::from(parts) * (20 + crate::journal::encode_facts(&batch.facts).len() as u32),
             };
             if parts > 0 {
                 self.chunks.push(IndexChunk {
@@ -75,7 +78,7 @@ impl World {
                 slot_count,
                 uuid: [0; 16],
             };
-            self.broker.handle_durable(seq, &[size], NOW);
+            self.broker.handle_durable(seq, &[size], self.now);
         }
     }
 
@@ -86,7 +89,7 @@ impl World {
             .iter()
             .cloned()
             .for_each(|chunk| recovery.visit(chunk));
-        self.broker = recovery.finish(&self.last, NOW);
+        self.broker = recovery.finish(&self.last, self.now);
         self.commit();
         self.broker.handle_open(S);
     }
@@ -94,7 +97,7 @@ impl World {
     fn ask(&mut self, fill: impl FnOnce(&mut Requests)) -> Applied {
         let mut requests = Requests::default();
         fill(&mut requests);
-        self.broker.handle_requests(S, &requests, NOW)
+        self.broker.handle_requests(S, &requests, self.now)
     }
 
     fn send(&mut self, queue: &str, body: &str, tx: Option<TxNo>) -> Applied {
@@ -197,6 +200,7 @@ fn send(requests: &mut Requests, queue: &str, body: &str, persistent: bool, tx: 
         header_len: 0,
         persistent,
         expires_at_ms: None,
+        dedup: None,
         tx,
     }));
 }
@@ -489,7 +493,8 @@ fn an_answer_that_records_nothing_waits_for_nothing() {
         Applied {
             done: 1,
             gate: Seq(0),
-            refusal: None
+            refusal: None,
+            duplicates: Vec::new(),
         }
     );
     let tx = TxNo(1);
@@ -503,7 +508,8 @@ fn an_answer_that_records_nothing_waits_for_nothing() {
         Applied {
             done: 2,
             gate: Seq(0),
-            refusal: None
+            refusal: None,
+            duplicates: Vec::new(),
         }
     );
     assert!(!world.broker.has_batch());

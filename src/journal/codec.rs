@@ -19,6 +19,7 @@
 //! counted  name, deliveries + 1 or 0 for none, failures, ranges
 //! watched  name, epoch
 //! paused   name, 1 or 0
+//! seen     name, count, per id (at - the one before (signed), length, bytes); before the first: 0. None: all are forgotten
 //! declared name, property count, per property (tag u8, length, bytes); no properties: an ordinary queue again
 //!          property 1: the topic, or pattern of topics, that the queue is bound to, UTF-8
 //! ranges   count, per range (start - the end before, end - start); before the first: 0
@@ -37,7 +38,7 @@ use std::sync::Arc;
 use bincode::config::{Configuration, standard};
 use bytes::Bytes;
 
-use super::{Enqueued, Fact, Item, Place, QueueName};
+use super::{Enqueued, Fact, Item, Place, QueueName, SeenId};
 use crate::base::{ChunkNo, ChunkRef, Epoch, MessageId, SlotNo};
 
 const CONFIG: Configuration = standard();
@@ -55,9 +56,8 @@ mod kind {
     /// Reserved: a queue is gone with all it holds.
     #[expect(dead_code, reason = "reserved")]
     const DELETED: u8 = 7;
-    /// Reserved: a producer's id was seen.
-    #[expect(dead_code, reason = "reserved")]
-    const DEDUP_SEEN: u8 = 8;
+    /// A queue has seen deduplication ids.
+    pub(super) const SEEN: u8 = 8;
     /// Reserved: a new owner's term.
     #[expect(dead_code, reason = "reserved")]
     const EPOCH: u8 = 9;
@@ -125,6 +125,7 @@ pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, DecodeError> {
             kind::WATCHED => payload.watched(&names).map(Some),
             kind::PAUSED => payload.paused(&names).map(Some),
             kind::DECLARED => payload.declared(&names)?.map(Some),
+            kind::SEEN => payload.seen(&names).map(Some),
             tag if tag & kind::OPTIONAL != 0 => {
                 payload.rest = &[];
                 Some(None)
@@ -195,6 +196,12 @@ impl<'a> Encoder<'a> {
                     self.payload.extend_from_slice(topic.as_bytes());
                 }
                 self.close(kind::DECLARED);
+            }
+            Fact::Seen { queue, ids } => {
+                let name = self.name(queue);
+                put(&mut self.payload, name);
+                put_seen(&mut self.payload, ids);
+                self.close(kind::SEEN);
             }
             Fact::Paused { queue, paused } => {
                 let name = self.name(queue);
@@ -295,6 +302,22 @@ fn put_ranges(out: &mut Vec<u8>, ranges: &[(u64, u64)]) {
         put(out, last - first);
         before = Some(*last);
     }
+}
+
+fn put_seen(out: &mut Vec<u8>, ids: &[SeenId]) {
+    put(out, ids.len() as u64);
+    let mut before = 0;
+    for SeenId { at_ms, id } in ids {
+        assert!(is_id(id), "an id is not empty and not over its bound");
+        put_delta(out, *at_ms, before);
+        put(out, id.len() as u64);
+        out.extend_from_slice(id);
+        before = *at_ms;
+    }
+}
+
+fn is_id(id: &[u8]) -> bool {
+    (1..=SeenId::BYTES_MAX).contains(&id.len())
 }
 
 fn items_are_valid(enqueued: &Enqueued) -> bool {
@@ -510,6 +533,23 @@ impl<'a> Reader<'a> {
             topic = Some(Arc::from(text));
         }
         Ok(Some(Fact::Declared { queue, topic }))
+    }
+
+    fn seen(&mut self, names: &[QueueName]) -> Option<Fact> {
+        let queue = self.queue(names)?;
+        let count = self.count(3)?;
+        let mut ids = Vec::with_capacity(count);
+        let mut before = 0;
+        for _ in 0..count {
+            before = self.delta(before)?;
+            let len = self.count(1)?;
+            let id = self.take(len).filter(|id| is_id(id))?;
+            ids.push(SeenId {
+                at_ms: before,
+                id: id.into(),
+            });
+        }
+        Some(Fact::Seen { queue, ids })
     }
 
     fn paused(&mut self, names: &[QueueName]) -> Option<Fact> {

@@ -151,6 +151,8 @@ pub struct QueueView {
     pub owner: Option<SessionNo>,
     /// The topic, or pattern of topics, whose messages it keeps: a durable subscription.
     pub topic: Option<Arc<str>>,
+    /// Deduplication ids that it remembers.
+    pub dedup_id_count: u64,
     /// Subscriptions that hold their limit and have settled nothing for `stuck_subscription_ms`.
     pub stuck_count: u64,
     /// What passed through it.
@@ -173,6 +175,8 @@ pub struct QueueCounters {
     pub dead_lettered_count: u64,
     /// Entries that expired.
     pub expired_count: u64,
+    /// Messages not stored because they had been before.
+    pub duplicate_count: u64,
 }
 
 /// One entry, for people.
@@ -291,7 +295,7 @@ pub struct TopicView {
 /// What the core holds in all, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HoldingsView {
-    /// Queues that have entries or subscriptions, are paused, or keep the messages of a topic.
+    /// Queues that have entries or subscriptions, are paused, keep the messages of a topic, or remember deduplication ids.
     pub queue_count: u64,
     /// Topics that have subscriptions.
     pub topic_count: u64,
@@ -303,6 +307,10 @@ pub struct HoldingsView {
     pub transient_bytes: u64,
     /// Bytes staged in transactions.
     pub staged_bytes: u64,
+    /// Deduplication ids that queues remember.
+    pub dedup_id_count: u64,
+    /// About what they take in memory.
+    pub dedup_bytes: u64,
     /// Bytes in batches that are not yet durable, and of what waits for them.
     pub unflushed_bytes: u64,
     /// Purged entries whose room is not given back yet.

@@ -65,6 +65,9 @@ codes! {
         /// A wildcard where none may be.
         BadWildcard, Refusal, "bad-wildcard",
             "a wildcard stands where none may: a SEND names one topic, and >, # and ** are the last level of what they match";
+        /// A deduplication id that is too long.
+        DedupIdTooLong, Refusal, "dedup-id-too-long",
+            "the deduplication id of this SEND is longer than this broker allows (dedup_id_bytes_max)";
         /// A temporary queue that this connection has not made.
         TemporaryUnknown, Refusal, "temporary-queue-unknown",
             "this connection has no such temporary queue: SUBSCRIBE to it, or name it in reply-to, first";
@@ -102,7 +105,7 @@ codes! {
 pub const CODES: [&[Code]; 2] = [DecodeError::CODES, Violation::CODES];
 
 /// Every refusal, for `docs/errors.md`: `code()` is its code, its `Display` the text.
-pub const REFUSALS: [Refusal; 20] = [
+pub const REFUSALS: [Refusal; 21] = [
     Refusal::DeliveryUnknown,
     Refusal::LeaseLost,
     Refusal::TransactionUnknown,
@@ -118,6 +121,7 @@ pub const REFUSALS: [Refusal; 20] = [
     Refusal::BindingInUse,
     Refusal::TooManyBindings,
     Refusal::FanOutTooLarge,
+    Refusal::DedupOff,
     Refusal::QueuePrivate,
     Refusal::QueueUnknown,
     Refusal::QueueInUse,

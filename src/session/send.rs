@@ -1,5 +1,7 @@
 //! SEND: from a frame to the stored form of a message.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use memchr::{memchr, memchr3};
 
@@ -37,6 +39,7 @@ pub(super) struct Sender<'a> {
     pub(super) session: &'a str,
     /// When it came.
     pub(super) wall_ms: u64,
+    pub(super) dedup_id_bytes_max: usize,
 }
 
 /// When a message expires: the earliest of what its headers say, of which 0 says never.
@@ -57,6 +60,32 @@ fn expires_at_ms(fields: &Fields<'_>, wall_ms: u64) -> Result<Option<u64>, Viola
     Ok(earliest)
 }
 
+/// The deduplication id, by whichever name.
+fn dedup_id<'a>(
+    fields: &Fields<'a>,
+    rules: &Rules,
+    bytes_max: usize,
+) -> Result<Option<Cow<'a, [u8]>>, Cause> {
+    let mut id: Option<Cow<'a, [u8]>> = None;
+    for (header, value) in [
+        ("dedup-id", fields.dedup_id),
+        ("_AMQ_DUPL_ID", fields.amq_dupl_id),
+        ("Nats-Msg-Id", fields.nats_msg_id),
+    ] {
+        let Some(value) = value else { continue };
+        let value = unescape(rules.escapes(), value)?;
+        // An empty one would be the same for many messages, and all of them but one lost.
+        if value.is_empty() || id.as_ref().is_some_and(|id| *id != value) {
+            return Err(Violation::HeaderInvalid { header }.into());
+        }
+        if value.len() > bytes_max {
+            return Err(Violation::DedupIdTooLong.into());
+        }
+        id = Some(value);
+    }
+    Ok(id)
+}
+
 /// Adds a SEND to the requests.
 pub(super) fn send(
     requests: &mut Requests,
@@ -65,7 +94,12 @@ pub(super) fn send(
     rules: &Rules,
     of: &Sender<'_>,
 ) -> Result<(), Cause> {
-    let Sender { tx, session, wall_ms } = *of;
+    let Sender {
+        tx,
+        session,
+        wall_ms,
+        dedup_id_bytes_max,
+    } = *of;
     let raw = required(fields.destination, "destination")?;
     let text = unescape(rules.escapes(), raw)?;
     let text = std::str::from_utf8(&text).map_err(|_| DecodeError::NotUtf8)?;
@@ -82,6 +116,7 @@ pub(super) fn send(
         Some(b"false") => false,
         Some(_) => return Err(Violation::HeaderInvalid { header: "persistent" }.into()),
     };
+    let dedup = dedup_id(fields, rules, dedup_id_bytes_max)?.map(|id| requests.push_bytes(&id));
     // A destination that is stored as it came is named within the header block.
     let stored_name = match memchr3(b'\\', b':', b'\r', raw) {
         None if frame.body.len() < SHARED_BYTES_MIN
@@ -124,6 +159,7 @@ pub(super) fn send(
         header_len: small(header_len),
         persistent,
         expires_at_ms: expires_at_ms(fields, wall_ms)?,
+        dedup,
         tx,
     };
     requests.list.push(Request::Send(send));

@@ -63,8 +63,11 @@ impl Disk {
                 Fact::Settled { queue, ranges } => {
                     gone.extend(ranges.into_iter().map(|range| (Arc::clone(&queue), range)));
                 }
-                Fact::Counted { .. } | Fact::Watched { .. } | Fact::Paused { .. } | Fact::Declared { .. } => {
-                }
+                Fact::Counted { .. }
+                | Fact::Watched { .. }
+                | Fact::Paused { .. }
+                | Fact::Declared { .. }
+                | Fact::Seen { .. } => {}
             }
         }
         for (queue, (first, last)) in gone {

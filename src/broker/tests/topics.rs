@@ -29,6 +29,7 @@ impl World {
                 header_len: 0,
                 persistent,
                 expires_at_ms: None,
+                dedup: None,
                 tx,
             }));
         })

@@ -14,6 +14,7 @@ fn queue(name: &str, depth: u64) -> QueueView {
         paused: false,
         topic: None,
         owner: None,
+        dedup_id_count: 0,
         stuck_count: 0,
         counters: Default::default(),
     }

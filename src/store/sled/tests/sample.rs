@@ -60,7 +60,8 @@ fn shown(
                 | Fact::Counted { .. }
                 | Fact::Watched { .. }
                 | Fact::Paused { .. }
-                | Fact::Declared { .. } => {}
+                | Fact::Declared { .. }
+                | Fact::Seen { .. } => {}
             }
             // Long names are shown by their length.
             let line = format!("  {fact:?}").replace(&long_name(), "(16,000 x)");
