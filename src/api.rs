@@ -83,7 +83,7 @@ pub struct Status {
     pub metrics_listen: Option<String>,
     /// As `/health/ready` says.
     pub health: Health,
-    /// Queues that have messages or subscriptions, are paused, or keep the messages of a topic.
+    /// Queues that have messages or subscriptions, are paused, keep the messages of a topic, or remember deduplication ids.
     pub queue_count: u64,
     /// Topics that have subscriptions.
     pub topic_count: u64,
@@ -154,6 +154,10 @@ pub struct Counters {
     pub topic_dropped_count: u64,
     /// Messages that expired.
     pub expired_count: u64,
+    /// Messages that were stored nowhere because they had been before.
+    pub duplicate_count: u64,
+    /// Deduplication ids forgotten before their window was over.
+    pub dedup_forgotten_count: u64,
     /// Messages for temporary queues that were gone with their session.
     pub late_reply_count: u64,
     /// Transactions committed.
@@ -263,6 +267,10 @@ pub struct Queue {
     pub dead_lettered_count: u64,
     /// Entries that expired.
     pub expired_count: u64,
+    /// Deduplication ids that it remembers.
+    pub dedup_id_count: u64,
+    /// Messages not stored because they had been before.
+    pub duplicate_count: u64,
     /// Where `rate_ms` was asked for.
     pub rates: Option<Rates>,
 }

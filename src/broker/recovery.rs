@@ -190,7 +190,8 @@ impl Recovery {
     }
 
     /// The broker, in a new term. Its first batch (the new term's counters) is ready for `poll_batch`.
-    pub fn finish(mut self, recovered: &Recovered, _now: Now) -> Broker {
+    pub fn finish(mut self, recovered: &Recovered, now: Now) -> Broker {
+        self.broker.now = now;
         let clean = recovered.meta.clean_epoch;
         let broker = &mut self.broker;
         for (no, queue) in (0..).map(QueueNo).zip(&broker.queues) {

@@ -545,6 +545,19 @@ fn ids_in(chunk: Option<&IndexChunk>) -> usize {
         .sum()
 }
 
+/// The first batch of a start comes before anything tells the time, and may find an id in the oldest chunk.
+#[test]
+fn a_start_takes_no_id_for_old() {
+    let mut world = World::new(Limits::default());
+    world.now.wall_ms = 1_800_000_000_000;
+    world.send_id("a", "x", "1", None);
+    world.drain("a");
+    for _ in 0..3 {
+        world.restart();
+        assert!(is_again(&world.send_id("a", "x", "1", None)));
+    }
+}
+
 /// One that was stated again, and so comes later in the journal, is still older than what came after it.
 #[test]
 fn recovery_keeps_the_order_in_which_ids_came() {

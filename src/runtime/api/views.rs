@@ -87,6 +87,8 @@ impl Parts {
             topic_out_count: core.topic_out_count,
             topic_dropped_count: core.topic_dropped_count,
             expired_count: core.expired_count,
+            duplicate_count: core.duplicate_count,
+            dedup_forgotten_count: core.dedup_forgotten_count,
             late_reply_count: core.late_reply_count,
             committed_count: core.committed_count,
             aborted_count: core.aborted_count,
@@ -553,6 +555,8 @@ fn queue(view: &QueueView, wall_ms: u64, rates: Option<api::Rates>) -> api::Queu
         failed_count: view.counters.failed_count,
         dead_lettered_count: view.counters.dead_lettered_count,
         expired_count: view.counters.expired_count,
+        dedup_id_count: view.dedup_id_count,
+        duplicate_count: view.counters.duplicate_count,
         rates,
     }
 }
