@@ -91,7 +91,7 @@ pub struct Status {
     pub metrics_listen: Option<String>,
     /// As `/health/ready` says.
     pub health: Health,
-    /// Queues that have messages or subscriptions, are paused, or keep the messages of a topic.
+    /// Queues that have messages or subscriptions, are paused, keep the messages of a topic, or remember deduplication ids.
     pub queue_count: u64,
     /// Topics that have subscriptions.
     pub topic_count: u64,
@@ -164,6 +164,10 @@ pub struct Counters {
     pub expired_count: u64,
     /// Messages that made room for newer ones in full queues.
     pub dropped_count: u64,
+    /// Messages that were stored nowhere because they had been before.
+    pub duplicate_count: u64,
+    /// Deduplication ids forgotten before their window was over.
+    pub dedup_forgotten_count: u64,
     /// Messages for temporary queues that were gone with their session.
     pub late_reply_count: u64,
     /// Transactions committed.
@@ -275,6 +279,10 @@ pub struct Queue {
     pub expired_count: u64,
     /// Entries that made room for newer ones (`overflow = "drop-head"`).
     pub dropped_count: u64,
+    /// Deduplication ids that it remembers.
+    pub dedup_id_count: u64,
+    /// Messages not stored because they had been before.
+    pub duplicate_count: u64,
     /// Where `rate_ms` was asked for.
     pub rates: Option<Rates>,
 }

@@ -218,6 +218,7 @@ fn talk(bytes: &[u8], piece: usize) -> (Vec<String>, Vec<u8>, String) {
                 done: count,
                 gate: Seq(0),
                 refusal: None,
+                duplicates: Vec::new(),
             };
             session.handle_applied(applied, NOW);
             if count == 0 && done == 0 || start == end {
@@ -283,6 +284,7 @@ fn arrives(send: &Send, bytes: &[u8]) {
             done: 1,
             gate: Seq(0),
             refusal: None,
+            duplicates: Vec::new(),
         };
         consumer.handle_applied(applied, NOW);
         consumer.poll_output(Seq(0), &mut Vec::new());

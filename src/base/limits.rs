@@ -28,6 +28,11 @@ pub struct Limits {
     pub durable_subscription_count_max: usize,
     /// Entries that one SEND, or one COMMIT, makes in queues that keep topics.
     pub fan_out_count_max: usize,
+    /// The deduplication id of one SEND.
+    pub dedup_id_bytes_max: usize,
+    /// About what the deduplication ids that all queues remember take in memory, with the queues that remember any; beyond it
+    /// the oldest are forgotten first.
+    pub dedup_bytes_max: usize,
     /// Temporary queues that one connection makes, by name, for as long as it lives.
     pub temporary_queue_count_max: usize,
     /// Open transactions of one connection.
@@ -108,6 +113,8 @@ impl Default for Limits {
             temporary_queue_count_max: 1_000,
             durable_subscription_count_max: 20_000,
             fan_out_count_max: 200_000,
+            dedup_id_bytes_max: 255,
+            dedup_bytes_max: 128 * MIB,
             transaction_count_max: 256,
             staged_frame_count_max: 100_000,
             staged_bytes_max: 64 * MIB,

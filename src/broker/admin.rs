@@ -378,6 +378,7 @@ impl Broker {
             self.set_declared(no, Settings::default());
             self.state_mark(Mark::Declared(no));
         }
+        self.forget_all(no);
         self.purge_all(no);
     }
 

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::base::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SlotNo};
 use crate::journal::{
-    Batch, CHUNK_BYTES_MAX, ChunkWrite, Enqueued, Fact, IndexSize, Item, Meta, Place, QueueName,
+    Batch, CHUNK_BYTES_MAX, ChunkWrite, Enqueued, Fact, IndexSize, Item, Meta, Place, QueueName, SeenId,
 };
 
 use super::policy::PolicyNo;
@@ -64,6 +64,8 @@ struct OpenBatch {
     seq: Seq,
     facts: Vec<Fact>,
     settled: Vec<(QueueName, Vec<(u64, u64)>)>,
+    /// Facts about ids, apart so that those about entries stay runs.
+    seen: Vec<Fact>,
     chunks: Vec<ChunkWrite>,
     chunk_bytes: usize,
     /// About what its facts take.
@@ -105,9 +107,13 @@ struct IndexRecord {
     /// Facts about queues that stand here and may still matter, and how many did.
     marks: Vec<Mark>,
     marks_stated: u32,
+    /// Deduplication ids stated in it, and what they, and those of them that still matter, weigh.
+    seen: Vec<Run>,
+    seen_stated: u32,
+    seen_live: u32,
 }
 
-/// Entries of one queue with consecutive sequences.
+/// Entries of one queue with consecutive sequences; or ids that it has seen, with consecutive numbers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run {
     pub(super) queue: QueueNo,
@@ -135,6 +141,8 @@ pub(super) enum Oldest {
     Run(Seq, Run),
     /// A fact about a queue that may still matter.
     Mark(Seq, Mark),
+    /// Ids that may still be remembered.
+    Seen(Seq, Run),
 }
 
 /// Thresholds of compaction.
@@ -201,6 +209,19 @@ impl Ledger {
         self.record(seq)
             .expect("recover_chunk came first")
             .push_mark(mark);
+    }
+
+    /// Takes an id that a recovered fact says was seen.
+    pub(super) fn recover_seen(&mut self, seq: Seq, len: usize) {
+        let record = self.record(seq).expect("recover_chunk came first");
+        record.seen_stated += seen_weight(len);
+    }
+
+    /// Counts one id that is remembered, under a number.
+    pub(super) fn recover_seen_live(&mut self, home: Seq, queue: QueueNo, number: u64, len: usize) {
+        let record = self.record(home).expect("the id came from this chunk");
+        record.seen_live += seen_weight(len);
+        push_run(&mut record.seen, queue, number);
     }
 
     /// Notes which chunk a fact names. The newest chunk of a slot is the one that live entries have: a slot is only
@@ -425,16 +446,7 @@ impl Ledger {
         let record = self.log.back_mut().expect("the open batch has the last record");
         record.stated += 1;
         record.live += 1;
-        match record.runs.last_mut() {
-            Some(run) if run.queue == queue && run.first + u64::from(run.count) == new.sequence => {
-                run.count += 1
-            }
-            _ => record.runs.push(Run {
-                queue,
-                first: new.sequence,
-                count: 1,
-            }),
-        }
+        push_run(&mut record.runs, queue, new.sequence);
         let end = match new.place {
             Place::Chunk { offset, .. } => offset + new.item.len,
             Place::Extent(_) => 0,
@@ -487,6 +499,51 @@ impl Ledger {
             self.open.fact_bytes += FACT_BYTES;
         }
         queue.settled.1
+    }
+
+    /// States that a queue has seen an id: its number, when, and the id. `stated` is where this queue's ids are in the open
+    /// batch, made at the first.
+    pub(super) fn state_seen(
+        &mut self,
+        queue: QueueNo,
+        name: &QueueName,
+        stated: &mut (Seq, usize),
+        (number, at_ms, id): (u64, u64, &[u8]),
+    ) {
+        let record = self.log.back_mut().expect("the open batch has the last record");
+        record.seen_stated += seen_weight(id.len());
+        record.seen_live += seen_weight(id.len());
+        push_run(&mut record.seen, queue, number);
+        if stated.0 != self.open.seq {
+            *stated = (self.open.seq, self.open.seen.len());
+            self.open.fact_bytes += FACT_BYTES;
+            self.open.seen.push(Fact::Seen {
+                queue: Arc::clone(name),
+                ids: Vec::new(),
+            });
+        }
+        if let Some(Fact::Seen { ids, .. }) = self.open.seen.get_mut(stated.1) {
+            let id = id.into();
+            ids.push(SeenId { at_ms, id });
+        }
+        self.open.fact_bytes += size_of::<SeenId>() + id.len();
+    }
+
+    /// States that all ids of a queue are forgotten; dropped as what `state_paused` says is.
+    pub(super) fn state_unseen(&mut self, name: &QueueName) {
+        self.open.fact_bytes += FACT_BYTES;
+        self.open.seen.push(Fact::Seen {
+            queue: Arc::clone(name),
+            ids: Vec::new(),
+        });
+    }
+
+    /// An id is forgotten, or was stated again.
+    pub(super) fn forget_seen(&mut self, home: Seq, len: usize) {
+        let record = self.record(home).expect("a remembered id's home is in the log");
+        record.seen_live -= seen_weight(len);
+        let more = record.bury();
+        self.log_dead_bytes += u64::from(more);
     }
 
     /// States anything else.
@@ -549,12 +606,8 @@ impl Ledger {
     pub(super) fn forget(&mut self, home: Seq) {
         let record = self.record(home).expect("a live entry's home is in the log");
         record.live -= 1;
-        if record.size.bytes > 0 {
-            let dead = record.size.bytes - record.live_bytes();
-            let more = dead - record.dead_bytes;
-            record.dead_bytes = dead;
-            self.log_dead_bytes += u64::from(more);
-        }
+        let more = record.bury();
+        self.log_dead_bytes += u64::from(more);
     }
 
     /// An entry's bytes are needed no more; its slots are free once the open batch is durable.
@@ -609,6 +662,7 @@ impl Ledger {
         let open = &self.open;
         open.facts.is_empty()
             && open.settled.is_empty()
+            && open.seen.is_empty()
             && open.chunks.is_empty()
             && open.filling.is_none()
             && open.drop.is_empty()
@@ -629,6 +683,7 @@ impl Ledger {
         let next = Seq(self.open.seq.0 + 1);
         let open = std::mem::take(&mut self.open);
         let mut facts = open.facts;
+        facts.extend(open.seen);
         facts.extend(open.settled.into_iter().map(|(queue, mut ranges)| {
             merge(&mut ranges);
             Fact::Settled { queue, ranges }
@@ -706,6 +761,10 @@ impl Ledger {
                 let run = record.runs.last().copied().expect("a live entry is in a run");
                 return Some(Oldest::Run(seq, run));
             }
+            if record.seen_live > 0 {
+                let run = record.seen.last().copied().expect("a remembered id is in a run");
+                return Some(Oldest::Seen(seq, run));
+            }
             if record.size.parts > 0 {
                 self.open.drop.push(seq);
                 *budget -= 1;
@@ -727,6 +786,17 @@ impl Ledger {
     /// The last run of the oldest chunk has been looked at up to its end.
     pub(super) fn end_run(&mut self) {
         self.log.front_mut().expect("it was just looked at").runs.pop();
+    }
+
+    /// The last run of ids of the oldest chunk has been looked at up to its end.
+    pub(super) fn end_seen(&mut self) {
+        self.log.front_mut().expect("it was just looked at").seen.pop();
+    }
+
+    /// The same except for its first `count` ids.
+    pub(super) fn shorten_seen(&mut self, count: u32) {
+        let run = self.log.front_mut().and_then(|record| record.seen.last_mut());
+        run.expect("it was just looked at").count = count;
     }
 
     /// The last run of the oldest chunk has been looked at except for its first `count` entries.
@@ -822,10 +892,23 @@ impl IndexRecord {
         self.marks_stated += 1;
     }
 
+    /// Something in it says nothing any more; how many of its bytes do so now.
+    fn bury(&mut self) -> u32 {
+        if self.size.bytes == 0 {
+            return 0;
+        }
+        let dead = self.size.bytes - self.live_bytes();
+        let more = dead - self.dead_bytes;
+        self.dead_bytes = dead;
+        more
+    }
+
     /// Its share of bytes that still say something.
     fn live_bytes(&self) -> u32 {
         let stated = u64::from(self.stated) + u64::from(self.marks_stated);
         let live = u64::from(self.live) + self.marks.len() as u64;
+        let stated = stated * FACT_WEIGHT + u64::from(self.seen_stated);
+        let live = live * FACT_WEIGHT + u64::from(self.seen_live);
         let share = (u64::from(self.size.bytes) * live)
             .checked_div(stated)
             .unwrap_or(0);
@@ -870,6 +953,24 @@ pub(super) struct Statement<'a> {
     pub(super) deliveries: u32,
     pub(super) failures: u32,
     pub(super) fields: &'a [(u8, Bytes)],
+}
+
+/// What an entry or a mark weighs in an index chunk, beside an id.
+const FACT_WEIGHT: u64 = 16;
+
+fn seen_weight(len: usize) -> u32 {
+    u32::try_from(len).expect("an id is short") + 2
+}
+
+fn push_run(runs: &mut Vec<Run>, queue: QueueNo, number: u64) {
+    match runs.last_mut() {
+        Some(run) if run.queue == queue && run.first + u64::from(run.count) == number => run.count += 1,
+        _ => runs.push(Run {
+            queue,
+            first: number,
+            count: 1,
+        }),
+    }
 }
 
 /// How much of a message's bytes is in one of its chunks, at most.

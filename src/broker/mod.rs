@@ -16,6 +16,7 @@
 mod admin;
 mod backup;
 mod credit;
+mod dedup;
 mod dispatch;
 mod expiry;
 mod lease;
@@ -39,6 +40,7 @@ use crate::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, Settings, SubNo
 use crate::journal::{Batch, Fact, IndexSize};
 use crate::port::{AckMode, Event, Refusal};
 
+use dedup::Dedup;
 use expiry::{EXPIRE_INPUT, EXPIRE_TICK, Expiring};
 use ledger::{Ledger, Mark, Oldest, Statement, Thresholds};
 use overflow::SHED_TICK;
@@ -87,6 +89,8 @@ pub struct Broker {
     expiring: Expiring,
     /// Deliveries by the time at which their leases run out, in monotonic milliseconds.
     leases: BTreeSet<(u64, SessionNo, Tag)>,
+    /// What queues remember to have been sent.
+    dedup: Dedup,
     /// Queues in which something changed, in the order in which it did.
     dirty: VecDeque<QueueNo>,
     wakes: Vec<SessionNo>,
@@ -109,6 +113,8 @@ pub struct Broker {
 /// Index chunks dropped and entries stated again with an ordinary commit, and by an idle tick.
 const TEND_COMMIT: (usize, usize) = (16, 512);
 const TEND_TICK: (usize, usize) = (256, 4096);
+/// Ids whose window is over that are forgotten at once where they are in the way of dropping a chunk.
+const FORGET_TEND: usize = 512;
 /// Slots given back by an idle tick: 8 MiB a second.
 const SHRINK_TICK: u32 = 512;
 
@@ -180,9 +186,11 @@ impl Broker {
 
     /// Does what time demands; called about once a second, also when nothing else happens.
     pub fn handle_tick(&mut self, now: Now) {
+        self.now = now;
         self.notice_stuck(now);
         self.expire(now, EXPIRE_TICK);
         self.shed(SHED_TICK);
+        self.forget_ids(now);
         self.dispatch(now);
         self.relocate();
         let rests = self.ledger.unflushed_bytes() == 0 && self.ledger.is_open_empty();
@@ -355,7 +363,7 @@ impl Broker {
         no
     }
 
-    /// Forgets a queue that nothing refers to: it exists while it has entries or subscriptions.
+    /// Forgets a queue that nothing refers to: it exists while it has entries, subscriptions or the like (`Queue::is_idle`).
     fn close_queue_if_idle(&mut self, no: QueueNo) {
         if self.queue(no).is_some_and(Queue::is_idle)
             && let Some(queue) = self.queues.get_mut(no.0 as usize).and_then(Option::take)
@@ -406,6 +414,16 @@ impl Broker {
                         self.state_mark(mark);
                     }
                     self.ledger.end_mark();
+                }
+                Oldest::Seen(seq, run) => {
+                    let now = self.now;
+                    if self.forget_old(run.queue, FORGET_TEND, now) > 0 {
+                        continue;
+                    }
+                    if moves == 0 || !self.ledger.wants_compaction(thresholds) {
+                        return;
+                    }
+                    self.move_seen(seq, run, &mut moves);
                 }
                 Oldest::Run(seq, run) => {
                     if moves == 0 || !self.ledger.wants_compaction(thresholds) {

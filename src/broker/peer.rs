@@ -154,6 +154,7 @@ pub(super) enum Step {
         to: Vec<(DestinationKind, Arc<str>)>,
         expires_at_ms: Option<u64>,
         ack_timeout_ms: Option<u64>,
+        dedup: Option<Box<[u8]>>,
         bytes: Bytes,
         header_len: u32,
     },

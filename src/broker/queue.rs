@@ -28,6 +28,7 @@ use crate::base::{
 use crate::journal::{Item, Place, field};
 use crate::port::{Body, QueueCounters};
 
+use super::dedup::SeenIds;
 use super::expiry::fields_of;
 
 /// A queue's place in memory. Used again after the queue is gone: sequences, which are not, tell entries apart.
@@ -79,6 +80,8 @@ pub(super) struct Queue {
     pub(super) declared: Settings,
     /// The last batch that states both.
     pub(super) declared_at: Seq,
+    /// Deduplication ids that it remembers, if any.
+    pub(super) seen: Option<Box<SeenIds>>,
     /// Subscriptions that are stuck.
     pub(super) stuck_count: usize,
     pub(super) counters: QueueCounters,
@@ -257,6 +260,7 @@ impl Queue {
             binding: None,
             declared: Settings::default(),
             declared_at: Seq(0),
+            seen: None,
             stuck_count: 0,
             counters: QueueCounters::default(),
             dirty: false,
@@ -426,6 +430,7 @@ impl Queue {
             && !self.paused
             && !self.is_declared()
             && self.owner.is_none()
+            && self.seen.is_none()
     }
 
     /// It has properties, which are stored.

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::base::{Epoch, Limits, MessageId, Now, Policies, Seq};
-use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered, field};
+use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered, SeenId, field};
 use crate::port::QueueCounters;
 
+use super::dedup::Dedup;
 use super::expiry::Expiring;
 use super::ledger::{Ledger, Mark, Run};
 use super::policy::PolicyBook;
@@ -38,6 +39,7 @@ impl Recovery {
             bound_count: 0,
             expiring: Expiring::default(),
             leases: BTreeSet::new(),
+            dedup: Dedup::default(),
             peers: BTreeMap::new(),
             touched: VecDeque::new(),
             activating: BTreeSet::new(),
@@ -144,6 +146,15 @@ impl Recovery {
                     let queue = self.broker.queue_mut(no).expect("it was just made");
                     (queue.paused, queue.paused_at) = (paused, seq);
                 }
+                Fact::Seen { queue, ids } => {
+                    let no = self.queue_no(&queue);
+                    if ids.is_empty() {
+                        self.broker.recover_unseen(no);
+                    }
+                    for SeenId { at_ms, id } in ids {
+                        self.broker.recover_seen(no, &id, at_ms, seq);
+                    }
+                }
                 Fact::Declared {
                     queue,
                     topic,
@@ -208,6 +219,7 @@ impl Recovery {
 
     /// The broker, in a new term. Its first batch (the new term's counters) is ready for `poll_batch`.
     pub fn finish(mut self, recovered: &Recovered, now: Now) -> Broker {
+        self.broker.now = now;
         let clean = recovered.meta.clean_epoch;
         let broker = &mut self.broker;
         let mut resting = Vec::new();
@@ -226,6 +238,7 @@ impl Recovery {
             queue.entries.get_mut(sequence).expect("it was just seen").delayed = true;
             queue.delayed_count += 1;
         }
+        broker.recover_seen_end(recovered.uuid);
         broker
             .ledger
             .recover_end(recovered.last_seq, recovered.slot_count, recovered.meta);

@@ -10,11 +10,13 @@ use crate::base::{
 };
 use crate::journal::{Item, Place, field};
 use crate::port::{
-    Applied, Binding, Outcome, Payload, Refusal, Request, Requests, Send, Settle, Subscribe, Target,
+    Applied, Binding, Duplicate, Outcome, Payload, Refusal, Request, Requests, Send, Settle, Subscribe,
+    Target,
 };
 
 use super::Broker;
 use super::credit::Beyond;
+use super::dedup::is_on;
 use super::expiry::{EXPIRE_INPUT, fields_of};
 use super::ledger::{Mark, Statement};
 use super::peer::{Held, HeldState, Source, Step, Sub, TopicMessage, Transaction};
@@ -36,6 +38,7 @@ impl Broker {
                 done: 0,
                 gate: Seq(0),
                 refusal: Some(refusal),
+                duplicates: Vec::new(),
             };
         }
         self.now = now;
@@ -43,6 +46,7 @@ impl Broker {
         let mut done = 0;
         let mut gate = Seq(0);
         let mut subscribed = Vec::new();
+        let mut duplicates = Vec::new();
         for request in &requests.list {
             match self.apply(session, request, requests, now) {
                 Ok(seq) => gate = gate.max(seq),
@@ -54,6 +58,12 @@ impl Broker {
             }
             if let Request::Subscribe(subscribe) = request {
                 subscribed.push(subscribe.sub);
+            }
+            if let Some(left_out) = self.dedup.left_out.take() {
+                duplicates.push(Duplicate {
+                    request: done,
+                    ..left_out
+                });
             }
             done += 1;
             self.ledger.close_if_full();
@@ -76,7 +86,12 @@ impl Broker {
         }
         self.expire(now, EXPIRE_INPUT);
         self.dispatch(now);
-        Applied { done, gate, refusal }
+        Applied {
+            done,
+            gate,
+            refusal,
+            duplicates,
+        }
     }
 
     /// One request. Gives the Seq that states its effect; `Seq(0)` where nothing is to be waited for.
@@ -142,14 +157,28 @@ impl Broker {
         now: Now,
     ) -> Result<Seq, Refusal> {
         let stored = send.persistent || send.tx.is_some();
-        if stored && !self.room && self.is_kept(targets(send).map(|to| (to.kind, requests.text(to.name)))) {
-            return Err(Refusal::DiskFull);
+        let dedup = send.dedup.map(|id| requests.bytes(id));
+        if stored && !self.room {
+            let to = || targets(send).map(|to| (to.kind, requests.text(to.name)));
+            let again = send.tx.is_none() && dedup.is_some_and(|id| self.is_again(to(), id, now));
+            if !again && self.is_kept(to()) {
+                return Err(Refusal::DiskFull);
+            }
         }
         if let Some(tx) = send.tx {
             return self.stage_send(session, tx, send, requests);
         }
         if send.to.kind != DestinationKind::Queue || !send.also.is_empty() {
-            let way = self.way(targets(send).map(|to| (to.kind, requests.text(to.name))));
+            let mut way = self.way(targets(send).map(|to| (to.kind, requests.text(to.name))));
+            let mut known = Seq(0);
+            if let Some(id) = dedup {
+                let left = self.leave_out(&mut way, id, send.persistent, now);
+                let Left { gate, whole } = left.inspect_err(|_| self.leave_way(&way))?;
+                known = gate;
+                if whole {
+                    self.note_duplicate();
+                }
+            }
             let bytes = shared(&send.payload, requests);
             let message = TopicMessage {
                 message: self.message_id(),
@@ -158,13 +187,19 @@ impl Broker {
                 expires_at_ms: send.expires_at_ms,
                 ack_timeout_ms: send.ack_timeout_ms,
             };
-            return self.send_ways(&way, &message, send.persistent, now);
+            let gate = self.send_ways(&way, &message, dedup, send.persistent, now)?;
+            return Ok(gate.max(known));
         }
         let name = requests.text(send.to.name);
         let item = Item {
             header_len: send.header_len,
             len: payload_len(&send.payload),
         };
+        if let Some(id) = dedup
+            && let Some(gate) = self.send_again(session, name, id, send.persistent, now)?
+        {
+            return Ok(gate);
+        }
         if !send.persistent {
             if self.memory_bytes() + item.len as usize > self.limits.memory_bytes_max {
                 return Err(Refusal::MemoryFull);
@@ -176,6 +211,9 @@ impl Broker {
             self.counters.enqueued_count += 1;
             let fields = fields_of(send.expires_at_ms, send.ack_timeout_ms);
             self.enqueue_transient(no, message, now.wall_ms, bytes, item, fields);
+            if let Some(id) = dedup {
+                self.remember(no, id, Seq(0), now);
+            }
             return Ok(Seq(0));
         }
         let no = self.sending_queue(session, name);
@@ -186,7 +224,7 @@ impl Broker {
         };
         let message = self.message_id();
         self.counters.enqueued_count += 1;
-        Ok(self.enqueue(
+        let gate = self.enqueue(
             no,
             &Enqueue {
                 message,
@@ -195,7 +233,11 @@ impl Broker {
                 item,
                 fields: fields_of(send.expires_at_ms, send.ack_timeout_ms),
             },
-        ))
+        );
+        if let Some(id) = dedup {
+            self.remember(no, id, gate, now);
+        }
+        Ok(gate)
     }
 
     /// Whether one of these is a queue, or has queues bound to it.
@@ -213,7 +255,9 @@ impl Broker {
         for (kind, name) in to {
             match kind {
                 DestinationKind::Queue => {
-                    way.queues.insert(self.open_queue(name));
+                    let no = self.open_queue(name);
+                    way.queues.insert(no);
+                    way.named.insert(no);
                 }
                 DestinationKind::Topic => {
                     way.queues.extend(self.routes.queues_of(name));
@@ -239,12 +283,13 @@ impl Broker {
         &mut self,
         way: &Way,
         message: &TopicMessage,
+        dedup: Option<&[u8]>,
         persistent: bool,
         now: Now,
     ) -> Result<Seq, Refusal> {
         let len = message.bytes.len();
         if way.queues.len() > self.limits.fan_out_count_max {
-            way.queues.iter().for_each(|no| self.mark_dirty(*no));
+            self.leave_way(way);
             return Err(Refusal::FanOutTooLarge);
         }
         let mut all = way.queues.iter().chain(&way.temporary);
@@ -254,11 +299,11 @@ impl Broker {
         }
         let in_memory = way.temporary.len() + if persistent { 0 } else { way.queues.len() };
         if in_memory > 0 && self.memory_bytes() + len * in_memory > self.limits.memory_bytes_max {
-            way.queues.iter().for_each(|no| self.mark_dirty(*no));
+            self.leave_way(way);
             return Err(Refusal::MemoryFull);
         }
         let place = (persistent && !way.queues.is_empty()).then(|| self.ledger.place_shared(&message.bytes));
-        let gate = self.keep(way, message, place.as_ref(), now);
+        let gate = self.keep(way, message, place.as_ref(), dedup, now);
         for topic in &way.topics {
             self.publish_behind(gate, topic, message.clone(), now);
         }
@@ -266,7 +311,14 @@ impl Broker {
     }
 
     /// Adds an entry to each queue on the way; those that are stored share the bytes placed. Gives the Seq that states them.
-    fn keep(&mut self, way: &Way, message: &TopicMessage, place: Option<&Place>, now: Now) -> Seq {
+    fn keep(
+        &mut self,
+        way: &Way,
+        message: &TopicMessage,
+        place: Option<&Place>,
+        dedup: Option<&[u8]>,
+        now: Now,
+    ) -> Seq {
         let TopicMessage {
             message,
             bytes,
@@ -289,6 +341,7 @@ impl Broker {
             self.counters.enqueued_count += 1;
             let Some(place) = place else {
                 self.enqueue_transient(*no, message, at_ms, bytes.clone(), item, fields());
+                self.remember_kept(*no, dedup, Seq(0), now);
                 continue;
             };
             // The bytes count once as they are placed, and once more for each queue behind the first.
@@ -303,8 +356,112 @@ impl Broker {
                 fields: fields(),
             };
             gate = self.enqueue(*no, &new);
+            self.remember_kept(*no, dedup, gate, now);
         }
         gate
+    }
+
+    /// A refused message goes nowhere: the queues on its way are forgotten if nothing else refers to them.
+    fn leave_way(&mut self, way: &Way) {
+        way.queues.iter().for_each(|no| self.mark_dirty(*no));
+    }
+
+    /// Leaves out the queues that have seen an id, and topics that such a queue keeps: who was present has got the message.
+    fn leave_out(&mut self, way: &mut Way, id: &[u8], persistent: bool, now: Now) -> Result<Left, Refusal> {
+        let off = |no: &QueueNo| self.queue(*no).is_some_and(|queue| !is_on(&queue.policy));
+        if way.named.iter().any(off) {
+            return Err(Refusal::DedupOff);
+        }
+        let mut left = Left::default();
+        let mut again = BTreeSet::new();
+        for no in &way.queues {
+            if let Some(gate) = self.recall(*no, id, persistent, now) {
+                left.gate = left.gate.max(gate);
+                again.insert(*no);
+            }
+        }
+        self.leave_queues(way, &again);
+        left.whole = !again.is_empty() && way.queues.is_empty() && way.temporary.is_empty();
+        Ok(left)
+    }
+
+    fn leave_queues(&mut self, way: &mut Way, again: &BTreeSet<QueueNo>) {
+        if again.is_empty() {
+            return;
+        }
+        way.queues.retain(|no| !again.contains(no));
+        let routes = &self.routes;
+        way.topics
+            .retain(|topic| routes.queues_of(topic).is_disjoint(again));
+        for no in again {
+            self.count_duplicate(*no);
+        }
+    }
+
+    fn count_duplicate(&mut self, no: QueueNo) {
+        if let Some(queue) = self.queue_mut(no) {
+            queue.counters.duplicate_count += 1;
+        }
+    }
+
+    /// Whether every queue that a SEND would be kept by has seen its id.
+    fn is_again<'a>(
+        &self,
+        mut to: impl Iterator<Item = (DestinationKind, &'a str)>,
+        id: &[u8],
+        now: Now,
+    ) -> bool {
+        let again = |no: &QueueNo| self.recall(*no, id, true, now).is_some();
+        to.all(|(kind, name)| match kind {
+            DestinationKind::Queue => self.names.get(name).is_some_and(again),
+            DestinationKind::Topic => self.routes.queues_of(name).iter().all(again),
+            DestinationKind::Temporary => true,
+        })
+    }
+
+    /// A SEND with an id to one queue: if it is there already, what its receipt must wait for.
+    fn send_again(
+        &mut self,
+        session: SessionNo,
+        name: &str,
+        id: &[u8],
+        persistent: bool,
+        now: Now,
+    ) -> Result<Option<Seq>, Refusal> {
+        let last = self.peers.get(&session).and_then(|peer| peer.last_queue);
+        let last = last.filter(|no| self.queue(*no).is_some_and(|queue| &*queue.name == name));
+        let Some(no) = last.or_else(|| self.names.get(name).copied()) else {
+            self.check_dedup(name)?;
+            return Ok(None);
+        };
+        if self.queue(no).is_some_and(|queue| !is_on(&queue.policy)) {
+            return Err(Refusal::DedupOff);
+        }
+        let gate = self.recall(no, id, persistent, now);
+        if gate.is_some() {
+            self.count_duplicate(no);
+            self.note_duplicate();
+        }
+        Ok(gate)
+    }
+
+    /// The SEND being applied was stored before.
+    fn note_duplicate(&mut self) {
+        self.counters.duplicate_count += 1;
+        self.dedup.left_out = Some(Duplicate {
+            request: 0,
+            whole: true,
+            count: None,
+        });
+    }
+
+    /// A queue on a way got a message with an id, if it has one. A queue that keeps a topic may remember none.
+    fn remember_kept(&mut self, no: QueueNo, id: Option<&[u8]>, home: Seq, now: Now) {
+        if let Some(id) = id
+            && self.queue(no).is_some_and(|queue| is_on(&queue.policy))
+        {
+            self.remember(no, id, home, now);
+        }
     }
 
     /// The queue of a name; mostly the one that this session sent to before.
@@ -450,6 +607,12 @@ impl Broker {
     ) -> Result<Seq, Refusal> {
         let len = payload_len(&send.payload) as usize;
         self.check_stage(session, tx, len)?;
+        if send.dedup.is_some() {
+            let named = targets(send).filter(|to| to.kind == DestinationKind::Queue);
+            named
+                .map(|to| requests.text(to.name))
+                .try_for_each(|name| self.check_dedup(name))?;
+        }
         let step = Step::Send {
             to: targets(send)
                 .map(|to| (to.kind, requests.text(to.name).into()))
@@ -458,6 +621,7 @@ impl Broker {
             header_len: send.header_len,
             expires_at_ms: send.expires_at_ms,
             ack_timeout_ms: send.ack_timeout_ms,
+            dedup: send.dedup.map(|id| requests.bytes(id).into()),
         };
         self.stage(session, tx, step, len);
         Ok(Seq(0))
@@ -504,7 +668,11 @@ impl Broker {
             return Err(Refusal::LeaseLost);
         }
         let kept = |step: &Step| match step {
-            Step::Send { to, .. } => self.is_kept(to.iter().map(|(kind, name)| (*kind, &**name))),
+            Step::Send { to, dedup, .. } => {
+                let to = || to.iter().map(|(kind, name)| (*kind, &**name));
+                let again = dedup.as_ref().is_some_and(|id| self.is_again(to(), id, now));
+                !again && self.is_kept(to())
+            }
             Step::Settle { .. } => false,
         };
         if !self.room && transaction.steps.iter().any(kept) {
@@ -527,41 +695,44 @@ impl Broker {
             self.unstage(session, transaction);
             return Err(Refusal::FanOutTooLarge);
         }
-        let ways: Vec<Way> = transaction
-            .steps
-            .iter()
-            .map(|step| match step {
-                Step::Send { to, .. } => self.way(to.iter().map(|(kind, name)| (*kind, &**name))),
-                Step::Settle { .. } => Way::default(),
-            })
-            .collect();
+        let ways = match self.ways(&transaction, now) {
+            Ok(ways) => ways,
+            Err(refusal) => {
+                self.counters.aborted_count += 1;
+                self.unstage(session, transaction);
+                return Err(refusal);
+            }
+        };
         if let Err(refusal) = self.admit_all(&transaction.steps, &ways) {
-            ways.iter()
-                .flat_map(|way| &way.queues)
-                .for_each(|no| self.mark_dirty(*no));
+            ways.iter().for_each(|way| self.leave_way(way));
+            self.dedup.left_out = None;
             self.counters.aborted_count += 1;
             self.unstage(session, transaction);
             return Err(refusal);
         }
         // Bytes first: they may fill several batches. Then all facts in the one that is open by then.
-        let places: Vec<Option<Place>> = transaction
+        let ways: Vec<(Way, Option<Place>)> = transaction
             .steps
             .iter()
-            .zip(&ways)
+            .zip(ways)
             .map(|(step, way)| match step {
-                Step::Send { bytes, .. } if !way.queues.is_empty() => Some(self.ledger.place_shared(bytes)),
-                _ => None,
+                Step::Send { bytes, .. } => {
+                    let place = (!way.queues.is_empty()).then(|| self.ledger.place_shared(bytes));
+                    (way, place)
+                }
+                Step::Settle { .. } => Default::default(),
             })
             .collect();
         self.ledger.keep_open(true);
         let mut topics = Vec::new();
-        for ((step, way), place) in transaction.steps.into_iter().zip(ways).zip(places) {
+        for (step, (way, place)) in transaction.steps.into_iter().zip(ways) {
             match step {
                 Step::Send {
                     bytes,
                     header_len,
                     expires_at_ms,
                     ack_timeout_ms,
+                    dedup,
                     ..
                 } => {
                     let message = TopicMessage {
@@ -571,7 +742,7 @@ impl Broker {
                         expires_at_ms,
                         ack_timeout_ms,
                     };
-                    self.keep(&way, &message, place.as_ref(), now);
+                    self.keep(&way, &message, place.as_ref(), dedup.as_deref(), now);
                     let topics_of = way.topics.into_iter();
                     topics.extend(topics_of.map(|topic| (topic, message.clone())));
                 }
@@ -618,6 +789,49 @@ impl Broker {
             Step::Settle { tags, .. } => tags.iter().any(lost),
             Step::Send { .. } => false,
         })
+    }
+
+    /// Where each step of a transaction goes, without what the queues have seen, and without what comes twice in it.
+    fn ways(&mut self, transaction: &Transaction, now: Now) -> Result<Vec<Way>, Refusal> {
+        let mut ways: Vec<Way> = Vec::with_capacity(transaction.steps.len());
+        let mut fresh: BTreeSet<(QueueNo, &[u8])> = BTreeSet::new();
+        let (mut send_count, mut count) = (0, 0);
+        for step in &transaction.steps {
+            let Step::Send { to, dedup, .. } = step else {
+                ways.push(Way::default());
+                continue;
+            };
+            send_count += 1;
+            let mut way = self.way(to.iter().map(|(kind, name)| (*kind, &**name)));
+            if let Some(id) = dedup {
+                let twice: BTreeSet<QueueNo> = way.queues.iter().copied().collect();
+                let twice = twice
+                    .into_iter()
+                    .filter(|no| fresh.contains(&(*no, &**id)))
+                    .collect();
+                self.leave_queues(&mut way, &twice);
+                let left = match self.leave_out(&mut way, id, true, now) {
+                    Ok(left) => left,
+                    Err(refusal) => {
+                        ways.iter().chain([&way]).for_each(|way| self.leave_way(way));
+                        return Err(refusal);
+                    }
+                };
+                let nowhere = way.queues.is_empty() && way.temporary.is_empty();
+                count += u32::from(left.whole || (nowhere && !twice.is_empty()));
+                fresh.extend(way.queues.iter().map(|no| (*no, &**id)));
+            }
+            ways.push(way);
+        }
+        if count > 0 {
+            self.counters.duplicate_count += u64::from(count);
+            self.dedup.left_out = Some(Duplicate {
+                request: 0,
+                whole: count == send_count,
+                count: Some(count),
+            });
+        }
+        Ok(ways)
     }
 
     /// Gives back what an aborted transaction staged: its deliveries are held by the client again.
@@ -1094,8 +1308,19 @@ impl Broker {
 #[derive(Debug, Default)]
 struct Way {
     queues: BTreeSet<QueueNo>,
+    /// Those of them that the sender named.
+    named: BTreeSet<QueueNo>,
     temporary: BTreeSet<QueueNo>,
     topics: BTreeSet<Arc<str>>,
+}
+
+/// What was left out of a way.
+#[derive(Debug, Default)]
+struct Left {
+    /// What a receipt that says so must wait for.
+    gate: Seq,
+    /// Nothing that is stored is left.
+    whole: bool,
 }
 
 /// The queue of a temporary queue's name.

@@ -1,6 +1,7 @@
 //! The broker alone, driven by hand: one `World` holds it, its durable batches and their body chunks.
 
 mod admin;
+mod dedup;
 mod expiry;
 mod policies;
 mod redelivery;
@@ -32,6 +33,7 @@ struct World {
     chunks: Vec<IndexChunk>,
     bodies: BTreeMap<u32, (ChunkRef, Bytes)>,
     last: Recovered,
+    now: Now,
 }
 
 impl World {
@@ -43,6 +45,7 @@ impl World {
             chunks: Vec::new(),
             bodies: BTreeMap::new(),
             last: Recovered::default(),
+            now: NOW,
         };
         world.commit();
         world.broker.handle_open(S);
@@ -51,7 +54,7 @@ impl World {
 
     /// Makes every batch that waits durable.
     fn commit(&mut self) {
-        self.commit_at(NOW);
+        self.commit_at(self.now);
     }
 
     fn commit_at(&mut self, now: Now) {
@@ -65,7 +68,7 @@ impl World {
             let parts = u16::from(!batch.facts.is_empty());
             let size = IndexSize {
                 parts,
-                bytes: u32::from(parts) * (20 + 40 * batch.facts.len() as u32),
+                bytes: u32::from(parts) * (20 + crate::journal::encode_facts(&batch.facts).len() as u32),
             };
             if parts > 0 {
                 self.chunks.push(IndexChunk {
@@ -87,7 +90,7 @@ impl World {
 
     /// What a restart finds.
     fn restart(&mut self) {
-        self.restart_at(NOW);
+        self.restart_at(self.now);
     }
 
     fn restart_at(&mut self, now: Now) {
@@ -104,7 +107,7 @@ impl World {
     fn ask(&mut self, fill: impl FnOnce(&mut Requests)) -> Applied {
         let mut requests = Requests::default();
         fill(&mut requests);
-        self.broker.handle_requests(S, &requests, NOW)
+        self.broker.handle_requests(S, &requests, self.now)
     }
 
     fn send(&mut self, queue: &str, body: &str, tx: Option<TxNo>) -> Applied {
@@ -210,6 +213,7 @@ fn send(requests: &mut Requests, queue: &str, body: &str, persistent: bool, tx: 
         header_len: 0,
         persistent,
         expires_at_ms: None,
+        dedup: None,
         tx,
     }));
 }
@@ -502,7 +506,8 @@ fn an_answer_that_records_nothing_waits_for_nothing() {
         Applied {
             done: 1,
             gate: Seq(0),
-            refusal: None
+            refusal: None,
+            duplicates: Vec::new(),
         }
     );
     let tx = TxNo(1);
@@ -516,7 +521,8 @@ fn an_answer_that_records_nothing_waits_for_nothing() {
         Applied {
             done: 2,
             gate: Seq(0),
-            refusal: None
+            refusal: None,
+            duplicates: Vec::new(),
         }
     );
     assert!(!world.broker.has_batch());

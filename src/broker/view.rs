@@ -42,6 +42,11 @@ pub enum Notice {
         /// On which queue.
         queue: Arc<str>,
     },
+    /// `dedup_bytes_max` is reached: ids are forgotten before their window is over. Told once.
+    DedupFull {
+        /// Ids remembered.
+        id_count: u64,
+    },
     /// A topic subscription over its bound lost messages or was disconnected.
     SlowSubscriber {
         /// Whose.
@@ -84,6 +89,10 @@ pub struct Counters {
     pub dropped_count: u64,
     /// Deliveries that were unsettled when their leases ran out; each is a failure too.
     pub lapsed_count: u64,
+    /// Messages that were stored nowhere because they had been before.
+    pub duplicate_count: u64,
+    /// Deduplication ids forgotten before their window was over.
+    pub dedup_forgotten_count: u64,
     /// Messages for temporary queues that were gone.
     pub late_reply_count: u64,
     /// Transactions committed.
@@ -272,6 +281,8 @@ impl Broker {
             transient_count: self.transient_count,
             transient_bytes: self.transient_bytes as u64,
             staged_bytes: self.staged_bytes as u64,
+            dedup_id_count: self.dedup.id_count,
+            dedup_bytes: self.dedup.bytes as u64,
             unflushed_bytes: self.unflushed_bytes() as u64,
             purging_count: self.purged.iter().map(|entries| entries.len() as u64).sum(),
             room: self.room,
@@ -352,6 +363,7 @@ impl Queue {
             topic: self.binding.clone(),
             policy: Arc::clone(&self.policy),
             declared: self.declared.clone(),
+            dedup_id_count: self.seen.as_ref().map_or(0, |ids| ids.len()),
             stuck_count: self.stuck_count as u64,
             counters: self.counters,
         }

@@ -45,8 +45,8 @@ pub(super) struct ImportArgs {
 }
 
 const EXAMPLES: &str = "\
-Headers, bodies and order are kept; message ids, times, counters, the origin of dead letters and persistent:false are \
-not: each is a new message. Where the command fails it says how many messages were confirmed; --skip of that number \
+Headers, bodies and order are kept; message ids, times, counters, the origin of dead letters, persistent:false and \
+deduplication ids (dedup-id, _AMQ_DUPL_ID, Nats-Msg-Id), by which a queue may know the message already, are not: each is a new message. Where the command fails it says how many messages were confirmed; --skip of that number \
 goes on behind them. The transaction that was under way may be there or not, so its messages may come twice.
 
 Examples:
@@ -62,6 +62,9 @@ const TRANSACTION_BYTES: usize = 1 << 20;
 
 /// What the frames that import makes have already.
 const OWN: [&str; 4] = ["destination", "content-length", "receipt", "transaction"];
+
+/// Headers by which the queue may know the message, perhaps as the very one that was exported, and would not store it.
+const DEDUP: [&str; 3] = ["dedup-id", "_AMQ_DUPL_ID", "Nats-Msg-Id"];
 
 /// Headers that would end a message, a dead letter perhaps, whose time may have passed since it was first sent.
 const EXPIRY: [&str; 3] = ["expires", "expiration", "ttl"];
@@ -320,7 +323,9 @@ impl Import<'_> {
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.as_str()));
             headers.extend(own.filter(|(name, _)| {
-                !OWN.contains(name) && (self.args.keep_expiry || !EXPIRY.contains(name))
+                !OWN.contains(name)
+                    && !DEDUP.contains(name)
+                    && (self.args.keep_expiry || !EXPIRY.contains(name))
             }));
             headers.extend(transaction.map(|name| ("transaction", name)));
             headers.extend(receipt.map(|name| ("receipt", name)));

@@ -481,6 +481,16 @@ fn show_detail(out: &mut dyn Write, look: Look, detail: &QueueDetail) -> io::Res
             some(queue.dropped_count, "dropped").unwrap_or_default()
         ),
     )?;
+    if queue.dedup_id_count + queue.duplicate_count > 0 {
+        line(
+            "deduplication",
+            format!(
+                "{} remembered, {} not stored in this run",
+                counted(queue.dedup_id_count, "id"),
+                counted(queue.duplicate_count, "duplicate")
+            ),
+        )?;
+    }
     if let Some(rates) = queue.rates {
         line(
             "per second",

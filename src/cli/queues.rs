@@ -32,7 +32,7 @@ pub(super) struct QueuesArgs {
 
 const EXAMPLES: &str = "\
 HELD messages are with a client and not settled; OLDEST is how long the oldest has waited; IN, OUT, FAILED and DEAD (moved to \
-its dead-letter queue) count since the queue exists in this run. FLAGS: the session of a temporary queue; the topic that it keeps, a durable subscription; paused; stuck, a subscription holds its limit and settles nothing.
+its dead-letter queue) count since the queue exists in this run. FLAGS: the session of a temporary queue; the topic that it keeps, a durable subscription; paused; ids that an empty queue remembers, by which it knows what was sent before; stuck, a subscription holds its limit and settles nothing.
 
 Examples:
   steadfast queues
@@ -212,6 +212,9 @@ pub(super) fn flags(queue: &Queue) -> String {
     }
     if queue.paused {
         flags.push("paused".to_owned());
+    }
+    if queue.dedup_id_count > 0 && queue.depth + queue.subscription_count == 0 {
+        flags.push(format!("remembers {}", counted(queue.dedup_id_count, "id")));
     }
     if queue.stuck_count > 0 {
         flags.push(format!("{} stuck", counted(queue.stuck_count, "subscriber")));

@@ -23,6 +23,7 @@ use crate::base::{ChunkNo, ChunkRef, Epoch, Now, Seq, SlotNo};
 use crate::broker::{Broker, Recovery};
 use crate::config::Overrides;
 use crate::journal::{Batch, CHUNK_BYTES_MAX, ChunkWrite, Enqueued, Fact, Meta, Place, Recovered};
+use crate::port::QueueView;
 use crate::store::{Salvage, SledOptions, SledStore, Store, StoreError};
 
 #[derive(Debug, Args)]
@@ -181,7 +182,11 @@ fn write_store(
             settings: Some(policy.settings),
         });
     }
-    for queue in broker.queues() {
+    // Ids are left out: what cannot be saved is to be sent again. So is a queue that has nothing else.
+    let kept = |queue: &QueueView| {
+        queue.depth > 0 || queue.topic.is_some() || !queue.declared.is_empty() || queue.paused
+    };
+    for queue in broker.queues().filter(kept) {
         let mut here = Saved {
             name: queue.name.to_string(),
             ..Saved::default()

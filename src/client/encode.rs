@@ -74,10 +74,21 @@ impl SendTemplate {
         Self { head }
     }
 
-    /// Appends the frame up to its body; `body` appends that, of the announced length.
-    pub fn encode(&self, out: &mut Vec<u8>, number: u64, body: impl FnOnce(&mut Vec<u8>)) {
+    /// Appends the frame, with a deduplication id that needs no escapes, up to its body; `body` appends that, of the announced
+    /// length.
+    pub fn encode(
+        &self,
+        out: &mut Vec<u8>,
+        number: u64,
+        dedup_id: Option<&[u8]>,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) {
         out.extend_from_slice(&self.head);
         out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        if let Some(id) = dedup_id {
+            out.extend_from_slice(b"\ndedup-id:");
+            out.extend_from_slice(id);
+        }
         out.extend_from_slice(b"\n\n");
         body(out);
         out.push(0);

@@ -20,6 +20,7 @@
 //! delayed  name, due-at, ranges
 //! watched  name, epoch
 //! paused   name, 1 or 0
+//! seen     name, count, per id (at - the one before (signed), length, bytes); before the first: 0. None: all are forgotten
 //! declared name, property count, per property (tag u8, length, bytes); no properties: an ordinary queue again
 //!          property 1: the topic, or pattern of topics, that the queue is bound to, UTF-8
 //!          property 16 + n: the value of setting n (`base::SETTINGS`): a number (varint), 0 or 1, or UTF-8
@@ -40,7 +41,7 @@ use std::sync::Arc;
 use bincode::config::{Configuration, standard};
 use bytes::Bytes;
 
-use super::{Enqueued, Fact, Item, Place, QueueName};
+use super::{Enqueued, Fact, Item, Place, QueueName, SeenId};
 use crate::base::{
     ChunkNo, ChunkRef, Epoch, MessageId, Policies, Setting, SettingForm, SettingKey, Settings, SlotNo,
 };
@@ -60,9 +61,8 @@ mod kind {
     /// Reserved: a queue is gone with all it holds.
     #[expect(dead_code, reason = "reserved")]
     const DELETED: u8 = 7;
-    /// Reserved: a producer's id was seen.
-    #[expect(dead_code, reason = "reserved")]
-    const DEDUP_SEEN: u8 = 8;
+    /// A queue has seen deduplication ids.
+    pub(super) const SEEN: u8 = 8;
     /// Reserved: a new owner's term.
     #[expect(dead_code, reason = "reserved")]
     const EPOCH: u8 = 9;
@@ -137,6 +137,7 @@ pub fn decode_facts(bytes: &[u8]) -> Result<Vec<Fact>, DecodeError> {
             kind::PAUSED => payload.paused(&names).map(Some),
             kind::DECLARED => payload.declared(&names)?.map(Some),
             kind::POLICY => payload.policy()?.map(Some),
+            kind::SEEN => payload.seen(&names).map(Some),
             tag if tag & kind::OPTIONAL != 0 => {
                 payload.rest = &[];
                 Some(None)
@@ -234,6 +235,12 @@ impl<'a> Encoder<'a> {
                     put_settings(&mut self.payload, settings);
                 }
                 self.close(kind::POLICY);
+            }
+            Fact::Seen { queue, ids } => {
+                let name = self.name(queue);
+                put(&mut self.payload, name);
+                put_seen(&mut self.payload, ids);
+                self.close(kind::SEEN);
             }
             Fact::Paused { queue, paused } => {
                 let name = self.name(queue);
@@ -349,6 +356,22 @@ fn put_ranges(out: &mut Vec<u8>, ranges: &[(u64, u64)]) {
         put(out, last - first);
         before = Some(*last);
     }
+}
+
+fn put_seen(out: &mut Vec<u8>, ids: &[SeenId]) {
+    put(out, ids.len() as u64);
+    let mut before = 0;
+    for SeenId { at_ms, id } in ids {
+        assert!(is_id(id), "an id is not empty and not over its bound");
+        put_delta(out, *at_ms, before);
+        put(out, id.len() as u64);
+        out.extend_from_slice(id);
+        before = *at_ms;
+    }
+}
+
+fn is_id(id: &[u8]) -> bool {
+    (1..=SeenId::BYTES_MAX).contains(&id.len())
 }
 
 fn items_are_valid(enqueued: &Enqueued) -> bool {
@@ -612,6 +635,23 @@ impl<'a> Reader<'a> {
         let tag = self.byte()?;
         let len = self.count(1)?;
         Some((tag, self.take(len)?))
+    }
+
+    fn seen(&mut self, names: &[QueueName]) -> Option<Fact> {
+        let queue = self.queue(names)?;
+        let count = self.count(3)?;
+        let mut ids = Vec::with_capacity(count);
+        let mut before = 0;
+        for _ in 0..count {
+            before = self.delta(before)?;
+            let len = self.count(1)?;
+            let id = self.take(len).filter(|id| is_id(id))?;
+            ids.push(SeenId {
+                at_ms: before,
+                id: id.into(),
+            });
+        }
+        Some(Fact::Seen { queue, ids })
     }
 
     fn paused(&mut self, names: &[QueueName]) -> Option<Fact> {

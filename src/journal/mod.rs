@@ -127,6 +127,13 @@ pub enum Fact {
         /// What it states; `None`: nothing any more.
         settings: Option<Settings>,
     },
+    /// The queue has seen deduplication ids: of messages stated in the same batch, or stated again.
+    Seen {
+        /// The queue.
+        queue: QueueName,
+        /// None: all that it has seen before are forgotten.
+        ids: Vec<SeenId>,
+    },
     /// Deliveries of the queue are stopped, or go on again. The last one counts.
     Paused {
         /// The queue.
@@ -162,6 +169,20 @@ pub struct Enqueued {
 impl Enqueued {
     /// So that no fact outgrows an index chunk part.
     pub const ITEM_COUNT_MAX: usize = 512;
+}
+
+/// A deduplication id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenId {
+    /// Milliseconds since the Unix epoch at which its message was accepted.
+    pub at_ms: u64,
+    /// Not empty, at most [`SeenId::BYTES_MAX`].
+    pub id: Box<[u8]>,
+}
+
+impl SeenId {
+    /// The longest id there is.
+    pub const BYTES_MAX: usize = 1_000;
 }
 
 /// Optional fields of [`Enqueued`].

@@ -165,6 +165,8 @@ pub struct QueueView {
     pub policy: Arc<Policy>,
     /// What of that it declares itself.
     pub declared: Settings,
+    /// Deduplication ids that it remembers.
+    pub dedup_id_count: u64,
     /// Subscriptions that hold their limit and have settled nothing for `stuck_subscription_ms`.
     pub stuck_count: u64,
     /// What passed through it.
@@ -189,6 +191,8 @@ pub struct QueueCounters {
     pub expired_count: u64,
     /// Entries that made room for newer ones.
     pub dropped_count: u64,
+    /// Messages not stored because they had been before.
+    pub duplicate_count: u64,
 }
 
 /// One policy, for people.
@@ -326,7 +330,7 @@ pub struct TopicView {
 /// What the core holds in all, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HoldingsView {
-    /// Queues that have entries or subscriptions, are paused, or keep the messages of a topic.
+    /// Queues that have entries or subscriptions, are paused, keep the messages of a topic, or remember deduplication ids.
     pub queue_count: u64,
     /// Topics that have subscriptions.
     pub topic_count: u64,
@@ -338,6 +342,10 @@ pub struct HoldingsView {
     pub transient_bytes: u64,
     /// Bytes staged in transactions.
     pub staged_bytes: u64,
+    /// Deduplication ids that queues remember.
+    pub dedup_id_count: u64,
+    /// About what they take in memory.
+    pub dedup_bytes: u64,
     /// Bytes in batches that are not yet durable, and of what waits for them.
     pub unflushed_bytes: u64,
     /// Purged entries whose room is not given back yet.

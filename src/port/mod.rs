@@ -154,6 +154,8 @@ pub struct Send {
     pub expires_at_ms: Option<u64>,
     /// How long a delivery of it may be unsettled, in milliseconds; 0: any time.
     pub ack_timeout_ms: Option<u64>,
+    /// Its deduplication id: a queue that has seen it within its window does not store the message.
+    pub dedup: Option<Span>,
     /// The transaction it is staged in.
     pub tx: Option<TxNo>,
 }
@@ -275,7 +277,7 @@ pub enum DeliveryKey {
 }
 
 /// The core's answer to one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
     /// How many requests took effect, counted from the first; all, unless there is a refusal.
     pub done: usize,
@@ -283,6 +285,19 @@ pub struct Applied {
     pub gate: Seq,
     /// Why the request numbered `done` was refused; nothing behind it was looked at.
     pub refusal: Option<Refusal>,
+    /// Requests of which something was not stored, because it had been before; in their order.
+    pub duplicates: Vec<Duplicate>,
+}
+
+/// A SEND that was stored before, or a COMMIT of such.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Duplicate {
+    /// The request's number, counted from 0.
+    pub request: usize,
+    /// Nothing that the request sends was stored.
+    pub whole: bool,
+    /// Of a COMMIT: messages that were stored nowhere.
+    pub count: Option<u32>,
 }
 
 /// The peer asked validly and is denied. The text told to the peer comes from the code alone.
@@ -337,6 +352,11 @@ pub enum Refusal {
         "too many durable subscriptions keep what this frame sends (fan_out_count_max): send less in one transaction"
     )]
     FanOutTooLarge,
+    /// A SEND with a deduplication id names a queue whose policy has no window.
+    #[error(
+        "this queue remembers no deduplication ids (dedup_window_ms or dedup_count_max is 0): send without one"
+    )]
+    DedupOff,
     /// A temporary queue of another session, or an act that it cannot be the object of.
     #[error(
         "this is a temporary queue: only the session that made it takes from it, and nothing of it is kept"
@@ -354,7 +374,7 @@ pub enum Refusal {
     CreditTooHigh,
     /// An act names a queue that does not exist.
     #[error(
-        "there is no such queue: a queue exists while it has messages or subscriptions, is paused, or keeps the messages of a topic"
+        "there is no such queue: a queue exists while it has messages or subscriptions, is paused, keeps the messages of a topic, or remembers deduplication ids"
     )]
     QueueUnknown,
     /// A delete without force of a queue that has subscriptions.
@@ -402,6 +422,7 @@ impl Refusal {
             Self::BindingInUse => "durable-subscription-in-use",
             Self::TooManyBindings => "too-many-durable-subscriptions",
             Self::FanOutTooLarge => "fan-out-too-large",
+            Self::DedupOff => "dedup-off",
             Self::QueuePrivate => "queue-private",
             Self::NotPull => "not-pull",
             Self::CreditTooHigh => "credit-too-high",

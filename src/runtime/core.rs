@@ -454,7 +454,7 @@ impl Seat {
         let applied = step
             .requests
             .map(|requests| broker.handle_requests(session, requests, now));
-        if let Some(gate) = applied.map(|applied| applied.gate)
+        if let Some(gate) = applied.as_ref().map(|applied| applied.gate)
             && gate > self.core.durable()
             && self.link.gate.swap(gate.0, Ordering::Relaxed) != gate.0
         {
@@ -506,6 +506,12 @@ fn log(notice: &Notice) {
         } => tracing::warn!(%queue, %target, message = message.0, failures, "message dead-lettered"),
         Notice::Stuck { session, sub, queue } => {
             tracing::warn!(session = session.0, subscription = sub.0, %queue, "subscription stuck: it holds its limit and settles nothing");
+        }
+        Notice::DedupFull { id_count } => {
+            tracing::warn!(
+                id_count,
+                "deduplication ids are forgotten before their window is over: dedup_bytes_max is reached"
+            );
         }
         Notice::SlowSubscriber {
             session,

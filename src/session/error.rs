@@ -68,6 +68,9 @@ codes! {
         /// A declaration of something that is no queue.
         DeclarationMisplaced, Refusal, "declaration-misplaced",
             "headers that declare a queue (x-max-length and the like) stand on a frame whose destination is not one queue";
+        /// A deduplication id that is too long.
+        DedupIdTooLong, Refusal, "dedup-id-too-long",
+            "the deduplication id of this SEND is longer than this broker allows (dedup_id_bytes_max)";
         /// A temporary queue that this connection has not made.
         TemporaryUnknown, Refusal, "temporary-queue-unknown",
             "this connection has no such temporary queue: SUBSCRIBE to it, or name it in reply-to, first";
@@ -105,7 +108,7 @@ codes! {
 pub const CODES: [&[Code]; 2] = [DecodeError::CODES, Violation::CODES];
 
 /// Every refusal, for `docs/errors.md`: `code()` is its code, its `Display` the text.
-pub const REFUSALS: [Refusal; 22] = [
+pub const REFUSALS: [Refusal; 28] = [
     Refusal::DeliveryUnknown,
     Refusal::LeaseLost,
     Refusal::TransactionUnknown,
@@ -121,6 +124,7 @@ pub const REFUSALS: [Refusal; 22] = [
     Refusal::BindingInUse,
     Refusal::TooManyBindings,
     Refusal::FanOutTooLarge,
+    Refusal::DedupOff,
     Refusal::QueuePrivate,
     Refusal::NotPull,
     Refusal::CreditTooHigh,
@@ -128,6 +132,11 @@ pub const REFUSALS: [Refusal; 22] = [
     Refusal::QueueInUse,
     Refusal::SameQueue,
     Refusal::SessionUnknown,
+    Refusal::PolicyUnknown,
+    Refusal::TooManyPolicies,
+    Refusal::DeclarationDiffers,
+    Refusal::TooManyDeclared,
+    Refusal::QueueFull,
 ];
 
 /// The ERROR for a connection that gets no session, because there are too many.

@@ -26,6 +26,9 @@ pub(super) struct Fields<'a> {
     pub(super) ack_timeout: Option<&'a [u8]>,
     pub(super) expiration: Option<&'a [u8]>,
     pub(super) ttl: Option<&'a [u8]>,
+    pub(super) dedup_id: Option<&'a [u8]>,
+    pub(super) amq_dupl_id: Option<&'a [u8]>,
+    pub(super) nats_msg_id: Option<&'a [u8]>,
     /// A producer's own; only its presence matters.
     pub(super) sender_message_id: Option<&'a [u8]>,
     /// Of a SEND: there may be headers of other brokers.
@@ -66,6 +69,9 @@ impl<'a> Fields<'a> {
                 b"ack-timeout" => &mut fields.ack_timeout,
                 b"expiration" => &mut fields.expiration,
                 b"ttl" => &mut fields.ttl,
+                b"dedup-id" => &mut fields.dedup_id,
+                b"_AMQ_DUPL_ID" => &mut fields.amq_dupl_id,
+                b"Nats-Msg-Id" => &mut fields.nats_msg_id,
                 b"sender-message-id" => &mut fields.sender_message_id,
                 name => {
                     fields.foreign |= send && dialect::may_be_known(name);

@@ -18,7 +18,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::ids::write_number;
 use crate::base::Seq;
+use crate::port::Duplicate;
 use crate::wire::{Encoder, Escapes};
 
 const RECEIPT_HEAD: &[u8] = b"RECEIPT\nreceipt-id:";
@@ -58,6 +60,39 @@ impl Line {
                 .header("receipt-id", receipt)
                 .end()
         });
+    }
+
+    /// Requests that are done were stored before: their RECEIPTs say so. Comes before [`Line::handle_done`].
+    pub(super) fn handle_duplicates(&mut self, duplicates: &[Duplicate]) {
+        if duplicates.is_empty() {
+            return;
+        }
+        let gated = self.bytes.len() - self.waiting.iter().map(|(len, _)| len).sum::<usize>();
+        let waiting = self.bytes.split_off(gated);
+        let mut rest = &waiting[..];
+        let mut duplicates = duplicates.iter().peekable();
+        for (len, requests) in &mut self.waiting {
+            let (frame, behind) = rest.split_at(*len);
+            rest = behind;
+            while duplicates.next_if(|of| of.request < requests.start).is_some() {}
+            let of = duplicates.next_if(|of| requests.contains(&of.request));
+            let head = of.and_then(|of| Some((of, frame.strip_suffix(RECEIPT_TAIL)?)));
+            let Some((of, head)) = head.filter(|(_, head)| head.starts_with(RECEIPT_HEAD)) else {
+                self.bytes.extend_from_slice(frame);
+                continue;
+            };
+            let before = self.bytes.len();
+            self.bytes.extend_from_slice(head);
+            if of.whole {
+                self.bytes.extend_from_slice(b"\nduplicate:true");
+            }
+            if let Some(count) = of.count {
+                self.bytes.extend_from_slice(b"\nduplicate-count:");
+                write_number(u64::from(count), &mut self.bytes);
+            }
+            self.bytes.extend_from_slice(RECEIPT_TAIL);
+            *len = self.bytes.len() - before;
+        }
     }
 
     /// The first `done` requests are done, and their effect waits for the gate.

@@ -222,11 +222,17 @@ impl Session {
 
     /// The core's answer to `requests()`; empties them. Receipts of what is done go into line behind the gate.
     pub fn handle_applied(&mut self, applied: Applied, _now: Now) {
-        let Applied { done, gate, refusal } = applied;
+        let Applied {
+            done,
+            gate,
+            refusal,
+            duplicates,
+        } = applied;
         assert!(
             refusal.is_some() || done == self.requests.list.len(),
             "what is not refused is done"
         );
+        self.line.handle_duplicates(&duplicates);
         self.line.handle_done(done, gate);
         self.requests.clear();
         let kept = self.requests.arena.capacity() + self.requests.list.capacity() * size_of::<Request>();
@@ -441,6 +447,7 @@ impl Session {
             tx,
             session: &self.id,
             wall_ms: now.wall_ms,
+            dedup_id_bytes_max: self.config.limits.dedup_id_bytes_max,
             dialect: self.config.dialect,
             routing,
             declared,

@@ -1,5 +1,7 @@
 //! SEND: from a frame to the stored form of a message.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use memchr::{memchr, memchr3};
 
@@ -40,6 +42,7 @@ pub(super) struct Sender<'a> {
     pub(super) routing: Option<DestinationKind>,
     /// What it declares of its queue.
     pub(super) declared: Option<Box<Settings>>,
+    pub(super) dedup_id_bytes_max: usize,
 }
 
 /// When a message expires: the earliest of what its headers say, of which 0 says never.
@@ -60,6 +63,32 @@ fn expires_at_ms(fields: &Fields<'_>, wall_ms: u64) -> Result<Option<u64>, Viola
     Ok(earliest)
 }
 
+/// The deduplication id, by whichever name.
+fn dedup_id<'a>(
+    fields: &Fields<'a>,
+    rules: &Rules,
+    bytes_max: usize,
+) -> Result<Option<Cow<'a, [u8]>>, Cause> {
+    let mut id: Option<Cow<'a, [u8]>> = None;
+    for (header, value) in [
+        ("dedup-id", fields.dedup_id),
+        ("_AMQ_DUPL_ID", fields.amq_dupl_id),
+        ("Nats-Msg-Id", fields.nats_msg_id),
+    ] {
+        let Some(value) = value else { continue };
+        let value = unescape(rules.escapes(), value)?;
+        // An empty one would be the same for many messages, and all of them but one lost.
+        if value.is_empty() || id.as_ref().is_some_and(|id| *id != value) {
+            return Err(Violation::HeaderInvalid { header }.into());
+        }
+        if value.len() > bytes_max {
+            return Err(Violation::DedupIdTooLong.into());
+        }
+        id = Some(value);
+    }
+    Ok(id)
+}
+
 /// Adds a SEND to the requests.
 pub(super) fn send(
     requests: &mut Requests,
@@ -69,7 +98,11 @@ pub(super) fn send(
     of: Sender<'_>,
 ) -> Result<(), Cause> {
     let Sender {
-        tx, session, wall_ms, ..
+        tx,
+        session,
+        wall_ms,
+        dedup_id_bytes_max,
+        ..
     } = of;
     let raw = required(fields.destination, "destination")?;
     let text = unescape(rules.escapes(), raw)?;
@@ -94,6 +127,7 @@ pub(super) fn send(
         Some(b"false") => false,
         Some(_) => return Err(Violation::HeaderInvalid { header: "persistent" }.into()),
     };
+    let dedup = dedup_id(fields, rules, dedup_id_bytes_max)?.map(|id| requests.push_bytes(&id));
     // A destination that is stored as it came is named within the header block.
     let stored_name = match memchr3(b'\\', b':', b'\r', raw) {
         None if frame.body.len() < SHARED_BYTES_MIN
@@ -137,6 +171,7 @@ pub(super) fn send(
         persistent,
         expires_at_ms: expires_at_ms(fields, wall_ms)?,
         ack_timeout_ms: fields.ack_timeout_ms()?,
+        dedup,
         tx,
     };
     requests.list.push(Request::Send(send));

@@ -18,7 +18,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::{DestinationKind, MessageId, SubNo, Tag, TxNo};
-use crate::port::{AckMode, Body, Credit, DeliveryKey, Payload, Settle};
+use crate::port::{AckMode, Body, Credit, DeliveryKey, Duplicate, Payload, Settle};
 use crate::wire::Version;
 
 const LOGIN: [(&str, &str); 3] = [
@@ -46,6 +46,10 @@ struct Pair {
     /// What the core answers with.
     gate: Seq,
     refuse: Option<(usize, Refusal)>,
+    /// Deduplication ids of SENDs.
+    ids: Vec<Vec<u8>>,
+    /// What the next call says.
+    duplicates: Vec<Duplicate>,
     /// What the core was asked.
     asked: Vec<Request>,
     /// The stored form of each SEND: name, header block, body.
@@ -75,6 +79,8 @@ impl Pair {
             now,
             gate: Seq(0),
             refuse: None,
+            ids: vec![],
+            duplicates: vec![],
             asked: vec![],
             sent: vec![],
             held: vec![],
@@ -121,6 +127,7 @@ impl Pair {
                     Payload::Arena(span) => requests.bytes(*span),
                     Payload::Shared(bytes) => bytes,
                 };
+                self.ids.extend(send.dedup.map(|id| requests.bytes(id).to_vec()));
                 let (block, body) = bytes.split_at(send.header_len as usize);
                 self.sent
                     .push((requests.text(send.to.name).to_owned(), text(block), body.to_vec()));
@@ -133,6 +140,7 @@ impl Pair {
                 done,
                 gate: self.gate,
                 refusal,
+                duplicates: std::mem::take(&mut self.duplicates),
             },
             self.now,
         );

@@ -235,6 +235,9 @@ Options:
       --prefetch <PREFETCH>
           Ask for this `prefetch-count`
 
+      --dedup
+          Give each message a `dedup-id` of its own, of 36 bytes
+
       --header <NAME:VALUE>
           A further header of every SEND
 

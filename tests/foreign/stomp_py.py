@@ -20,6 +20,7 @@ class Inbox(stomp.ConnectionListener):
         self.errors = queue.Queue()
         self.connected = {}
         self.beats = 0
+        self.duplicates = 0
         self.gone = threading.Event()
 
     def on_connected(self, frame):
@@ -30,6 +31,7 @@ class Inbox(stomp.ConnectionListener):
 
     def on_receipt(self, frame):
         self.receipts.put(frame.headers["receipt-id"])
+        self.duplicates += frame.headers.get("duplicate") == "true"
 
     def on_error(self, frame):
         self.errors.put(frame)
@@ -259,6 +261,15 @@ def first(port, version):
         client.settle("ack", client.take(f"job {n}".encode()))
     client.nothing()
     client.unsubscribe("16")
+    # What is sent again with its id is stored once, also after the restart.
+    once = queue_of("once")
+    for count, header in enumerate(("dedup-id", "_AMQ_DUPL_ID", "Nats-Msg-Id")):
+        client.send(once, "once", **{header: "message 1"})
+        check(client.inbox.duplicates == count, "duplicates", client.inbox.duplicates)
+    tx = client.conn.begin("tx-once")
+    client.send(once, "twice", transaction=tx, **{"dedup-id": "message 2"})
+    client.send(once, "once", transaction=tx, **{"dedup-id": "message 1"})
+    client.end("commit", tx)
 
     # What durable subscriptions get while nobody is there is there after the restart.
     durable = Client(port, version, client_id=f"stomp-py-{version}")
@@ -301,6 +312,15 @@ def again(port, version):
     frames = [client.take(f"m{n}".encode()) for n in (1, 2, 3)]
     check(frames[0].headers["redelivered"] == "true", "redelivered", frames[0].headers)
     client.settle("ack", frames[2])
+    client.nothing()
+
+    once = f"/queue/stomp-py-{version}-once"
+    for number, body in enumerate(("once", "twice")):
+        client.send(once, body, **{"dedup-id": f"message {number + 1}"})
+    check(client.inbox.duplicates == 2, "duplicates after a restart", client.inbox.duplicates)
+    client.subscribe(once, "2", "auto")
+    client.take(b"once")
+    client.take(b"twice")
     client.nothing()
 
     durable = Client(port, version, client_id=f"stomp-py-{version}")

@@ -403,6 +403,7 @@ impl World {
             ("late_reply_count", counters.late_reply_count),
             ("lapsed_count", counters.lapsed_count),
             ("expired_count", counters.expired_count),
+            ("duplicate_count", counters.duplicate_count),
             ("committed_count", counters.committed_count),
             ("aborted_count", counters.aborted_count),
             ("refused_count", counters.refused_count),
@@ -430,6 +431,7 @@ impl World {
             "temporary_queue_count_max" => limits.temporary_queue_count_max = count,
             "durable_subscription_count_max" => limits.durable_subscription_count_max = count,
             "fan_out_count_max" => limits.fan_out_count_max = count,
+            "dedup_id_bytes_max" => limits.dedup_id_bytes_max = count,
             "transaction_count_max" => limits.transaction_count_max = count,
             "staged_frame_count_max" => limits.staged_frame_count_max = count,
             "staged_bytes_max" => limits.staged_bytes_max = count,
@@ -544,7 +546,16 @@ impl Client {
             }
             "RECEIPT" => {
                 rule(frame.body.is_empty(), "RECEIPT has no body")?;
-                rule(names == [b"receipt-id"], "RECEIPT has a receipt-id")?;
+                rule(
+                    names.first() == Some(&&b"receipt-id"[..]),
+                    "RECEIPT has a receipt-id",
+                )?;
+                let told = names.get(1..).unwrap_or_default();
+                let known = [&b"duplicate"[..], b"duplicate-count"];
+                rule(
+                    told.is_sorted() && told.len() <= 2 && told.iter().all(|name| known.contains(name)),
+                    "RECEIPT has a receipt-id, and what was a duplicate",
+                )?;
             }
             "ERROR" => {
                 self.failed = true;

@@ -2,6 +2,7 @@
 //!
 //! It is written from the promise: a RECEIPT is durable and proves every earlier frame of its connection; a message
 //! with a receipt is delivered at least once; one settled with a receipt never again; a transaction is whole or absent;
+//! one sent again with its deduplication id is one message;
 //! first deliveries of one producer are in order; redeliveries are marked; a dead letter appears once, for a reason.
 //! What no receipt confirmed may have happened or not, but only whole.
 //!
@@ -97,11 +98,20 @@ struct Message {
     frame: u64,
     at: Time,
     tx: Option<u32>,
+    /// Where else it was sent, with the same deduplication id: connection, frame, transaction.
+    again: Vec<(u32, u64, Option<u32>)>,
     /// Its place among the messages of its connection, fixed by the frame that makes it visible.
     position: (u64, u64),
     deliveries: Vec<Delivery>,
     acks: Vec<Attempt>,
     nacks: Vec<Attempt>,
+}
+
+impl Message {
+    /// Every time that it was sent.
+    fn sent(&self) -> impl Iterator<Item = (u32, u64, Option<u32>)> {
+        std::iter::once((self.conn, self.frame, self.tx)).chain(self.again.iter().copied())
+    }
 }
 
 #[derive(Default)]
@@ -252,12 +262,21 @@ impl Checker {
                         frame,
                         at,
                         tx,
+                        again: Vec::new(),
                         position: (frame, index),
                         deliveries: Vec::new(),
                         acks: Vec::new(),
                         nacks: Vec::new(),
                     },
                 );
+            }
+            What::Resend { message, tx, .. } => {
+                if let Some(tx) = tx {
+                    self.txs.entry(tx).or_default().sends.push(message);
+                }
+                if let Some(message) = self.messages.get_mut(&message) {
+                    message.again.push((conn, frame, tx));
+                }
             }
             What::Subscribe { sub, queue, mode } => {
                 self.subs.insert(
@@ -508,13 +527,14 @@ impl Checker {
 
     /// When a SEND was confirmed, alone or with its transaction.
     fn stored(&self, message: &Message) -> Option<Time> {
-        match message.tx {
-            None => self.confirmed(message.conn, message.frame),
+        let sent = |(conn, frame, tx): (u32, u64, Option<u32>)| match tx {
+            None => self.confirmed(conn, frame),
             Some(tx) => {
                 let tx = self.txs.get(&tx)?;
                 self.confirmed(tx.conn, tx.commit?.0)
             }
-        }
+        };
+        message.sent().filter_map(sent).min()
     }
 
     fn judge(&mut self, rules: &Rules) {
@@ -542,8 +562,8 @@ impl Checker {
             });
         };
         if let Some(first) = message.deliveries.first() {
-            let tx = message.tx.and_then(|tx| self.txs.get(&tx));
-            if tx.is_some_and(|tx| tx.commit.is_none()) {
+            let staged = |tx: u32| self.txs.get(&tx).is_some_and(|tx| tx.commit.is_none());
+            if message.sent().all(|(_, _, tx)| tx.is_some_and(staged)) {
                 report(
                     Kind::AbortedVisible,
                     format!("was delivered at {}; its transaction was not committed", first.at),

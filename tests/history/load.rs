@@ -1,11 +1,11 @@
-//! The load: producers, workers that consume and forward in transactions, an `auto` consumer and an ordered one, each a
+//! The load: producers, one of which sends again what was not confirmed, workers that consume and forward in transactions, an `auto` consumer and an ordered one, each a
 //! thread with connections of its own, until the broker is gone.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -51,6 +51,26 @@ struct Counts {
     settled: AtomicU64,
     /// The durable subscription is confirmed, for ever.
     bound: AtomicBool,
+    /// Part of its deduplication ids, so that those of another history on the same store are others.
+    history: u64,
+    /// What the repeater has to send again if its connection ends.
+    unconfirmed: Mutex<Vec<Unconfirmed>>,
+}
+
+/// A message, or those of a transaction, with deduplication ids.
+#[derive(Debug, Clone)]
+struct Unconfirmed {
+    /// The frame whose RECEIPT, or that of a later one of the connection, confirms it.
+    conn: u32,
+    frame: u64,
+    messages: Vec<(u64, &'static str)>,
+    in_tx: bool,
+}
+
+impl Counts {
+    fn unconfirmed(&self) -> MutexGuard<'_, Vec<Unconfirmed>> {
+        self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A running load. Loads of one history follow each other by [`Load::next`].
@@ -63,7 +83,11 @@ pub struct Load {
 impl Load {
     /// The first load of a history.
     pub fn start(addr: SocketAddr, history: &Arc<History>, seed: u64) -> Self {
-        Self::run(addr, history, Arc::default(), seed)
+        let counts = Counts {
+            history: seed,
+            ..Counts::default()
+        };
+        Self::run(addr, history, Arc::new(counts), seed)
     }
 
     /// The load after this one, on a broker that was started again.
@@ -87,9 +111,10 @@ impl Load {
         }
         let mut rng = Rng::new(seed);
         type Life = fn(&mut Link, &mut Rng) -> io::Result<()>;
-        let lives: [Life; 7] = [
+        let lives: [Life; 8] = [
             |link, rng| producer(link, rng, false),
             |link, rng| producer(link, rng, true),
+            repeater,
             |link, rng| worker(link, rng, 0, false),
             |link, rng| worker(link, rng, 1, false),
             |link, rng| worker(link, rng, 1, true),
@@ -172,6 +197,7 @@ impl World {
                 last_error: false,
                 quiet: false,
                 staged: 0,
+                has_ids: false,
             };
             match life(&mut link, rng) {
                 Ok(()) => link.close(rng),
@@ -214,6 +240,8 @@ struct Link {
     quiet: bool,
     /// Messages sent in the open transaction.
     staged: u64,
+    /// Its messages have deduplication ids.
+    has_ids: bool,
 }
 
 impl Link {
@@ -221,20 +249,29 @@ impl Link {
     fn send(&mut self, what: What, receipt: bool, ack: &str) -> io::Result<u64> {
         let effect = matches!(
             what,
-            What::Send { .. } | What::Ack { .. } | What::Nack { .. } | What::Commit { .. }
+            What::Send { .. }
+                | What::Resend { .. }
+                | What::Ack { .. }
+                | What::Nack { .. }
+                | What::Commit { .. }
         );
         let receipt = receipt && !(self.quiet && effect);
         self.frame += 1;
         let frame = self.frame;
         let (mut headers, mut body, mut in_tx) = (Vec::<(&str, String)>::new(), Vec::new(), None);
         let command = match &what {
-            What::Send { message, queue, tx } => {
+            What::Send { message, queue, tx } | What::Resend { message, queue, tx } => {
                 headers.push(("destination", self.world.destination(queue).to_owned()));
                 headers.push(("number", message.to_string()));
+                if self.has_ids {
+                    headers.push(("dedup-id", format!("{:x} {message}", self.world.counts.history)));
+                }
+                let again = matches!(what, What::Resend { .. });
                 body = body_of(*message);
                 in_tx = *tx;
                 // What is never committed is never settled.
                 match tx {
+                    _ if again => {}
                     Some(_) => self.staged += 1,
                     None => _ = self.world.counts.sent.fetch_add(1, SeqCst),
                 }
@@ -329,6 +366,9 @@ impl Link {
                     frame,
                 });
                 self.waiting.retain(|due| *due != frame);
+                let conn = self.conn;
+                let confirmed = |of: &Unconfirmed| of.conn == conn && of.frame <= frame;
+                self.world.counts.unconfirmed().retain(|of| !confirmed(of));
                 Ok(Came::Receipt)
             }
             "MESSAGE" => {
@@ -488,6 +528,92 @@ fn producer(link: &mut Link, rng: &mut Rng, quiet: bool) -> io::Result<()> {
     }
 }
 
+/// A producer that knows of each message whether it was confirmed, and sends it again if not, on whichever connection. Now
+/// and then it does so without need.
+fn repeater(link: &mut Link, rng: &mut Rng) -> io::Result<()> {
+    let counts = link.world.counts.clone();
+    link.has_ids = true;
+    let due: Vec<u64> = counts.unconfirmed().iter().map(|of| of.messages[0].0).collect();
+    for first in due {
+        repeat(link, first, true)?;
+    }
+    loop {
+        let backlog = counts
+            .sent
+            .load(SeqCst)
+            .saturating_sub(counts.settled.load(SeqCst));
+        if backlog > BACKLOG_MAX {
+            link.take(Duration::from_millis(20))?;
+            continue;
+        }
+        while link.waiting.len() > WINDOW {
+            link.take(Duration::from_millis(50))?;
+        }
+        while let Came::Receipt = link.take(Duration::ZERO)? {}
+        let chosen = rng.below(1000);
+        let (in_tx, count) = match chosen {
+            0..700 => (false, 1),
+            700..900 => (true, 1 + rng.below(4)),
+            900..980 => {
+                let some = counts.unconfirmed().last().map(|of| of.messages[0].0);
+                if let Some(first) = some {
+                    repeat(link, first, true)?;
+                }
+                continue;
+            }
+            _ => return Ok(()),
+        };
+        let message = |_| {
+            let number = counts.message.fetch_add(1, SeqCst);
+            (number, [WORK[0], WORK[1]][rng.below(2)])
+        };
+        let messages: Vec<_> = (0..count).map(message).collect();
+        let first = messages[0].0;
+        counts.unconfirmed().push(Unconfirmed {
+            conn: link.conn,
+            frame: u64::MAX,
+            messages,
+            in_tx,
+        });
+        repeat(link, first, false)?;
+    }
+}
+
+/// Sends what begins with a message, and notes the frame that confirms it.
+fn repeat(link: &mut Link, first: u64, again: bool) -> io::Result<()> {
+    let counts = link.world.counts.clone();
+    let (conn, mut at) = (link.conn, u64::MAX);
+    let note = |frame: u64| {
+        let mut list = counts.unconfirmed();
+        let of = list.iter_mut().find(|of| of.messages[0].0 == first);
+        of.map(|of| {
+            (of.conn, of.frame) = (conn, frame);
+            of.clone()
+        })
+    };
+    let Some(Unconfirmed { messages, in_tx, .. }) = note(at) else {
+        return Ok(());
+    };
+    let tx = in_tx.then(|| counts.tx.fetch_add(1, SeqCst));
+    if let Some(tx) = tx {
+        link.staged = 0;
+        link.send(What::Begin { tx }, false, "")?;
+    }
+    for (message, queue) in messages {
+        let what = match again {
+            true => What::Resend { message, queue, tx },
+            false => What::Send { message, queue, tx },
+        };
+        at = link.send(what, tx.is_none(), "")?;
+    }
+    if let Some(tx) = tx {
+        counts.sent.fetch_add(link.staged, SeqCst);
+        at = link.send(What::Commit { tx }, true, "")?;
+    }
+    note(at);
+    Ok(())
+}
+
 fn begin(link: &mut Link, rng: &mut Rng) -> io::Result<u32> {
     link.staged = 0;
     let tx = link.world.counts.tx.fetch_add(1, SeqCst);
@@ -637,6 +763,7 @@ pub fn drain(load: &Load, addr: SocketAddr) -> u64 {
             last_error: false,
             quiet: false,
             staged: 0,
+            has_ids: false,
         };
         let result = drain_queue(&mut link, queue);
         match result {

@@ -39,6 +39,12 @@ pub enum What {
         queue: &'static str,
         tx: Option<u32>,
     },
+    /// The same message once more, in the same form, with the deduplication id of the first time.
+    Resend {
+        message: u64,
+        queue: &'static str,
+        tx: Option<u32>,
+    },
     Subscribe {
         sub: u32,
         queue: &'static str,

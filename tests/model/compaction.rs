@@ -27,6 +27,7 @@ fn send(requests: &mut Requests, queue: &str, body: &str) {
         header_len: u32::try_from(header.len()).unwrap(),
         persistent: true,
         expires_at_ms: None,
+        dedup: None,
         tx: None,
     }));
 }

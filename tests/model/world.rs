@@ -498,6 +498,7 @@ impl World {
                     header_len,
                     persistent: *persistent,
                     expires_at_ms: None,
+                    dedup: None,
                     tx,
                 })
             }

@@ -68,7 +68,8 @@ impl Disk {
                 | Fact::Watched { .. }
                 | Fact::Paused { .. }
                 | Fact::Declared { .. }
-                | Fact::Policy { .. } => {}
+                | Fact::Policy { .. }
+                | Fact::Seen { .. } => {}
             }
         }
         for (queue, (first, last)) in gone {

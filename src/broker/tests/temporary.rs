@@ -27,6 +27,7 @@ impl World {
             header_len: 0,
             persistent: true,
             expires_at_ms: None,
+            dedup: None,
             tx,
         }));
         self.broker.handle_requests(session, &requests, NOW)

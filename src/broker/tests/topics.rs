@@ -30,6 +30,7 @@ impl World {
                 header_len: 0,
                 persistent,
                 expires_at_ms: None,
+                dedup: None,
                 tx,
             }));
         })

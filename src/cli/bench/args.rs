@@ -99,6 +99,9 @@ pub(super) struct LoadArgs {
     /// Ask for this `prefetch-count`
     #[arg(long)]
     pub(super) prefetch: Option<u32>,
+    /// Give each message a `dedup-id` of its own, of 36 bytes
+    #[arg(long)]
+    pub(super) dedup: bool,
     /// A further header of every SEND
     #[arg(long = "header", value_name = "NAME:VALUE", value_parser = header)]
     pub(super) headers: Vec<(String, String)>,
@@ -183,6 +186,7 @@ impl LoadArgs {
             duration_ms: None,
             ack_mode: AckMode::ClientIndividual,
             prefetch: None,
+            dedup: false,
             headers: Vec::new(),
             subscribe_headers: Vec::new(),
             patience_ms: patience,
@@ -253,6 +257,7 @@ impl LoadArgs {
             undelivered_max: None,
             ack: self.ack_mode,
             prefetch: self.prefetch,
+            dedup: self.dedup,
             send_headers: self.headers.clone(),
             subscribe_headers: self.subscribe_headers.clone(),
             patience: self.patience_ms,

@@ -108,6 +108,8 @@ pub(super) struct Plan {
     pub(super) undelivered_max: Option<u64>,
     pub(super) ack: AckMode,
     pub(super) prefetch: Option<u32>,
+    /// Whether each message has a deduplication id of its own.
+    pub(super) dedup: bool,
     pub(super) send_headers: Vec<(String, String)>,
     pub(super) subscribe_headers: Vec<(String, String)>,
     /// Nothing for so long although something is due: the rest counts as lost.

@@ -69,6 +69,7 @@ fn stored(messages: &[(&str, &str, &[u8])]) -> MemoryStore {
             header_len: u32::try_from(block.len()).unwrap(),
             persistent: true,
             expires_at_ms: None,
+            dedup: None,
             tx: None,
         }));
         let now = Now {

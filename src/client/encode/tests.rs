@@ -31,11 +31,15 @@ fn connect_is_not_escaped() {
 fn a_template_makes_whole_frames() {
     let template = SendTemplate::new("/queue/a", 3, &[("k".into(), "v".into())], "receipt");
     let mut out = Vec::new();
-    template.encode(&mut out, 17, |out| out.extend_from_slice(b"abc"));
+    template.encode(&mut out, 17, None, |out| out.extend_from_slice(b"abc"));
     assert_eq!(
         out,
         b"SEND\ndestination:/queue/a\ncontent-length:3\nk:v\nreceipt:17\n\nabc\0"
     );
+    out.clear();
+    template.encode(&mut out, 1, Some(b"x-1"), |out| out.extend_from_slice(b"abc"));
+    let head = "SEND\ndestination:/queue/a\ncontent-length:3\nk:v\nreceipt:1\ndedup-id:x-1\n\nabc\0";
+    assert_eq!(out, head.as_bytes());
 }
 
 #[test]

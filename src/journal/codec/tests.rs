@@ -29,6 +29,10 @@ fn enqueued(items: Vec<Item>) -> Enqueued {
     }
 }
 
+fn seen(at_ms: u64, id: &[u8]) -> SeenId {
+    SeenId { at_ms, id: id.into() }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -106,10 +110,19 @@ fn golden_bytes() {
                 queue: "orders".into(),
                 paused: false,
             },
+            Fact::Seen {
+                queue: "a".into(),
+                ids: vec![seen(1_000, b"x"), seen(1_003, b"yz"), seen(1_001, b"x")],
+            },
+            Fact::Seen {
+                queue: "orders".into(),
+                ids: Vec::new(),
+            },
         ],
         &format!(
             "{name} 03 08 00 02 0a 00 02 fb2001 0a 02 00 61 04 0e 01 03 01 01 00 fd ffffffffffffffff \
-             04 06 00 00 03 01 01 00 05 02 01 03 0b 02 01 01 0b 02 00 00"
+             04 06 00 00 03 01 01 00 05 02 01 03 0b 02 01 01 0b 02 00 00 \
+             08 0e 01 03 fbd007 01 78 06 02 797a 03 01 78 08 02 00 00"
         ),
     );
 }
@@ -150,7 +163,7 @@ fn nothing_is_too_large() {
 
 #[test]
 fn an_unknown_mandatory_kind_is_named_and_an_optional_one_skipped() {
-    for tag in [0, 6, 7, 8, 9, 14, 127] {
+    for tag in [0, 6, 7, 9, 14, 127] {
         assert_eq!(decode_facts(&[tag, 0]), Err(DecodeError::UnknownKind { tag }));
     }
     // A queue with a property that we do not know.
@@ -183,6 +196,11 @@ fn broken_bytes_are_named_by_their_fact() {
     check(&[5, 2, 1, 1], 1); // no such name
     check(&[11, 2, 0, 2], 1); // neither paused nor not
     check(&[10, 2, 1, b'b'], 1); // a virtual host
+    check(&[8, 4, 0, 1, 0, 0], 1); // an id that is empty
+    check(&[8, 5, 0, 1, 0, 2, b'x'], 1); // shorter than its length
+    check(&[8, 3, 0, 250, 1], 1); // more ids than bytes
+    let long = [&[8, 251, 239, 3, 0, 1, 0, 251, 233, 3][..], &[b'x'; 1_001]].concat();
+    check(&long, 1); // an id over its bound
     check(&[10, 2, 0, 0xff], 1); // not UTF-8
     check(&[3, 6, 0, 2, 5, 0, 1, 0], 1); // touching ranges
     check(&[3, 3, 0, 250, 1], 1); // more ranges than bytes
@@ -327,6 +345,10 @@ fn arb_fact() -> impl Strategy<Value = Fact> {
         ("[a-z.]{1,9}", proptest::option::of(arb_settings())).prop_map(|(pattern, settings)| Fact::Policy {
             pattern: pattern.into(),
             settings,
+        }),
+        (arb_name(), vec((arb_number(), vec(any::<u8>(), 1..50)), 0..20)).prop_map(|(queue, ids)| {
+            let ids = ids.into_iter().map(|(at_ms, id)| seen(at_ms, &id)).collect();
+            Fact::Seen { queue, ids }
         }),
     ]
 }

@@ -135,7 +135,7 @@ metrics! {
     "steadfast_sent_bytes", "Bytes written to connections", Counter(|of| of.stats.out_bytes);
     "steadfast_requests", "Requests of clients that took effect", Counter(|of| of.stats.request_count);
     "steadfast_requests_refused", "Requests of clients that were refused", Counter(|of| of.counters.refused_count);
-    "steadfast_queues", "Queues that have messages or subscriptions, are paused, or keep the messages of a topic", Gauge(|of| of.holdings.queue_count);
+    "steadfast_queues", "Queues that have messages or subscriptions, are paused, keep the messages of a topic, or remember deduplication ids", Gauge(|of| of.holdings.queue_count);
     "steadfast_queues_paused", "Queues whose deliveries an operator has stopped", Gauge(|of| of.totals.paused_count);
     "steadfast_queues_skipped", "Queues that have no series of their own, being over metrics_queue_count_max", Gauge(|of| of.queue_skipped_count);
     "steadfast_topics", "Topics that have subscriptions", Gauge(|of| of.holdings.topic_count);
@@ -161,6 +161,10 @@ metrics! {
     "steadfast_topic_messages_dropped", "Topic messages dropped for slow subscribers", Counter(|of| of.counters.topic_dropped_count);
     "steadfast_messages_expired", "Messages that expired", Counter(|of| of.counters.expired_count);
     "steadfast_messages_dropped", "Messages that made room for newer ones in a full queue", Counter(|of| of.counters.dropped_count);
+    "steadfast_duplicates", "Messages that were stored nowhere because they had been before", Counter(|of| of.counters.duplicate_count);
+    "steadfast_dedup_ids", "Deduplication ids that all queues remember", Gauge(|of| of.holdings.dedup_id_count);
+    "steadfast_dedup_bytes", "About what they take in memory; dedup_bytes_max bounds it", Gauge(|of| of.holdings.dedup_bytes);
+    "steadfast_dedup_ids_forgotten", "Deduplication ids forgotten before their window was over, for dedup_count_max or dedup_bytes_max", Counter(|of| of.counters.dedup_forgotten_count);
     "steadfast_late_replies", "Messages for temporary queues that were gone with their session", Counter(|of| of.counters.late_reply_count);
     "steadfast_transactions_ended", "Transactions ended, by outcome", Labelled("outcome", |of| vec![
         ("committed", of.counters.committed_count),

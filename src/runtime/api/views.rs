@@ -99,6 +99,8 @@ impl Parts {
             topic_dropped_count: core.topic_dropped_count,
             expired_count: core.expired_count,
             dropped_count: core.dropped_count,
+            duplicate_count: core.duplicate_count,
+            dedup_forgotten_count: core.dedup_forgotten_count,
             late_reply_count: core.late_reply_count,
             committed_count: core.committed_count,
             aborted_count: core.aborted_count,
@@ -597,6 +599,8 @@ fn queue(view: &QueueView, wall_ms: u64, rates: Option<api::Rates>) -> api::Queu
         dead_lettered_count: view.counters.dead_lettered_count,
         expired_count: view.counters.expired_count,
         dropped_count: view.counters.dropped_count,
+        dedup_id_count: view.dedup_id_count,
+        duplicate_count: view.counters.duplicate_count,
         rates,
     }
 }

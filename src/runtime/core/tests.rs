@@ -84,6 +84,7 @@ fn send(name: &str, body: &[u8]) -> Requests {
         header_len: header.len() as u32,
         persistent: true,
         expires_at_ms: None,
+        dedup: None,
         tx: None,
     }));
     requests

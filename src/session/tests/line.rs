@@ -211,3 +211,66 @@ fn a_call_gathers_a_bounded_number_of_requests() {
         (1_000, 1_000)
     );
 }
+
+#[test]
+fn the_receipt_of_a_duplicate_says_so() {
+    let again = |request: usize| Duplicate {
+        request,
+        whole: true,
+        count: None,
+    };
+    let send = |receipt: &str| format!("SEND\ndestination:a\n{receipt}\n^");
+    let frames = [
+        send(""),
+        send("receipt:1\n"),
+        send("receipt:2\n"),
+        send(""),
+        "BEGIN\ntransaction:t\nreceipt:3\n\n^".to_owned(),
+        "COMMIT\ntransaction:t\nreceipt:a\\c\n\n^".to_owned(),
+    ]
+    .concat();
+    let mut pair = Pair::new("1.2");
+    pair.gate = Seq(2);
+    pair.send(&send("receipt:0\n"));
+    pair.duplicates = [0, 2, 3].map(again).into();
+    pair.duplicates.push(Duplicate {
+        request: 5,
+        whole: false,
+        count: Some(7),
+    });
+    pair.send(&frames);
+    assert_eq!(pair.read_at(1), "");
+    let receipt = |id: &str, more: &str| format!("RECEIPT\nreceipt-id:{id}\n{more}\n^");
+    let expect = [
+        receipt("0", ""),
+        receipt("1", ""),
+        receipt("2", "duplicate:true\n"),
+        receipt("3", ""),
+        receipt("a\\c", "duplicate-count:7\n"),
+    ];
+    assert_eq!(pair.read_at(2), expect.concat());
+    pair.duplicates = vec![Duplicate {
+        request: 1,
+        whole: true,
+        count: Some(2),
+    }];
+    pair.send("BEGIN\ntransaction:t\n\n^COMMIT\ntransaction:t\nreceipt:9\n\n^");
+    assert_eq!(pair.read(), receipt("9", "duplicate:true\nduplicate-count:2\n"));
+    // A refusal behind it, of a frame whose receipt is told in the ERROR.
+    pair.duplicates = vec![again(0)];
+    pair.refuse = Some((1, Refusal::DiskFull));
+    pair.send(&[send("receipt:1\n"), send("receipt:2\n"), send("receipt:3\n")].concat());
+    let out = pair.read();
+    let start = receipt("1", "duplicate:true\n") + "ERROR\nmessage:disk full\n";
+    assert!(
+        out.starts_with(&start) && out.contains("\nreceipt-id:2\n"),
+        "{out}"
+    );
+    assert!(!out.contains(":3\n"), "{out}");
+    // The ERROR of a later frame waits for the same requests and is no RECEIPT.
+    let mut pair = Pair::new("1.2");
+    pair.duplicates = vec![again(0)];
+    pair.send(&[&send(""), "ACK\nreceipt:2\n\n^"].concat());
+    let out = pair.read();
+    assert!(out.starts_with("ERROR\n") && !out.contains("duplicate"), "{out}");
+}

@@ -71,6 +71,66 @@ fn what_belongs_to_the_broker_is_not_passed_on() {
     );
 }
 
+#[track_caller]
+fn check_id(version: &str, headers: &str, expect: Option<&[u8]>) {
+    let mut pair = Pair::new(version);
+    pair.send("BEGIN\ntransaction:t\n\n^");
+    pair.send(&format!("SEND\ndestination:a\n{headers}\n^"));
+    assert_eq!(pair.session.phase(), Phase::Open, "{}", pair.read());
+    let Some(Request::Send(send)) = pair.asked.last() else {
+        panic!("not a SEND")
+    };
+    assert_eq!(send.dedup.is_some(), expect.is_some());
+    assert_eq!(pair.ids.last().map(Vec::as_slice), expect, "{version} {headers}");
+}
+
+#[test]
+fn a_deduplication_id_has_three_names() {
+    for (version, _) in LOGIN {
+        check_id(version, "", None);
+        for name in ["dedup-id", "_AMQ_DUPL_ID", "Nats-Msg-Id"] {
+            check_id(version, &format!("{name}:x 1\n"), Some(b"x 1"));
+            // Of repeated headers the first counts.
+            check_id(version, &format!("{name}:x\n{name}:y\n"), Some(b"x"));
+        }
+        let all = "_AMQ_DUPL_ID:x\ndedup-id:x\nNats-Msg-Id:x\ntransaction:t\n";
+        check_id(version, all, Some(b"x"));
+        // Passed on as they came.
+        check_block(
+            version,
+            "destination:a\n_AMQ_DUPL_ID:x\n",
+            "destination:a\n_AMQ_DUPL_ID:x\n",
+        );
+        // Another name is another header.
+        check_id(version, "Dedup-Id:x\nnats-msg-id:x\n", None);
+    }
+    check_id("1.0", "dedup-id:a\\c\n", Some(b"a\\c"));
+    check_id("1.2", "dedup-id:a\\c\nNats-Msg-Id:a:\n", Some(b"a:"));
+}
+
+#[test]
+fn a_deduplication_id_that_is_none_is_refused() {
+    for headers in [
+        "dedup-id:\n",
+        "Nats-Msg-Id:\ndedup-id:x\n",
+        "dedup-id:x\n_AMQ_DUPL_ID:y\n",
+        "Nats-Msg-Id:X\ndedup-id:x\n",
+    ] {
+        check_all(&format!("SEND\ndestination:a\n{headers}\n^"), "header-invalid");
+    }
+    for (len, expect) in [(255, ""), (256, "dedup-id-too-long")] {
+        let id = "x".repeat(len);
+        check_all(&format!("SEND\ndestination:a\ndedup-id:{id}\n\n^"), expect);
+    }
+    let mut pair = Pair::limited(|limits| limits.dedup_id_bytes_max = 1).login("1.2");
+    // Bytes as they are meant, not as they are written.
+    pair.send("SEND\ndestination:a\ndedup-id:\\c\n\n^");
+    assert_eq!(
+        pair.fails("SEND\ndestination:a\ndedup-id:12\n\n^"),
+        "dedup-id-too-long"
+    );
+}
+
 #[test]
 fn large_bodies_are_buffers_of_their_own() {
     for (size, shared) in [(0, false), (65_535, false), (65_536, true)] {

@@ -599,3 +599,80 @@ fn errors_and_lost_connections_need_a_cause() {
     killed.add(Event::Down);
     killed.is_fine();
 }
+
+fn again(message: u64, queue: &'static str, tx: Option<u32>) -> What {
+    What::Resend { message, queue, tx }
+}
+
+#[test]
+fn one_sent_again_is_one_message() {
+    let lost = || {
+        let mut book = Book::default();
+        book.perhaps(1, send(1, A));
+        book.crash();
+        book.sure(2, again(1, A, None));
+        book
+    };
+    lost().shows(Kind::Lost);
+    let came = || {
+        let mut book = lost();
+        book.subscribe(3, A, Mode::Individual);
+        let at = book.came(3, 1, false, 1);
+        book.sure(3, ack(at));
+        book
+    };
+    came().is_fine();
+    let mut book = came();
+    book.came_with_id(3, 1, false, 1, "another");
+    let kinds = book.found();
+    assert!(kinds.contains(&Kind::MessageIdWrong) && kinds.contains(&Kind::SettledAgain));
+    // Never confirmed: it may have been lost each time.
+    let mut book = Book::default();
+    book.perhaps(1, send(1, A));
+    book.perhaps(2, again(1, A, None));
+    book.is_fine();
+}
+
+#[test]
+fn a_transaction_sent_again_is_one_transaction() {
+    let begun = |committed: bool| {
+        let mut book = Book::default();
+        book.perhaps(1, What::Begin { tx: 1 });
+        book.perhaps(1, send_in(1, 1, A));
+        book.perhaps(1, send_in(1, 2, A));
+        if committed {
+            book.perhaps(1, What::Commit { tx: 1 });
+        }
+        book.crash();
+        book.perhaps(2, What::Begin { tx: 2 });
+        book.perhaps(2, again(1, A, Some(2)));
+        book.perhaps(2, again(2, A, Some(2)));
+        book
+    };
+    let take = |book: &mut Book, messages: &[u64]| {
+        book.subscribe(3, A, Mode::Individual);
+        for message in messages {
+            let at = book.came(3, *message, false, 1);
+            book.sure(3, ack(at));
+        }
+    };
+    let commit = What::Commit { tx: 2 };
+    for committed in [false, true] {
+        let mut book = begun(committed);
+        book.sure(2, commit.clone());
+        book.shows(Kind::Lost);
+        take(&mut book, &[1, 2]);
+        book.is_fine();
+        let mut book = begun(committed);
+        book.sure(2, commit.clone());
+        take(&mut book, &[1]);
+        book.shows(Kind::TransactionSplit);
+    }
+    // The first one did it.
+    let mut book = begun(true);
+    take(&mut book, &[1, 2]);
+    book.is_fine();
+    let mut book = begun(false);
+    take(&mut book, &[1, 2]);
+    book.shows(Kind::AbortedVisible);
+}

@@ -35,6 +35,8 @@ pub(super) struct Producer {
     turn: usize,
     left_count: u64,
     pace: Option<Pace>,
+    /// Whether each message has a deduplication id.
+    dedup: bool,
 }
 
 impl Producer {
@@ -72,6 +74,7 @@ impl Producer {
             turn: 0,
             left_count,
             pace,
+            dedup: plan.dedup,
         }
     }
 
@@ -135,10 +138,30 @@ impl Producer {
                 sequence: tally.note_sent(stream.number, self.number),
                 sent_ns,
             };
+            let id = self.dedup.then(|| id_of(&stamp));
+            let id = id.as_ref().map(<[u8; ID_BYTES]>::as_slice);
             stream
                 .template
-                .encode(out, number, |out| tally.bodies.encode(out, stamp));
+                .encode(out, number, id, |out| tally.bodies.encode(out, stamp));
             self.turn = (self.turn + 1) % self.streams.len();
         }
     }
+}
+
+/// As long as a UUID.
+const ID_BYTES: usize = 36;
+
+/// The id of a message: its run, stream and place in it, in hexadecimal digits.
+fn id_of(stamp: &Stamp) -> [u8; ID_BYTES] {
+    let mut id = [b'0'; ID_BYTES];
+    let numbers = [u64::from(stamp.run), u64::from(stamp.stream), stamp.sequence];
+    for (part, number) in id.chunks_mut(ID_BYTES / 3).zip(numbers) {
+        let mut rest = number;
+        for digit in part.iter_mut().rev() {
+            let low = (rest % 16) as u8;
+            *digit = if low < 10 { b'0' + low } else { b'a' + low - 10 };
+            rest /= 16;
+        }
+    }
+    id
 }

@@ -24,6 +24,7 @@ fn plan(sink: &SinkThread, producers: usize, consumers: usize, queues: usize) ->
         undelivered_max: None,
         ack: AckMode::ClientIndividual,
         prefetch: None,
+        dedup: false,
         send_headers: Vec::new(),
         subscribe_headers: Vec::new(),
         patience: Duration::from_secs(10),

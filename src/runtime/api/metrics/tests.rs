@@ -17,6 +17,7 @@ fn queue(name: &str, depth: u64) -> QueueView {
         owner: None,
         policy: Default::default(),
         declared: Default::default(),
+        dedup_id_count: 0,
         stuck_count: 0,
         counters: Default::default(),
     }

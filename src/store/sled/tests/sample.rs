@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 
 use super::*;
 use crate::base::{ChunkNo, Epoch, MessageId, Setting, SettingKey, Settings};
-use crate::journal::{ChunkWrite, Enqueued, Fact, Item, Meta, Place, field};
+use crate::journal::{ChunkWrite, Enqueued, Fact, Item, Meta, Place, SeenId, field};
 
 fn migration(format: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("migrations/{format:04}"))
@@ -68,7 +68,8 @@ fn shown(
                 | Fact::Watched { .. }
                 | Fact::Paused { .. }
                 | Fact::Declared { .. }
-                | Fact::Policy { .. } => {}
+                | Fact::Policy { .. }
+                | Fact::Seen { .. } => {}
             }
             // Long names are shown by their length.
             let line = format!("  {fact:?}").replace(&long_name(), "(16,000 x)");
@@ -244,6 +245,15 @@ fn fill(store: &SledStore) {
                     queue: queue.clone(),
                     ranges: vec![(base + 10, base + 11)],
                     due_at_ms: 32_503_680_000_000,
+                },
+                Fact::Seen {
+                    queue: queue.clone(),
+                    ids: [(32_503_680_000_000, "order 1"), (32_503_680_000_007, "order 2")]
+                        .map(|(at_ms, id)| SeenId {
+                            at_ms,
+                            id: id.as_bytes().into(),
+                        })
+                        .into(),
                 },
                 Fact::Policy {
                     pattern: "gone".into(),
