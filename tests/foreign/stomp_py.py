@@ -21,10 +21,12 @@ class Inbox(stomp.ConnectionListener):
         self.connected = {}
         self.beats = 0
         self.duplicates = 0
+        self.here = threading.Event()
         self.gone = threading.Event()
 
     def on_connected(self, frame):
         self.connected = frame.headers
+        self.here.set()
 
     def on_message(self, frame):
         self.messages.put(frame)
@@ -58,6 +60,8 @@ class Client:
         self.conn = kinds[version]([("127.0.0.1", port)], reconnect_attempts_max=1, auto_decode=False, **options)
         self.conn.set_listener("inbox", self.inbox)
         self.conn.connect(wait=True, headers={"client-id": client_id} if client_id else {})
+        # What connect() waits for is told before this listener is.
+        check(self.inbox.here.wait(PATIENCE), "CONNECTED")
         # stomp.py drops the version header in 1.0; there the session alone says that it is connected.
         if version != "1.0":
             check(self.inbox.connected["version"] == version, "version", self.inbox.connected)
