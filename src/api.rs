@@ -245,7 +245,7 @@ pub struct Queue {
     pub leased_count: u64,
     /// Not delivered in this run, because their bytes could not be read.
     pub set_aside_count: u64,
-    /// Waiting for a time; 0 as long as nothing lets a message wait for one.
+    /// Resting until a time.
     pub delayed_count: u64,
     /// Subscriptions.
     pub subscription_count: u64,
@@ -419,7 +419,7 @@ pub struct Message {
     pub sequence: u64,
     /// As in the MESSAGE header `message-id`.
     pub message_id: String,
-    /// `ready` or `leased`.
+    /// `ready`, `leased`, `delayed` or `set-aside`.
     pub state: String,
     /// When it was accepted.
     pub accepted_at_ms: u64,
@@ -435,12 +435,33 @@ pub struct Message {
     pub transient: bool,
     /// The queue that a dead letter came from.
     pub origin: Option<String>,
+    /// Until when it rests.
+    pub due_at_ms: Option<u64>,
+    /// The last times that it was taken out of a queue for good, the newest first.
+    pub history: Vec<Death>,
     /// In the order sent, unescaped.
     pub headers: Vec<(String, String)>,
     /// Where one was asked for and could be read.
     pub body: Option<Body>,
     /// Why headers and body could not be read: the message left the queue meanwhile, or its bytes are damaged.
     pub fault: Option<String>,
+}
+
+/// One time at which a message was taken out of a queue for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Death {
+    /// The queue.
+    pub queue: String,
+    /// `failures`, `rejected`, `expired` or `overflow`.
+    pub reason: String,
+    /// When.
+    pub at_ms: u64,
+    /// How often it had failed there.
+    pub failures: u32,
+    /// How often it had been delivered there.
+    pub deliveries: u32,
+    /// What the consumer said with its last NACK, if anything.
+    pub text: Option<String>,
 }
 
 /// A body, or the beginning of one.

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use clap::Args;
 
 use super::api_client::{ApiClient, Route};
-use super::show::{escaped, utc};
+use super::show::{counted, escaped, utc};
 use super::table::Look;
 use super::{Failure, StoreArgs, queue_name, write_json, written};
 use crate::api::{BodyEncoding, Message, Messages, PAGE_COUNT_MAX};
@@ -98,7 +98,23 @@ fn show(out: &mut dyn Write, look: Look, message: &Message) -> io::Result<()> {
     if let Some(origin) = &message.origin {
         line.push_str(&format!(", from {}", escaped(origin)));
     }
+    if let Some(due_at_ms) = message.due_at_ms {
+        line.push_str(&format!(", rests until {}", utc(due_at_ms)));
+    }
     writeln!(out, "{}", look.bold(&line))?;
+    for death in &message.history {
+        let text = death.text.as_deref().map(|text| format!(": {}", escaped(text)));
+        writeln!(
+            out,
+            "    {} {} in {} after {} of {} deliveries{}",
+            utc(death.at_ms),
+            escaped(&death.reason),
+            escaped(&death.queue),
+            counted(u64::from(death.failures), "failure"),
+            death.deliveries,
+            text.unwrap_or_default()
+        )?;
+    }
     if let Some(fault) = &message.fault {
         writeln!(out, "    {}", look.warning(&format!("fault: {}", escaped(fault))))?;
     }

@@ -160,6 +160,7 @@ metrics! {
     "steadfast_topic_messages_out", "Topic messages handed to sessions", Counter(|of| of.counters.topic_out_count);
     "steadfast_topic_messages_dropped", "Topic messages dropped for slow subscribers", Counter(|of| of.counters.topic_dropped_count);
     "steadfast_messages_expired", "Messages that expired", Counter(|of| of.counters.expired_count);
+    "steadfast_leases_lapsed", "Deliveries that were unsettled when their ack-timeout ran out", Counter(|of| of.counters.lapsed_count);
     "steadfast_messages_dropped", "Messages that made room for newer ones in a full queue", Counter(|of| of.counters.dropped_count);
     "steadfast_duplicates", "Messages that were stored nowhere because they had been before", Counter(|of| of.counters.duplicate_count);
     "steadfast_dedup_ids", "Deduplication ids that all queues remember", Gauge(|of| of.holdings.dedup_id_count);

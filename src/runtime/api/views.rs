@@ -9,7 +9,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use crate::api;
-use crate::base::{DestinationKind, MessageId, Policy, SETTINGS, SessionNo, Settings};
+use crate::base::{Death, DestinationKind, MessageId, Policy, SETTINGS, SessionNo, Settings};
 use crate::port::{
     AckMode, EntryView, PAGE_COUNT_MAX, QueueCounters, QueueView, Refusal, SessionView, SubscriptionView,
     TransactionView,
@@ -384,6 +384,7 @@ impl Parts {
             state: match (entry.leased, entry.set_aside) {
                 (true, _) => "leased",
                 (_, true) => "set-aside",
+                _ if entry.due_at_ms.is_some() => "delayed",
                 _ => "ready",
             }
             .to_owned(),
@@ -397,6 +398,8 @@ impl Parts {
             body,
             fault,
             origin: entry.origin,
+            due_at_ms: entry.due_at_ms,
+            history: entry.deaths.iter().map(death).collect(),
         })
     }
 
@@ -560,6 +563,17 @@ pub(super) struct MessagesPage {
     pub(super) body: api::BodyPart,
 }
 
+fn death(death: &Death) -> api::Death {
+    api::Death {
+        queue: death.queue.to_string(),
+        reason: death.reason.name().to_owned(),
+        at_ms: death.at_ms,
+        failures: death.failures,
+        deliveries: death.deliveries,
+        text: Some(death.words.to_string()).filter(|text| !text.is_empty()),
+    }
+}
+
 fn settings(settings: &Settings) -> BTreeMap<String, Value> {
     let named = settings.iter();
     named
@@ -582,7 +596,7 @@ fn queue(view: &QueueView, wall_ms: u64, rates: Option<api::Rates>) -> api::Queu
         ready_count: view.ready_count,
         leased_count: view.leased_count,
         set_aside_count: view.set_aside_count,
-        delayed_count: 0,
+        delayed_count: view.delayed_count,
         subscription_count: view.subscription_count,
         oldest_at_ms: view.oldest_at_ms,
         oldest_ms: view.oldest_at_ms.map(|at_ms| wall_ms.saturating_sub(at_ms)),
