@@ -109,14 +109,19 @@ impl Sample {
     }
 
     /// The live messages of which enough is whole in a damaged `db`, and those of which nothing was hit.
-    fn intact(&self, dir: &Path) -> (BTreeSet<u64>, BTreeSet<u64>) {
-        let found = frames(&fs::read(dir.join("db")).unwrap_or_default());
+    fn intact(&self, dir: &Path, kind: usize) -> (BTreeSet<u64>, BTreeSet<u64>) {
+        let db = fs::read(dir.join("db")).unwrap_or_default();
+        let found = frames(&db);
+        let hidden = match kind {
+            MISPLACED => hidden(&db, &found),
+            _ => HashMap::new(),
+        };
         let with = |whole: &dyn Fn(&Vec<u8>) -> bool| {
             let all = |(_, needs): &(_, &Needs)| needs.frames.iter().all(whole);
             self.needs.iter().filter(all).map(|(n, _)| *n).collect()
         };
         (
-            with(&|frame| found.contains_key(frame)),
+            with(&|frame| found.get(frame) > hidden.get(frame)),
             with(&|frame| found.get(frame) >= self.copies.get(frame)),
         )
     }
@@ -224,8 +229,17 @@ fn copy_folder(from: &Path, to: &Path) {
 
 /// Every whole frame in the bytes of `db`, and how many copies there are of it.
 fn frames(db: &[u8]) -> HashMap<Vec<u8>, usize> {
-    const MAGIC: &[u8] = b"STFD";
     let mut found = HashMap::new();
+    for (_, frame) in frames_at(db) {
+        *found.entry(frame.to_vec()).or_default() += 1;
+    }
+    found
+}
+
+/// Where each of them is.
+fn frames_at(db: &[u8]) -> Vec<(usize, &[u8])> {
+    const MAGIC: &[u8] = b"STFD";
+    let mut found = Vec::new();
     let mut at = 0;
     while let Some(next) = db[at..].windows(MAGIC.len()).position(|bytes| bytes == MAGIC) {
         at += next;
@@ -234,13 +248,41 @@ fn frames(db: &[u8]) -> HashMap<Vec<u8>, usize> {
         let bytes = db.get(at..end).unwrap_or_default();
         let is_whole = [Kind::Index, Kind::Body].map(|kind| frame::open(bytes, kind).is_ok());
         if is_whole.contains(&true) {
-            *found.entry(bytes.to_vec()).or_default() += 1;
+            found.push((at, bytes));
             at = end;
         } else {
             at += 1;
         }
     }
     found
+}
+
+/// The frames that lie where a chunk would, of which there is nothing but its head, and a part perhaps: whether they are
+/// its own bytes, which its sender chose, nobody can tell. And how many copies of each.
+fn hidden(db: &[u8], found: &HashMap<Vec<u8>, usize>) -> HashMap<Vec<u8>, usize> {
+    let number = |head: &[u8]| u64::from_le_bytes(head[8..16].try_into().unwrap());
+    let is_body = |head: &[u8]| head[5] == Kind::Body as u8;
+    let whole: BTreeSet<u64> = found
+        .keys()
+        .filter(|head| is_body(head))
+        .map(|head| number(head))
+        .collect();
+    let mut hidden: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut from = 0;
+    while let Some(at) = db[from..].windows(4).position(|bytes| bytes == b"STFD") {
+        let at = from + at;
+        from = at + 4;
+        let rest = &db[at..];
+        if rest.len() < 24 || !is_body(rest) || whole.contains(&number(rest)) {
+            continue;
+        }
+        let len = 24 + u32::from_le_bytes(rest[16..20].try_into().unwrap()) as usize;
+        let reach = &rest[24..rest.len().min(len + FRAME_BYTES_MAX)];
+        for (_, frame) in frames_at(reach).into_iter().filter(|(at, _)| at + 24 < len) {
+            *hidden.entry(frame.to_vec()).or_default() += 1;
+        }
+    }
+    hidden
 }
 
 /// What each live message needs to be whole, by the newest of the batches that name its place.
@@ -297,6 +339,9 @@ fn needs(sample: &Sample, db: &[u8]) -> BTreeMap<u64, Needs> {
 
 // ---- damage ----
 
+/// The kind that may put the head of a chunk where it does not belong.
+const MISPLACED: usize = 4;
+
 const PAGE: usize = 4096;
 const SEGMENT: usize = 2 << 20;
 
@@ -318,6 +363,9 @@ const KINDS: [&str; 12] = [
 
 /// The kinds that change no more than a page of one file, in its place.
 const LOCAL: [usize; 7] = [0, 1, 2, 3, 4, 7, 10];
+
+/// No frame is longer.
+const FRAME_BYTES_MAX: usize = 32 << 10;
 
 /// Slots that a page of the engine holds at most.
 const PAGE_SLOT_COUNT_MAX: u32 = 24;
@@ -717,7 +765,7 @@ fn round(sample: &Sample, other: &Path, kind: usize, seed: u64) -> Result<Outcom
     let place = damage(&dir, kind, &mut rng, other);
     let told = |what: String| format!("{}, {place} (seed {seed}, kind {kind}): {what}", KINDS[kind]);
     let live = sample.live();
-    let (intact, not_hit) = sample.intact(&dir);
+    let (intact, not_hit) = sample.intact(&dir, kind);
     let data_dir = dir.to_str().unwrap();
     // A repair must save as much whether a start or a look came before it or not.
     let untouched = root.path().join("untouched");

@@ -367,20 +367,20 @@ impl Session {
 
     /// Before CONNECT: other protocols are told apart, and all bytes are counted.
     fn decode_login<'a>(&mut self, bytes: &'a [u8]) -> Result<Decoded<'a>, Cause> {
-        let begun = bytes.get(self.decoder.gap(bytes)..).unwrap_or_default();
+        // What comes behind the bound is not looked at, so that what is told does not depend on how the bytes are cut.
+        let room = self.config.limits.login_bytes_max - self.login_bytes;
+        let within = bytes.get(..room).unwrap_or(bytes);
+        let begun = within.get(self.decoder.gap(within)..).unwrap_or_default();
         if let Some(violation) = connect::mistaken(begun) {
             return Err(violation.into());
         }
-        let decoded = self.decoder.decode(bytes).map_err(|error| match error {
+        let decoded = self.decoder.decode(within).map_err(|error| match error {
             DecodeError::BodyTooLong => Cause::from(Violation::BodyNotAllowed),
             error => Cause::from(error),
         })?;
-        let (done, held) = match decoded {
-            Decoded::Frame(_, len) => (len, 0),
-            Decoded::Incomplete(len) => (len, bytes.len() - len),
-        };
+        let (Decoded::Frame(_, done) | Decoded::Incomplete(done)) = decoded;
         self.login_bytes += done;
-        if self.login_bytes + held > self.config.limits.login_bytes_max {
+        if matches!(decoded, Decoded::Incomplete(_)) && within.len() < bytes.len() {
             return Err(Violation::LoginTooLong.into());
         }
         Ok(decoded)

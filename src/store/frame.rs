@@ -102,6 +102,14 @@ pub(super) fn extent(bytes: &[u8], payload_bytes_max: usize) -> Option<usize> {
     (before.starts_with(&MAGIC) && fits).then_some(HEAD_BYTES + length)
 }
 
+/// Which body chunk the frame holds whose head this is, by what it says, unverified; `None` of another kind.
+pub(super) fn body_number(head: &[u8]) -> Option<u64> {
+    let mut fields = Fields(head.get(..HEAD_BYTES)?);
+    let _magic: [u8; MAGIC.len()] = fields.take();
+    let [_format, kind, _, _] = fields.take();
+    (kind == Kind::Body as u8).then(|| u64::from_le_bytes(fields.take()))
+}
+
 /// Reads a frame of any kind.
 pub(super) fn open_any(value: &[u8]) -> Result<Frame<'_>, FrameError> {
     let broken = FrameError::Broken;

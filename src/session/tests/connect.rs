@@ -107,6 +107,14 @@ fn a_login_is_bounded() {
     beats.send("\n\n\n\n\n\n\n\n\n\n");
     assert_eq!(beats.session.phase(), Phase::Open);
     assert_eq!(beats.fails("\n"), "login-too-long");
+    // However it is cut: what comes behind the bound is not looked at.
+    let beyond = "\n\n\n\n\n\n\n\n\n\nSEND\n\nbody^";
+    for pieces in [beyond.len(), 1] {
+        let mut pair = Pair::limited(|limits| limits.login_bytes_max = 10);
+        let bytes = wire(beyond);
+        bytes.chunks(pieces).for_each(|piece| pair.send_bytes(piece));
+        assert_eq!(pair.error(), "login-too-long", "{pieces}");
+    }
     // Time.
     let mut slow = Pair::with(config());
     assert_eq!(slow.session.poll_timeout(), Some(15_000));

@@ -143,9 +143,20 @@ impl Iterator for Messages<'_> {
     }
 }
 
-/// The frames in a part of a segment. Within a frame that is whole, and within the extent of one that is not, nothing is
-/// looked for: a message's body may hold whatever its sender likes.
-pub(super) fn frames(bytes: &[u8]) -> impl Iterator<Item = FoundFrame<'_>> {
+/// What begins like a frame of ours.
+#[derive(Debug)]
+pub(super) enum Seen<'a> {
+    Frame(FoundFrame<'a>),
+    /// One whose checksum does not fit: where its head is, and how long it says that it is.
+    Broken {
+        at: usize,
+        len: usize,
+    },
+}
+
+/// The frames in a part of a segment, whole and broken. Within a frame that is whole, and within the extent of one that is
+/// not, nothing is looked for: a message's body may hold whatever its sender likes.
+pub(super) fn seen(bytes: &[u8]) -> impl Iterator<Item = Seen<'_>> {
     let finder = memmem::Finder::new(&frame::MAGIC);
     let mut from = 0;
     std::iter::from_fn(move || {
@@ -158,12 +169,21 @@ pub(super) fn frames(bytes: &[u8]) -> impl Iterator<Item = FoundFrame<'_>> {
                 from = at + frame::MAGIC.len();
                 continue;
             };
-            from = at + value.len();
-            if let Ok(frame) = frame::open_any(value) {
-                let len = value.len();
-                return Some(FoundFrame { at, len, frame });
-            }
+            let len = value.len();
+            from = at + len;
+            return Some(match frame::open_any(value) {
+                Ok(frame) => Seen::Frame(FoundFrame { at, len, frame }),
+                Err(_) => Seen::Broken { at, len },
+            });
         }
+    })
+}
+
+/// Those of them that are whole.
+pub(super) fn frames(bytes: &[u8]) -> impl Iterator<Item = FoundFrame<'_>> {
+    seen(bytes).filter_map(|seen| match seen {
+        Seen::Frame(found) => Some(found),
+        Seen::Broken { .. } => None,
     })
 }
 

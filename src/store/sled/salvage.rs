@@ -11,13 +11,16 @@
 //! - Nothing is given out whose checksum was not verified, and no body under another chunk number than its own.
 //! - A value in a damaged part of the file, where it may have been planted in the body of a message, never counts
 //!   against one in a part that is whole, and only where one is missing.
+//! - Within the extent of a body chunk that is broken nothing is taken for a value that the chunk may have held: only where
+//!   the same chunk is whole elsewhere, and holds something else there. Then it is the chunk's head that is out of place.
 //!
 //! # Not here
 //! What is done with it: `repair` and `inspect` of the command line.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -25,12 +28,12 @@ use bytes::Bytes;
 
 use super::folder::{self, Folder, State};
 use super::live::{hash, unhash};
-use super::log::{self, FoundFrame, Segment};
+use super::log::{self, FoundFrame, Seen, Segment};
 use super::meta::MetaRecord;
-use super::{SEGMENT_BYTES, damaged, durable, frame_error};
+use super::{SEGMENT_BYTES, VALUE_BYTES_MAX, damaged, durable, frame_error};
 use crate::base::{ChunkNo, ChunkRef, Seq, SlotNo};
 use crate::journal::{Enqueued, Fact, IndexChunk, Meta, Place, Recovered, decode_facts};
-use crate::store::frame::{self, Kind};
+use crate::store::frame::{self, HEAD_BYTES, Kind};
 use crate::store::{StoreError, index_size};
 
 /// Batches without facts, which have no index chunk, looked past before the rest is taken for unknown.
@@ -91,6 +94,8 @@ struct Found {
     doubtful: BTreeMap<IndexKey, Value>,
     bodies: HashMap<ChunkNo, Value>,
     meta: Option<(bool, [u8; 16], MetaRecord)>,
+    /// Parts of the file that are damaged, or no longer used.
+    damaged: Vec<Range<u64>>,
 }
 
 impl Found {
@@ -132,21 +137,105 @@ impl Found {
     }
 
     fn see_segment(&mut self, segment: &Segment) {
+        let part = |from: usize, to: usize| segment.base + from as u64..segment.base + to as u64;
         let mut messages = segment.messages();
-        let mut see = |from: usize, to: usize, lsn: Option<u64>| {
-            let bytes = segment.bytes.get(from..to).unwrap_or_default();
-            for found in log::frames(bytes) {
-                let at = (from + found.at) as u64;
-                self.see(&found, segment.base + at, lsn.map(|lsn| lsn + at));
-            }
-        };
-        let lsn = segment.head.map(|head| head.lsn);
         for message in messages.by_ref() {
-            let lsn = lsn.filter(|_| message.whole);
-            see(message.payload.start, message.payload.end, lsn);
+            let Range { start, end } = message.payload;
+            match segment.head.filter(|_| message.whole) {
+                Some(head) => {
+                    for found in log::frames(segment.bytes.get(start..end).unwrap_or_default()) {
+                        let at = (start + found.at) as u64;
+                        self.see(&found, segment.base + at, Some(head.lsn + at));
+                    }
+                }
+                None => self.damaged.push(part(start, end)),
+            }
         }
-        see(messages.at, segment.bytes.len(), None);
+        self.damaged.push(part(messages.at, segment.bytes.len()));
     }
+
+    /// Looks into the damaged parts, when all that is whole is known.
+    fn see_damaged(&mut self, file: &File) -> io::Result<()> {
+        let parts = std::mem::take(&mut self.damaged);
+        let read = |part: &Range<u64>| {
+            let mut bytes = vec![0; (part.end - part.start) as usize];
+            file.read_exact_at(&mut bytes, part.start).map(|()| bytes)
+        };
+        let mut chunks: HashMap<ChunkNo, Range<u64>> = HashMap::new();
+        for (chunk, value) in &self.bodies {
+            chunks.insert(*chunk, value.at..value.at + value.len as u64);
+        }
+        for part in &parts {
+            for found in log::frames(&read(part)?).filter(|found| found.frame.kind == Kind::Body as u8) {
+                let at = part.start + found.at as u64;
+                let place = at..at + found.len as u64;
+                chunks.entry(ChunkNo(found.frame.number)).or_insert(place);
+            }
+        }
+        let whole = |chunk: ChunkNo| chunks.get(&chunk).map(&read).transpose();
+        for part in parts {
+            let bytes = read(&part)?;
+            let mut from = 0;
+            while let Some(rest) = bytes.get(from..)
+                && let Some(seen) = log::seen(rest).next()
+            {
+                match seen {
+                    Seen::Frame(found) => {
+                        from += found.at;
+                        self.see(&found, part.start + from as u64, None);
+                        from += found.len;
+                    }
+                    Seen::Broken { at, len } => {
+                        let stranger = stranger(rest.get(at..).unwrap_or_default(), len, whole)?;
+                        from += at + stranger.unwrap_or(len);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where in the extent of a broken chunk, which these bytes begin with, the first value is that the chunk did not hold: its
+/// head is out of place then, as where a page was written to a wrong place. Only where the same chunk is whole can it
+/// be told.
+fn stranger(
+    bytes: &[u8],
+    len: usize,
+    whole: impl Fn(ChunkNo) -> io::Result<Option<Vec<u8>>>,
+) -> io::Result<Option<usize>> {
+    let Some(chunk) = frame::body_number(bytes).map(ChunkNo) else {
+        return Ok(None);
+    };
+    let reach = bytes.get(..len + VALUE_BYTES_MAX).unwrap_or(bytes);
+    let behind: Vec<(Range<usize>, bool)> = log::frames(reach.get(HEAD_BYTES..).unwrap_or_default())
+        .map(|found| {
+            let at = HEAD_BYTES + found.at;
+            let (kind, number) = (found.frame.kind, found.frame.number);
+            let is_same = kind == Kind::Body as u8 && number == chunk.0 && found.len == len;
+            (at..at + found.len, is_same)
+        })
+        .take_while(|(place, _)| place.start < len)
+        .collect();
+    if behind.is_empty() {
+        return Ok(None);
+    }
+    let whole = match whole(chunk)? {
+        Some(whole) => whole,
+        // As long as the chunk and behind its beginning: it cannot have been held by it.
+        None => match behind.iter().find(|(_, is_same)| *is_same) {
+            Some((place, _)) => bytes.get(place.clone()).unwrap_or_default().to_vec(),
+            None => return Ok(None),
+        },
+    };
+    let is_strange = |(place, _): &&(Range<usize>, bool)| {
+        let within = place.start..place.end.min(len);
+        whole.get(within.clone()) != bytes.get(within)
+    };
+    let strange = behind.iter().find(is_strange);
+    Ok(strange
+        .filter(|_| whole.len() == len)
+        .map(|(place, _)| place.start))
 }
 
 impl Salvage {
@@ -174,11 +263,13 @@ impl Salvage {
         for base in (0..file_bytes).step_by(SEGMENT_BYTES) {
             found.see_segment(&Segment::read(&file, base).map_err(read_error("read"))?);
         }
+        found.see_damaged(&file).map_err(read_error("read"))?;
         let Found {
             mut index,
             doubtful,
             bodies,
             meta,
+            ..
         } = found;
         let (uuid, meta) = match (meta, named) {
             (Some((_, uuid, meta)), _) => (uuid, meta),

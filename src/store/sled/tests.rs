@@ -479,3 +479,60 @@ fn what_the_engine_says_is_told_as_the_system_told_it() {
     let error = io_error(::sled::Error::Corruption { at: None, bt: () });
     assert_eq!(error.to_string(), "the engine finds damage in its file");
 }
+
+/// A page that was written to a wrong place may hold the head of a chunk, which reaches over what lies behind that page.
+#[test]
+fn a_head_out_of_place_hides_nothing_and_what_a_body_holds_is_not_taken() {
+    let sealed = |number: u64, payload: &[u8]| {
+        let mut value = Vec::new();
+        frame::seal(&mut value, Kind::Body, 0, number, payload);
+        value
+    };
+    let (planted, behind) = (sealed(999, b"planted"), sealed(998, b"behind"));
+    let body = [&payload(7, 1_000)[..], &planted, &payload(8, 1_000)].concat();
+    let (dir, mut script) = filled(0);
+    let store = open(dir.path()).unwrap();
+    store.recover(&mut |_| ()).unwrap();
+    store
+        .append(script.batch(vec![enqueued(1, 0)], vec![(0, body.clone().into())]))
+        .unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let stored = sealed(script.last().chunks[0].place.chunk.0, &body);
+    let unknown = sealed(997, &body);
+    let path = dir.path().join("db");
+    let before = fs::read(&path).unwrap();
+    // What is found of 997, 998 and 999 behind all segments, where nothing says what it is.
+    let found = |tail: &[&[u8]]| {
+        let mut bytes = before.clone();
+        bytes.resize(bytes.len().next_multiple_of(SEGMENT_BYTES), 0);
+        // In the place of a segment's head, and behind all.
+        bytes.extend([0; 64]);
+        bytes.extend(tail.concat());
+        bytes.extend([0; 5_000]);
+        fs::write(&path, bytes).unwrap();
+        let salvage = Salvage::read(dir.path()).unwrap();
+        [997, 998, 999].map(|number| {
+            let place = ChunkRef {
+                slot: SlotNo(0),
+                chunk: crate::base::ChunkNo(number),
+            };
+            salvage.body(place).is_ok()
+        })
+    };
+    let damaged = |value: &[u8]| {
+        let mut value = value.to_vec();
+        value[100] ^= 1;
+        value
+    };
+    assert_eq!(found(&[&stored[..500], b"key", &behind]), [false, true, false]);
+    assert_eq!(
+        found(&[&unknown[..500], b"key", &behind, &unknown]),
+        [true, true, false]
+    );
+    // Damaged where it is, it holds what its sender liked.
+    assert_eq!(found(&[&damaged(&stored), &behind]), [false, true, false]);
+    // It cannot be told which of both it is.
+    assert_eq!(found(&[&unknown[..500], b"key", &behind]), [false; 3]);
+    assert_eq!(found(&[&damaged(&unknown), &behind]), [false, true, false]);
+}
