@@ -54,10 +54,11 @@ impl Session {
             .transpose()?;
         let reason = unescape(rules.escapes(), fields.reason.unwrap_or_default())?;
         let reason = std::str::from_utf8(&reason).map_err(|_| DecodeError::NotUtf8)?;
-        let end = reason.floor_char_boundary(self.config.limits.reason_bytes_max);
+        let bytes_max = self.config.limits.reason_bytes_max.min(reason.len());
+        let end = (0..=bytes_max).rev().find(|at| reason.is_char_boundary(*at));
         Ok(Some(Box::new(Why {
             delay_ms,
-            words: reason.get(..end).unwrap_or_default().into(),
+            words: reason.get(..end.unwrap_or(0)).unwrap_or_default().into(),
         })))
     }
 
