@@ -14,7 +14,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 
-use foldhash::quality::FixedState;
+use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use crate::base::{Now, Policy, Seq, Settings};
@@ -100,6 +100,20 @@ pub(super) struct Seen {
     end: u16,
 }
 
+/// An id, looked at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Id<'a> {
+    bytes: &'a [u8],
+    hash: u64,
+}
+
+impl Dedup {
+    pub(super) fn id<'a>(&self, bytes: &'a [u8]) -> Id<'a> {
+        let hash = self.hasher.hash_one(bytes);
+        Id { bytes, hash }
+    }
+}
+
 /// An id that is no longer remembered.
 #[derive(Debug)]
 struct Forgotten {
@@ -126,8 +140,7 @@ impl SeenIds {
             .expect("the number is of a remembered id")
     }
 
-    fn find(&self, hasher: &FixedState, id: &[u8]) -> Option<u64> {
-        let hash = hasher.hash_one(id);
+    fn find(&self, Id { bytes: id, hash }: Id<'_>) -> Option<u64> {
         let found = self.table.find(hash, |low| self.get(self.number(*low)).1 == id);
         found.map(|low| self.number(*low))
     }
@@ -137,8 +150,8 @@ impl SeenIds {
     }
 
     /// Adds an id, instead of what was known of it; gives its number, and the one that it had.
-    fn push(&mut self, hasher: &FixedState, id: &[u8], at_ms: u64, home: Seq) -> (u64, Option<u64>) {
-        let hash = hasher.hash_one(id);
+    fn push(&mut self, hasher: &FixedState, id: Id<'_>, at_ms: u64, home: Seq) -> (u64, Option<u64>) {
+        let Id { bytes: id, hash } = id;
         let no = self.next;
         self.next += 1;
         if place(self.base, no).0 == self.blocks.len() {
@@ -259,10 +272,10 @@ fn is_within(seen: Seen, policy: &Policy, now: Now) -> bool {
 impl Broker {
     /// If a queue has seen an id, what a receipt that says so must wait for. An id of a message in memory is no reason not
     /// to store one.
-    pub(super) fn recall(&self, no: QueueNo, id: &[u8], persistent: bool, now: Now) -> Option<Seq> {
+    pub(super) fn recall(&self, no: QueueNo, id: Id<'_>, persistent: bool, now: Now) -> Option<Seq> {
         let queue = self.queue(no)?;
         let ids = queue.seen.as_ref()?;
-        let number = ids.find(&self.dedup.hasher, id)?;
+        let number = ids.find(id)?;
         let (seen, _) = ids.get(number);
         let counts = is_within(seen, &queue.policy, now)
             && ids.next - number <= queue.policy.dedup_count_max
@@ -271,24 +284,24 @@ impl Broker {
     }
 
     /// A queue has seen an id; `home` is the batch being filled, or `Seq(0)` for that of a message in memory.
-    pub(super) fn remember(&mut self, no: QueueNo, id: &[u8], home: Seq, now: Now) {
+    pub(super) fn remember(&mut self, no: QueueNo, id: Id<'_>, home: Seq, now: Now) {
         let number = self.take_in(no, id, now.wall_ms, home);
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         let queue = queue.expect("the queue was just opened");
         let ids = queue.seen.as_mut().expect("it was just made");
         if home > Seq(0) {
             self.ledger
-                .state_seen(no, &queue.name, &mut ids.stated, (number, now.wall_ms, id));
+                .state_seen(no, &queue.name, &mut ids.stated, (number, now.wall_ms, id.bytes));
         }
         self.forget_old(no, FORGET_INPUT, now);
         self.forget_over(now);
     }
 
     /// The same in memory only. Gives the id's number.
-    fn take_in(&mut self, no: QueueNo, id: &[u8], at_ms: u64, home: Seq) -> u64 {
+    fn take_in(&mut self, no: QueueNo, id: Id<'_>, at_ms: u64, home: Seq) -> u64 {
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         let queue = queue.expect("the queue was just opened");
-        let mut bytes = id.len() + ID_BYTES;
+        let mut bytes = id.bytes.len() + ID_BYTES;
         if queue.seen.is_none() {
             bytes += QUEUE_BYTES + 2 * queue.name.len();
             self.dedup.by_age.insert((at_ms, no));
@@ -307,7 +320,7 @@ impl Broker {
         if let Some(old) = old {
             let home = std::mem::take(&mut ids.seen_mut(old).home);
             if home > Seq(0) {
-                self.ledger.forget_seen(home, id.len());
+                self.ledger.forget_seen(home, id.bytes.len());
             }
         }
         number
@@ -316,9 +329,10 @@ impl Broker {
     /// A recovered fact says that an id was seen. One that says it again moves it there.
     pub(super) fn recover_seen(&mut self, no: QueueNo, id: &[u8], at_ms: u64, home: Seq) {
         self.ledger.recover_seen(home, id.len());
+        let id = self.dedup.id(id);
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         if let Some(ids) = queue.and_then(|queue| queue.seen.as_mut())
-            && let Some(number) = ids.find(&self.dedup.hasher, id)
+            && let Some(number) = ids.find(id)
         {
             let seen = ids.seen_mut(number);
             if seen.at_ms == at_ms {
@@ -345,7 +359,7 @@ impl Broker {
             let mut stated: Vec<(Seen, &[u8])> = ids.stated().collect();
             stated.sort_by_key(|(seen, _)| seen.at_ms);
             for (Seen { at_ms, home, .. }, id) in stated {
-                let number = self.take_in(no, id, at_ms, home);
+                let number = self.take_in(no, self.dedup.id(id), at_ms, home);
                 self.ledger.recover_seen_live(home, no, number, id.len());
             }
         }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::base::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SlotNo};
 use crate::journal::{
-    Batch, CHUNK_BYTES_MAX, ChunkWrite, Enqueued, Fact, IndexSize, Item, Meta, Place, QueueName, SeenId,
+    Batch, CHUNK_BYTES_MAX, ChunkWrite, Enqueued, Fact, IdList, IndexSize, Item, Meta, Place, QueueName,
 };
 
 use super::policy::PolicyNo;
@@ -519,14 +519,13 @@ impl Ledger {
             self.open.fact_bytes += FACT_BYTES;
             self.open.seen.push(Fact::Seen {
                 queue: Arc::clone(name),
-                ids: Vec::new(),
+                ids: IdList::default(),
             });
         }
         if let Some(Fact::Seen { ids, .. }) = self.open.seen.get_mut(stated.1) {
-            let id = id.into();
-            ids.push(SeenId { at_ms, id });
+            ids.push(at_ms, id);
         }
-        self.open.fact_bytes += size_of::<SeenId>() + id.len();
+        self.open.fact_bytes += size_of::<(u64, usize)>() + id.len();
     }
 
     /// States that all ids of a queue are forgotten; dropped as what `state_paused` says is.
@@ -534,7 +533,7 @@ impl Ledger {
         self.open.fact_bytes += FACT_BYTES;
         self.open.seen.push(Fact::Seen {
             queue: Arc::clone(name),
-            ids: Vec::new(),
+            ids: IdList::default(),
         });
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::base::{Epoch, Limits, MessageId, Now, Policies, Seq};
-use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered, SeenId, field};
+use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered, field};
 use crate::port::QueueCounters;
 
 use super::dedup::Dedup;
@@ -151,8 +151,8 @@ impl Recovery {
                     if ids.is_empty() {
                         self.broker.recover_unseen(no);
                     }
-                    for SeenId { at_ms, id } in ids {
-                        self.broker.recover_seen(no, &id, at_ms, seq);
+                    for (at_ms, id) in ids.iter() {
+                        self.broker.recover_seen(no, id, at_ms, seq);
                     }
                 }
                 Fact::Declared {

@@ -16,7 +16,7 @@ use crate::port::{
 
 use super::Broker;
 use super::credit::Beyond;
-use super::dedup::is_on;
+use super::dedup::{Id, is_on};
 use super::expiry::{EXPIRE_INPUT, fields_of};
 use super::ledger::{Mark, Statement};
 use super::peer::{Held, HeldState, Source, Step, Sub, TopicMessage, Transaction};
@@ -157,7 +157,7 @@ impl Broker {
         now: Now,
     ) -> Result<Seq, Refusal> {
         let stored = send.persistent || send.tx.is_some();
-        let dedup = send.dedup.map(|id| requests.bytes(id));
+        let dedup = send.dedup.map(|id| self.dedup.id(requests.bytes(id)));
         if stored && !self.room {
             let to = || targets(send).map(|to| (to.kind, requests.text(to.name)));
             let again = send.tx.is_none() && dedup.is_some_and(|id| self.is_again(to(), id, now));
@@ -283,7 +283,7 @@ impl Broker {
         &mut self,
         way: &Way,
         message: &TopicMessage,
-        dedup: Option<&[u8]>,
+        dedup: Option<Id<'_>>,
         persistent: bool,
         now: Now,
     ) -> Result<Seq, Refusal> {
@@ -316,7 +316,7 @@ impl Broker {
         way: &Way,
         message: &TopicMessage,
         place: Option<&Place>,
-        dedup: Option<&[u8]>,
+        dedup: Option<Id<'_>>,
         now: Now,
     ) -> Seq {
         let TopicMessage {
@@ -367,7 +367,7 @@ impl Broker {
     }
 
     /// Leaves out the queues that have seen an id, and topics that such a queue keeps: who was present has got the message.
-    fn leave_out(&mut self, way: &mut Way, id: &[u8], persistent: bool, now: Now) -> Result<Left, Refusal> {
+    fn leave_out(&mut self, way: &mut Way, id: Id<'_>, persistent: bool, now: Now) -> Result<Left, Refusal> {
         let off = |no: &QueueNo| self.queue(*no).is_some_and(|queue| !is_on(&queue.policy));
         if way.named.iter().any(off) {
             return Err(Refusal::DedupOff);
@@ -408,7 +408,7 @@ impl Broker {
     fn is_again<'a>(
         &self,
         mut to: impl Iterator<Item = (DestinationKind, &'a str)>,
-        id: &[u8],
+        id: Id<'_>,
         now: Now,
     ) -> bool {
         let again = |no: &QueueNo| self.recall(*no, id, true, now).is_some();
@@ -424,7 +424,7 @@ impl Broker {
         &mut self,
         session: SessionNo,
         name: &str,
-        id: &[u8],
+        id: Id<'_>,
         persistent: bool,
         now: Now,
     ) -> Result<Option<Seq>, Refusal> {
@@ -456,7 +456,7 @@ impl Broker {
     }
 
     /// A queue on a way got a message with an id, if it has one. A queue that keeps a topic may remember none.
-    fn remember_kept(&mut self, no: QueueNo, id: Option<&[u8]>, home: Seq, now: Now) {
+    fn remember_kept(&mut self, no: QueueNo, id: Option<Id<'_>>, home: Seq, now: Now) {
         if let Some(id) = id
             && self.queue(no).is_some_and(|queue| is_on(&queue.policy))
         {
@@ -670,7 +670,9 @@ impl Broker {
         let kept = |step: &Step| match step {
             Step::Send { to, dedup, .. } => {
                 let to = || to.iter().map(|(kind, name)| (*kind, &**name));
-                let again = dedup.as_ref().is_some_and(|id| self.is_again(to(), id, now));
+                let again = dedup
+                    .as_ref()
+                    .is_some_and(|id| self.is_again(to(), self.dedup.id(id), now));
                 !again && self.is_kept(to())
             }
             Step::Settle { .. } => false,
@@ -742,7 +744,8 @@ impl Broker {
                         expires_at_ms,
                         ack_timeout_ms,
                     };
-                    self.keep(&way, &message, place.as_ref(), dedup.as_deref(), now);
+                    let dedup = dedup.as_deref().map(|id| self.dedup.id(id));
+                    self.keep(&way, &message, place.as_ref(), dedup, now);
                     let topics_of = way.topics.into_iter();
                     topics.extend(topics_of.map(|topic| (topic, message.clone())));
                 }
@@ -810,7 +813,7 @@ impl Broker {
                     .filter(|no| fresh.contains(&(*no, &**id)))
                     .collect();
                 self.leave_queues(&mut way, &twice);
-                let left = match self.leave_out(&mut way, id, true, now) {
+                let left = match self.leave_out(&mut way, self.dedup.id(id), true, now) {
                     Ok(left) => left,
                     Err(refusal) => {
                         ways.iter().chain([&way]).for_each(|way| self.leave_way(way));

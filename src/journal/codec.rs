@@ -41,7 +41,7 @@ use std::sync::Arc;
 use bincode::config::{Configuration, standard};
 use bytes::Bytes;
 
-use super::{Enqueued, Fact, Item, Place, QueueName, SeenId};
+use super::{Enqueued, Fact, IdList, Item, Place, QueueName};
 use crate::base::{
     ChunkNo, ChunkRef, Epoch, MessageId, Policies, Setting, SettingForm, SettingKey, Settings, SlotNo,
 };
@@ -358,20 +358,15 @@ fn put_ranges(out: &mut Vec<u8>, ranges: &[(u64, u64)]) {
     }
 }
 
-fn put_seen(out: &mut Vec<u8>, ids: &[SeenId]) {
+fn put_seen(out: &mut Vec<u8>, ids: &IdList) {
     put(out, ids.len() as u64);
     let mut before = 0;
-    for SeenId { at_ms, id } in ids {
-        assert!(is_id(id), "an id is not empty and not over its bound");
-        put_delta(out, *at_ms, before);
+    for (at_ms, id) in ids.iter() {
+        put_delta(out, at_ms, before);
         put(out, id.len() as u64);
         out.extend_from_slice(id);
-        before = *at_ms;
+        before = at_ms;
     }
-}
-
-fn is_id(id: &[u8]) -> bool {
-    (1..=SeenId::BYTES_MAX).contains(&id.len())
 }
 
 fn items_are_valid(enqueued: &Enqueued) -> bool {
@@ -640,16 +635,13 @@ impl<'a> Reader<'a> {
     fn seen(&mut self, names: &[QueueName]) -> Option<Fact> {
         let queue = self.queue(names)?;
         let count = self.count(3)?;
-        let mut ids = Vec::with_capacity(count);
+        let mut ids = IdList::default();
         let mut before = 0;
         for _ in 0..count {
             before = self.delta(before)?;
             let len = self.count(1)?;
-            let id = self.take(len).filter(|id| is_id(id))?;
-            ids.push(SeenId {
-                at_ms: before,
-                id: id.into(),
-            });
+            let id = self.take(len).filter(|id| IdList::is_id(id))?;
+            ids.push(before, id);
         }
         Some(Fact::Seen { queue, ids })
     }

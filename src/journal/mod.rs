@@ -132,7 +132,7 @@ pub enum Fact {
         /// The queue.
         queue: QueueName,
         /// None: all that it has seen before are forgotten.
-        ids: Vec<SeenId>,
+        ids: IdList,
     },
     /// Deliveries of the queue are stopped, or go on again. The last one counts.
     Paused {
@@ -171,18 +171,49 @@ impl Enqueued {
     pub const ITEM_COUNT_MAX: usize = 512;
 }
 
-/// A deduplication id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenId {
-    /// Milliseconds since the Unix epoch at which its message was accepted.
-    pub at_ms: u64,
-    /// Not empty, at most [`SeenId::BYTES_MAX`].
-    pub id: Box<[u8]>,
+/// Deduplication ids, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IdList {
+    bytes: Vec<u8>,
+    /// When the message of each was accepted, in milliseconds since the Unix epoch; and where it ends.
+    ends: Vec<(u64, usize)>,
 }
 
-impl SeenId {
+impl IdList {
     /// The longest id there is.
-    pub const BYTES_MAX: usize = 1_000;
+    pub const ID_BYTES_MAX: usize = 1_000;
+
+    /// Adds an id, which is not empty and not over [`IdList::ID_BYTES_MAX`].
+    pub fn push(&mut self, at_ms: u64, id: &[u8]) {
+        assert!(Self::is_id(id), "an id is not empty and not over its bound");
+        self.bytes.extend_from_slice(id);
+        self.ends.push((at_ms, self.bytes.len()));
+    }
+
+    /// Whether it may be an id.
+    pub fn is_id(id: &[u8]) -> bool {
+        (1..=Self::ID_BYTES_MAX).contains(&id.len())
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Each with the time of its message.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let mut start = 0;
+        self.ends.iter().map(move |(at_ms, end)| {
+            let id = self.bytes.get(start..*end).expect("ids lie one after the other");
+            start = *end;
+            (*at_ms, id)
+        })
+    }
 }
 
 /// Optional fields of [`Enqueued`].

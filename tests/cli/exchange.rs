@@ -58,6 +58,27 @@ fn a_pipe_is_imported_from_its_first_byte_on() {
     assert_eq!(bodies, [&b"one"[..], b"two", b"three", b"four", b"five"]);
 }
 
+/// The queue knows them already, perhaps as those that were exported: with their ids they would not be stored.
+#[test]
+fn deduplication_ids_are_not_imported() {
+    let world = World::new();
+    let broker = world.settings.start();
+    let frames = "SEND\ndestination:/queue/a\ndedup-id:1\n_AMQ_DUPL_ID:1\nNats-Msg-Id:1\nkept:yes\n\nx\0\n";
+    for _ in 0..2 {
+        let output = piped(
+            &["import", "-", "--addr", &broker.addr().to_string()],
+            frames.as_bytes(),
+        );
+        assert!(output.status.success(), "{output:?}");
+    }
+    let messages = drain(&broker, "a");
+    assert_eq!(messages.len(), 2);
+    for message in messages {
+        assert_eq!(message.header("kept"), Some("yes"));
+        assert_eq!(message.header("dedup-id"), None);
+    }
+}
+
 #[test]
 fn a_line_that_says_itself_that_it_is_not_whole_is_refused() {
     let world = World::new();

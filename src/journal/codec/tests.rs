@@ -29,8 +29,10 @@ fn enqueued(items: Vec<Item>) -> Enqueued {
     }
 }
 
-fn seen(at_ms: u64, id: &[u8]) -> SeenId {
-    SeenId { at_ms, id: id.into() }
+fn ids<'a>(list: impl IntoIterator<Item = (u64, &'a [u8])>) -> IdList {
+    let mut ids = IdList::default();
+    list.into_iter().for_each(|(at_ms, id)| ids.push(at_ms, id));
+    ids
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -112,11 +114,11 @@ fn golden_bytes() {
             },
             Fact::Seen {
                 queue: "a".into(),
-                ids: vec![seen(1_000, b"x"), seen(1_003, b"yz"), seen(1_001, b"x")],
+                ids: ids([(1_000, &b"x"[..]), (1_003, b"yz"), (1_001, b"x")]),
             },
             Fact::Seen {
                 queue: "orders".into(),
-                ids: Vec::new(),
+                ids: IdList::default(),
             },
         ],
         &format!(
@@ -346,8 +348,8 @@ fn arb_fact() -> impl Strategy<Value = Fact> {
             pattern: pattern.into(),
             settings,
         }),
-        (arb_name(), vec((arb_number(), vec(any::<u8>(), 1..50)), 0..20)).prop_map(|(queue, ids)| {
-            let ids = ids.into_iter().map(|(at_ms, id)| seen(at_ms, &id)).collect();
+        (arb_name(), vec((arb_number(), vec(any::<u8>(), 1..50)), 0..20)).prop_map(|(queue, list)| {
+            let ids = ids(list.iter().map(|(at_ms, id)| (*at_ms, &id[..])));
             Fact::Seen { queue, ids }
         }),
     ]

@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 
 use super::*;
 use crate::base::{ChunkNo, Epoch, MessageId, Setting, SettingKey, Settings};
-use crate::journal::{ChunkWrite, Enqueued, Fact, Item, Meta, Place, SeenId, field};
+use crate::journal::{ChunkWrite, Enqueued, Fact, IdList, Item, Meta, Place, field};
 
 fn migration(format: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("migrations/{format:04}"))
@@ -158,6 +158,9 @@ fn fill(store: &SledStore) {
         ranges: vec![(base + 3, base + 3), (base + 7, base + 8)],
     };
     let long: Arc<str> = long_name().into();
+    let mut seen = IdList::default();
+    seen.push(32_503_680_000_000, b"order 1");
+    seen.push(32_503_680_000_007, b"order 2");
     let rounds: Vec<(Vec<Fact>, Vec<ChunkRef>, Vec<u64>)> = vec![
         (
             vec![Fact::Watched {
@@ -248,12 +251,7 @@ fn fill(store: &SledStore) {
                 },
                 Fact::Seen {
                     queue: queue.clone(),
-                    ids: [(32_503_680_000_000, "order 1"), (32_503_680_000_007, "order 2")]
-                        .map(|(at_ms, id)| SeenId {
-                            at_ms,
-                            id: id.as_bytes().into(),
-                        })
-                        .into(),
+                    ids: seen,
                 },
                 Fact::Policy {
                     pattern: "gone".into(),
