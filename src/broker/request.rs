@@ -728,7 +728,7 @@ impl Broker {
     /// One more subscription of a session's own temporary queue, made if there is none.
     fn open_temporary(&mut self, session: SessionNo, name: &str) -> Result<QueueNo, Refusal> {
         let name = temporary(name);
-        let there = self.find_queue(&*name);
+        let there = self.find_queue(&name);
         if there.is_some_and(|queue| queue.owner != Some(session)) {
             return Err(Refusal::QueuePrivate);
         }
