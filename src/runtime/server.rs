@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -21,8 +22,9 @@ use super::api::{self, Api};
 use super::bodies::Bodies;
 use super::clock::Clock;
 use super::committer::{Committer, Watchdog, commit};
-use super::connection::{Budget, Shared, drive};
+use super::connection::{Budget, Shared, welcome};
 use super::core::Core;
+use super::porch::Porch;
 use super::room::{RoomKeeper, reusable_bytes};
 use super::stats::{Stats, StatsView};
 use super::timings::Timings;
@@ -56,6 +58,7 @@ pub struct Running {
     /// Ends when every connection has.
     connections: mpsc::Receiver<()>,
     helpers: Vec<task::JoinHandle<()>>,
+    porch: Porch,
     committer: JoinHandle<()>,
     shutdown: Duration,
 }
@@ -117,12 +120,7 @@ impl Running {
         let durable = commit_term(&mut broker, &*store, clock)?.unwrap_or(recovered.last_seq);
 
         let stats = Arc::new(Stats::default());
-        let core = Arc::new(Core::new(
-            broker,
-            durable,
-            options.limits.unflushed_bytes_max,
-            clock,
-        ));
+        let core = Arc::new(Core::new(broker, durable, &options.limits, clock));
         let bodies = Arc::new(Bodies::new(
             Arc::clone(&store),
             options.limits.body_cache_bytes_max,
@@ -164,8 +162,13 @@ impl Running {
             closing: AtomicBool::new(false),
         });
 
+        let porch = Porch::build().map_err(|source| RunError::System {
+            operation: "starting the newcomers' thread",
+            source,
+        })?;
         let mut listeners = Vec::new();
         for socket in sockets {
+            let _there = porch.handle().enter();
             let (listener, bound) = listen_on(socket)?;
             started.listen.push(bound);
             listeners.push(listener);
@@ -181,13 +184,14 @@ impl Running {
             connection_count_max: connection_count_max(options.limits.connection_count_max),
             turning_away: Arc::new(Semaphore::new(TURN_AWAY_COUNT_MAX)),
             linger: Duration::from_millis(options.limits.linger_ms_max),
+            inside: Handle::current(),
         });
         let mut helpers = vec![
             tokio::spawn(tick(Arc::clone(&shared), watchdog)),
             tokio::spawn(keep_room(Arc::clone(&shared), room_store, keeper, look.pause)),
         ];
         for listener in listeners {
-            helpers.push(tokio::spawn(accept(
+            helpers.push(porch.handle().spawn(accept(
                 Arc::clone(&door),
                 listener,
                 accept_until.clone(),
@@ -212,6 +216,7 @@ impl Running {
             accepting,
             connections,
             helpers,
+            porch,
             committer,
             shutdown: Duration::from_millis(options.shutdown_ms_max),
         };
@@ -249,6 +254,7 @@ impl Running {
             // It ends by being aborted, or has ended.
             let _ = helper.await;
         }
+        self.porch.close().await;
         // Until here an operator could look on; behind the stop nothing may act.
         self.api_server.stop().await;
         let transient_count = self.shared.core.handle_stop(self.shared.clock.now());
@@ -348,6 +354,8 @@ struct Door {
     connection_count_max: u64,
     turning_away: Arc<Semaphore>,
     linger: Duration,
+    /// Where those are served who are no newcomers any more.
+    inside: Handle,
 }
 
 /// One connection's place among those counted.
@@ -379,6 +387,8 @@ async fn accept(
             Ok((stream, peer)) => {
                 failing = false;
                 door.enter(stream, peer, &present);
+                // As after a newcomer's turn: others may wait for the processor.
+                std::thread::yield_now();
             }
             Err(error) => {
                 door.shared.stats.accept_failed_count.add(1);
@@ -419,9 +429,19 @@ impl Door {
             tracing::debug!(%peer, "TCP_NODELAY cannot be set: {error}");
         }
         let shared = Arc::clone(&self.shared);
+        let inside = self.inside.clone();
         tokio::spawn(async move {
-            drive(shared, stream, peer).await;
-            drop(place);
+            let Some(resident) = welcome(shared, stream, peer).await else {
+                drop(place);
+                return;
+            };
+            inside.spawn(async move {
+                let moved = |stream: TcpStream| TcpStream::from_std(stream.into_std()?);
+                if let Some(resident) = resident.rehome(moved) {
+                    resident.serve().await;
+                }
+                drop(place);
+            });
         });
     }
 }
