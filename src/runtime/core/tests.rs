@@ -196,8 +196,8 @@ fn heavy_ones_wait_for_light_ones() {
         (200, false, true, false),
         (17_000, false, true, false),
         (1_000, true, true, false),
-        (79_000, true, true, false),
-        (2_000, true, true, true),
+        (78_000, true, true, false),
+        (3_000, true, true, true),
     ] {
         step(&light, &send("q", &vec![0; bytes]));
         let later = Now {
