@@ -16,14 +16,14 @@
 mod admin;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::base::{ChunkRef, MessageId, Now, Seq, SessionNo, Tag};
+use crate::base::{ChunkRef, Limits, MessageId, Now, Seq, SessionNo, Tag};
 use crate::broker::{Broker, Counters, Notice};
 use crate::journal::{Batch, IndexSize};
 use crate::port::{Applied, Event, Requests};
@@ -39,9 +39,11 @@ pub(crate) struct Core {
     batch_waits: Condvar,
     /// The highest Seq that is durable.
     durable: AtomicU64,
-    /// More than `unflushed_bytes_max` wait for a flush: sockets are not read.
-    backlogged: AtomicBool,
-    unflushed_bytes_max: usize,
+    /// Bytes that wait for a flush.
+    unflushed_bytes: AtomicUsize,
+    levels: Levels,
+    /// Until this monotonic time, light connections are taken to wait for flushes.
+    light_until: AtomicU64,
     /// Something is due earlier than the timer knows.
     due_sooner: Notify,
     clock: Clock,
@@ -55,6 +57,34 @@ const END_OF_TIME: Now = Now {
 
 /// The timer looks at the clock at least so often.
 const DUE_WAIT_MS_MAX: u64 = 1_000;
+
+/// A light connection that waited for a flush is likely to do so again within this.
+const LIGHT_MS: u64 = 100;
+
+/// Unflushed bytes beyond which a socket is not read.
+///
+/// Whoever sends little waits behind all that is unflushed. So those who send much are the first to wait: always with
+/// more under way than keeps the disk busy, and beside light ones with less than that.
+#[derive(Debug, Clone, Copy)]
+struct Levels {
+    /// For all.
+    all: usize,
+    /// For heavy ones: a commit under way and another full.
+    heavy: usize,
+    /// For heavy ones while light ones wait.
+    heavy_beside_light: usize,
+}
+
+impl Levels {
+    fn new(limits: &Limits) -> Self {
+        let all = limits.unflushed_bytes_max;
+        Self {
+            all,
+            heavy: all.min(limits.commit_bytes_max.saturating_mul(2)),
+            heavy_beside_light: all.min(limits.commit_bytes_max / 4),
+        }
+    }
+}
 
 /// What the committer is to do next.
 #[derive(Debug)]
@@ -76,7 +106,7 @@ struct State {
     gates: VecDeque<(Seq, SessionNo)>,
     /// Whoever else waits for a Seq to be durable: a few.
     durable_waits: Vec<DurableWait>,
-    /// Sessions to be woken when the backlog is flushed.
+    /// Sessions to be woken when less is unflushed, those first who wait longest.
     paused: Vec<SessionNo>,
     /// Kept for its memory.
     wakes: Vec<SessionNo>,
@@ -112,6 +142,10 @@ struct Link {
     gate: AtomicU64,
     /// This session is in `paused`.
     paused: AtomicBool,
+    /// It sends much.
+    heavy: AtomicBool,
+    /// Heavy or not, it may be read once.
+    pass: AtomicBool,
     /// The core was told of the end.
     closed: AtomicBool,
 }
@@ -138,7 +172,7 @@ pub(crate) struct Seat {
 
 impl Core {
     /// The core of a broker whose batches up to `durable` are stored.
-    pub(crate) fn new(broker: Broker, durable: Seq, unflushed_bytes_max: usize, clock: Clock) -> Self {
+    pub(crate) fn new(broker: Broker, durable: Seq, limits: &Limits, clock: Clock) -> Self {
         Self {
             state: Mutex::new(State {
                 broker,
@@ -155,8 +189,9 @@ impl Core {
             }),
             batch_waits: Condvar::new(),
             durable: AtomicU64::new(durable.0),
-            backlogged: AtomicBool::new(false),
-            unflushed_bytes_max,
+            unflushed_bytes: AtomicUsize::new(0),
+            levels: Levels::new(limits),
+            light_until: AtomicU64::new(0),
             due_sooner: Notify::new(),
             clock,
         }
@@ -319,15 +354,25 @@ impl Core {
             gates.pop_front();
             wakers.extend(peers.get(&session).and_then(|peer| peer.waker.clone()));
         }
-        if broker.unflushed_bytes() <= self.unflushed_bytes_max {
-            self.backlogged.store(false, Ordering::Release);
-            for session in paused.drain(..) {
-                if let Some(peer) = peers.get(&session) {
-                    peer.link.paused.store(false, Ordering::Relaxed);
-                    wakers.extend(peer.waker.clone());
+        let unflushed_bytes = broker.unflushed_bytes();
+        // One that is heavy may be read after each flush, however much light ones send: nobody starves.
+        let mut passes = usize::from(unflushed_bytes <= self.levels.all);
+        paused.retain(|session| {
+            let Some(peer) = peers.get(session) else {
+                return false;
+            };
+            let link = &peer.link;
+            if unflushed_bytes > self.level(link.heavy.load(Ordering::Relaxed), now) {
+                if passes == 0 {
+                    return true;
                 }
+                passes -= 1;
+                link.pass.store(true, Ordering::Relaxed);
             }
-        }
+            link.paused.store(false, Ordering::Relaxed);
+            wakers.extend(peer.waker.clone());
+            false
+        });
         self.finish(state, None, wakers)
     }
 
@@ -340,6 +385,15 @@ impl Core {
             .filter_map(|peer| peer.waker.clone())
             .collect();
         self.finish(state, None, wakers);
+    }
+
+    /// The bytes that may be unflushed while such a connection is read.
+    fn level(&self, heavy: bool, now: Now) -> usize {
+        match heavy {
+            false => self.levels.all,
+            true if now.mono_ms < self.light_until.load(Ordering::Relaxed) => self.levels.heavy_beside_light,
+            true => self.levels.heavy,
+        }
     }
 
     /// Drains the outputs of the core, gives the lock back, then wakes and logs. Gives `wakers` back, empty.
@@ -370,10 +424,8 @@ impl Core {
         while let Some(notice) = broker.poll_notice() {
             notices.push(notice);
         }
-        let unflushed_bytes = broker.unflushed_bytes();
-        if unflushed_bytes > self.unflushed_bytes_max {
-            self.backlogged.store(true, Ordering::Release);
-        }
+        self.unflushed_bytes
+            .store(broker.unflushed_bytes(), Ordering::Release);
         if state.opened.is_none() && state.broker.has_batch() {
             state.opened = Some(self.clock.elapsed());
         }
@@ -429,18 +481,33 @@ impl Seat {
         self.link.evicted.load(Ordering::Acquire)
     }
 
-    /// Whether reading must wait for a flush. If so, this session is woken when it may go on.
-    pub(crate) fn is_paused(&self) -> bool {
-        if !self.core.backlogged.load(Ordering::Acquire) {
+    /// Whether reading must wait for a flush, for a connection that sends much, or does not. If so, this session is woken
+    /// when it may go on.
+    pub(crate) fn is_paused(&self, heavy: bool, now: Now) -> bool {
+        let is_over = || self.core.unflushed_bytes.load(Ordering::Acquire) > self.core.level(heavy, now);
+        if !is_over() {
             return false;
         }
         let mut state = self.core.lock();
-        // Looked at again under the lock under which the committer clears it: no wake is lost.
-        let backlogged = self.core.backlogged.load(Ordering::Acquire);
-        if backlogged && !self.link.paused.swap(true, Ordering::Relaxed) {
+        if self.core.unflushed_bytes.load(Ordering::Acquire) <= self.core.levels.all
+            && self.link.pass.swap(false, Ordering::Relaxed)
+        {
+            return false;
+        }
+        self.link.heavy.store(heavy, Ordering::Relaxed);
+        // Looked at again under the lock under which the committer wakes: no wake is lost.
+        let paused = is_over();
+        if paused && !self.link.paused.swap(true, Ordering::Relaxed) {
             state.paused.push(self.session);
         }
-        backlogged
+        paused
+    }
+
+    /// A light connection waits for a flush.
+    pub(crate) fn note_light(&self, now: Now) {
+        self.core
+            .light_until
+            .store(now.mono_ms + LIGHT_MS, Ordering::Relaxed);
     }
 
     /// One call for everything a turn has for the core. Events are appended to `events`.

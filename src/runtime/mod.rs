@@ -2,7 +2,7 @@
 //! of protocol, queues or files.
 //!
 //! ```text
-//!   worker threads (tokio)                 the core             committer (one thread)
+//!   porch, then workers (tokio)            the core             committer (one thread)
 //!   connection: socket <-> session  --->   one Mutex    <---    wait_batch, append, flush,
 //!   (requests, written, events)            one call a           handle_durable; wakes those
 //!                                          socket read          who wait for the Seq
@@ -20,7 +20,8 @@
 //!
 //! # Why nothing waits in a circle
 //! - The core never waits: it is called, and its outputs are drained by the caller. A batch is pulled by the committer.
-//! - A socket is not read for three reasons. The backlog of unflushed bytes: the committer drains it with nobody's help.
+//! - A socket is not read for three reasons. The backlog of unflushed bytes: the committer drains it with nobody's help, and each
+//!   flush lets those go on who may, and one of those who may not.
 //!   Room for a long body: those who hold room wait for nothing but their own peer, whose progress is watched, and
 //!   those who wait hold none. Receipts that the peer does not read: its own doing, and bounded in time.
 //!   A full output stops deliveries, not reading, so ACKs are always read.
@@ -44,6 +45,7 @@ mod core;
 mod entropy;
 mod error;
 mod exit;
+mod porch;
 mod presence;
 mod room;
 mod server;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -22,8 +23,9 @@ use super::api::{self, Api};
 use super::bodies::Bodies;
 use super::clock::Clock;
 use super::committer::{Committer, Watchdog, commit};
-use super::connection::{Budget, Shared, drive};
+use super::connection::{Budget, Shared, welcome};
 use super::core::Core;
+use super::porch::Porch;
 use super::room::{RoomKeeper, reusable_bytes};
 use super::stats::{Stats, StatsView};
 use super::timings::Timings;
@@ -57,6 +59,7 @@ pub struct Running {
     /// Ends when every connection has.
     connections: mpsc::Receiver<()>,
     helpers: Vec<task::JoinHandle<()>>,
+    porch: Porch,
     committer: JoinHandle<()>,
     shutdown: Duration,
 }
@@ -128,12 +131,7 @@ impl Running {
         let durable = commit_term(&mut broker, &*store, clock)?.unwrap_or(recovered.last_seq);
 
         let stats = Arc::new(Stats::default());
-        let core = Arc::new(Core::new(
-            broker,
-            durable,
-            options.limits.unflushed_bytes_max,
-            clock,
-        ));
+        let core = Arc::new(Core::new(broker, durable, &options.limits, clock));
         let bodies = Arc::new(Bodies::new(
             Arc::clone(&store),
             options.limits.body_cache_bytes_max,
@@ -176,8 +174,13 @@ impl Running {
             closing: AtomicBool::new(false),
         });
 
+        let porch = Porch::build().map_err(|source| RunError::System {
+            operation: "starting the newcomers' thread",
+            source,
+        })?;
         let mut listeners = Vec::new();
         for (asked, socket) in sockets {
+            let _there = porch.handle().enter();
             let (listener, address) = listen_on(socket)?;
             let bound = Listener { address, ..asked };
             started.listen.push(bound);
@@ -198,6 +201,7 @@ impl Running {
             connection_count_max: connection_count_max(options.limits.connection_count_max),
             turning_away: Arc::new(Semaphore::new(TURN_AWAY_COUNT_MAX)),
             linger: Duration::from_millis(options.limits.linger_ms_max),
+            inside: Handle::current(),
         });
         let mut helpers = vec![
             tokio::spawn(tick(Arc::clone(&shared), watchdog)),
@@ -205,7 +209,7 @@ impl Running {
             tokio::spawn(keep_room(Arc::clone(&shared), room_store, keeper, look.pause)),
         ];
         for (listener, session) in listeners {
-            helpers.push(tokio::spawn(accept(
+            helpers.push(porch.handle().spawn(accept(
                 Arc::clone(&door),
                 listener,
                 session,
@@ -231,6 +235,7 @@ impl Running {
             accepting,
             connections,
             helpers,
+            porch,
             committer,
             shutdown: Duration::from_millis(options.shutdown_ms_max),
         };
@@ -276,6 +281,7 @@ impl Running {
             // It ends by being aborted, or has ended.
             let _ = helper.await;
         }
+        self.porch.close().await;
         // Until here an operator could look on; behind the stop nothing may act.
         self.api_server.stop().await;
         let transient_count = self.shared.core.handle_stop(self.shared.clock.now());
@@ -375,6 +381,8 @@ struct Door {
     connection_count_max: u64,
     turning_away: Arc<Semaphore>,
     linger: Duration,
+    /// Where those are served who are no newcomers any more.
+    inside: Handle,
 }
 
 /// One connection's place among those counted.
@@ -407,6 +415,8 @@ async fn accept(
             Ok((stream, peer)) => {
                 failing = false;
                 door.enter(stream, peer, &session, &present);
+                // As after a newcomer's turn: others may wait for the processor.
+                std::thread::yield_now();
             }
             Err(error) => {
                 door.shared.stats.accept_failed_count.add(1);
@@ -453,9 +463,19 @@ impl Door {
             tracing::debug!(%peer, "TCP_NODELAY cannot be set: {error}");
         }
         let (shared, session) = (Arc::clone(&self.shared), Arc::clone(session));
+        let inside = self.inside.clone();
         tokio::spawn(async move {
-            drive(shared, session, stream, peer).await;
-            drop(place);
+            let Some(resident) = welcome(shared, session, stream, peer).await else {
+                drop(place);
+                return;
+            };
+            inside.spawn(async move {
+                let moved = |stream: TcpStream| TcpStream::from_std(stream.into_std()?);
+                if let Some(resident) = resident.rehome(moved) {
+                    resident.serve().await;
+                }
+                drop(place);
+            });
         });
     }
 }

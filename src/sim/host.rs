@@ -115,7 +115,7 @@ impl Host {
         let durable = commit_term(&mut broker, &*disk, clock)
             .map_err(|_| Failed)?
             .unwrap_or(recovered.last_seq);
-        let core = Arc::new(Core::new(broker, durable, limits.unflushed_bytes_max, clock));
+        let core = Arc::new(Core::new(broker, durable, limits, clock));
         let stats = Arc::default();
         let store: Arc<dyn Store> = Arc::clone(&disk) as _;
         let bodies = Bodies::new(store, limits.body_cache_bytes_max, Arc::clone(&stats));

@@ -2,7 +2,7 @@
 //!
 //! One task, one future without inner waiting: each poll is a *turn* of a few *rounds*. A round reads once, hands
 //! requests to the core in one call, appends what may leave, and writes once. A turn ends when nothing moves any more,
-//! or after a number of rounds, for the sake of others. The task is woken by its socket, its timer, its reader, and by
+//! or after a number of rounds or requests, for the sake of others. The task is woken by its socket, its timer, its reader, and by
 //! the core: for a Seq that became durable, for events, for the end of a backlog.
 //!
 //! ```text
@@ -12,6 +12,9 @@
 //!     +------------------------------------+-------------------------------------------------------+
 //!       the socket fails, unread output
 //! ```
+//!
+//! A connection begins as a newcomer, on the thread of those (`porch`), and moves once, to the workers: when it has logged in and
+//! has been there for a while, or has had some requests done. One that ends before never costs the workers anything.
 //!
 //! # Invariants
 //! - What stands in line goes before deliveries. The core gives a subscription nothing before the RECEIPT of its
@@ -25,6 +28,7 @@
 //! The protocol (`session`), and what is owed to whom (`broker`).
 
 mod deliveries;
+mod intake;
 mod output;
 mod reservation;
 
@@ -45,6 +49,7 @@ use crate::port::{Event, Refusal};
 use crate::session::{EndReason, Phase, Session, SessionConfig};
 
 use self::deliveries::{Deliveries, Fault};
+use self::intake::Intake;
 use self::output::Output;
 use self::reservation::Reservation;
 use super::bodies::Bodies;
@@ -59,8 +64,13 @@ pub(crate) use self::reservation::Budget;
 /// Bytes asked of the socket at a time: about 60 messages of 1 KiB.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Rounds of one turn.
+/// Rounds of one turn, and requests after which none follows: whoever asks for much waits for the others in between.
 const ROUND_COUNT_MAX: usize = 8;
+const TURN_REQUEST_COUNT_MAX: usize = 512;
+
+/// A connection is a newcomer until it has been there for so long, or has had as many requests done.
+const NEWCOMER_MS: u64 = 1_000;
+const NEWCOMER_REQUEST_COUNT: usize = 64;
 
 /// A deadline of the session that is seen later than this is looked at again after as long.
 const LATE_MS: u64 = 5;
@@ -123,6 +133,12 @@ pub(crate) struct Connection<S> {
     reservation: Reservation,
     deliveries: Deliveries,
     output: Output,
+    intake: Intake,
+    /// Requests handed to the core in this turn.
+    asked_count: usize,
+    /// Requests that make it more than a newcomer, and when it is so without them.
+    probation_count: usize,
+    probation_until: u64,
     /// The last delivery in the socket that the core does not know of.
     written: Option<Tag>,
     /// Since when the socket takes no output.
@@ -174,23 +190,94 @@ enum Round {
 type Rounded = Result<Round, CloseReason>;
 
 /// Runs a connection to its end.
+#[cfg(feature = "sim")]
 pub(crate) async fn drive<S>(shared: Arc<Shared>, config: Arc<SessionConfig>, stream: S, peer: SocketAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    if let Some(resident) = welcome(shared, config, stream, peer).await {
+        resident.serve().await;
+    }
+}
+
+/// Runs a connection while it is a newcomer. Nothing if it ended as one.
+pub(crate) async fn welcome<S>(
+    shared: Arc<Shared>,
+    config: Arc<SessionConfig>,
+    stream: S,
+    peer: SocketAddr,
+) -> Option<Resident<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut connection = Box::new(Connection::new(shared, config, stream, peer));
-    let session = connection.seat.session().0;
-    tracing::info!(session, %peer, "connection opened");
+    tracing::info!(session = connection.seat.session().0, %peer, "connection opened");
     let reason = poll_fn(|cx| {
-        SCRATCH.with_borrow_mut(|scratch| {
-            connection.borrow(scratch);
-            let turn = connection.turn(cx, &mut scratch.input);
-            connection.give_back(scratch);
-            turn
-        })
+        let turn = connection.borrowed_turn(cx);
+        // Others of this process may wait for the processor, and the system would let them for milliseconds.
+        std::thread::yield_now();
+        match turn {
+            Poll::Ready(reason) => Poll::Ready(Some(reason)),
+            Poll::Pending if connection.is_newcomer() => Poll::Pending,
+            Poll::Pending => Poll::Ready(None),
+        }
     })
     .await;
-    connection.count(&reason);
+    let resident = Resident { connection, peer };
+    match reason {
+        Some(reason) => {
+            resident.end(&reason);
+            None
+        }
+        None => Some(resident),
+    }
+}
+
+/// A connection that is no newcomer any more.
+pub(crate) struct Resident<S> {
+    connection: Box<Connection<S>>,
+    peer: SocketAddr,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Resident<S> {
+    /// Gives it a stream and timers of the runtime that it is to be served by. Nothing if that fails: it has ended then.
+    pub(crate) fn rehome(self, rehomed: impl FnOnce(S) -> io::Result<S>) -> Option<Self> {
+        let Self { connection, peer } = self;
+        let session = connection.seat.session().0;
+        let shared = Arc::clone(&connection.shared);
+        let connection = *connection;
+        match rehomed(connection.stream) {
+            Ok(stream) => Some(Self {
+                connection: Box::new(Connection {
+                    stream,
+                    timer: None,
+                    timer_at: u64::MAX,
+                    ..connection
+                }),
+                peer,
+            }),
+            Err(error) => {
+                end(&shared.stats, session, peer, &CloseReason::Failed(error));
+                None
+            }
+        }
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn serve(mut self) {
+        let reason = poll_fn(|cx| self.connection.borrowed_turn(cx)).await;
+        self.end(&reason);
+    }
+
+    fn end(self, reason: &CloseReason) {
+        let Self { connection, peer } = self;
+        let session = connection.seat.session().0;
+        end(&connection.shared.stats, session, peer, reason);
+    }
+}
+
+fn end(stats: &Stats, session: u64, peer: SocketAddr, reason: &CloseReason) {
+    reason.count(stats);
     tracing::info!(session, %peer, reason = %reason, "connection closed");
 }
 
@@ -217,11 +304,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             reservation: Reservation::default(),
             deliveries: Deliveries::default(),
             output: Output::default(),
+            intake: Intake::default(),
+            asked_count: 0,
+            probation_count: NEWCOMER_REQUEST_COUNT,
+            probation_until: now.mono_ms.saturating_add(NEWCOMER_MS),
             written: None,
             stalled_at: None,
             second_look_at: None,
             stop_told: false,
         }
+    }
+
+    /// A turn with memory of this thread.
+    fn borrowed_turn(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            self.borrow(scratch);
+            let turn = self.turn(cx, &mut scratch.input);
+            self.give_back(scratch);
+            turn
+        })
+    }
+
+    /// Who has not logged in, or is on the way out, is none of those who go first.
+    fn is_newcomer(&self) -> bool {
+        self.life != Life::Open
+            || self.session.version().is_none()
+            || self.is_on_probation(self.shared.clock.now())
+    }
+
+    fn is_on_probation(&self, now: Now) -> bool {
+        self.probation_count > 0 && now.mono_ms < self.probation_until
     }
 
     fn turn(&mut self, cx: &mut Context<'_>, input: &mut Vec<u8>) -> Poll<CloseReason> {
@@ -233,9 +345,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.waker = Some(cx.waker().clone());
             self.seat.set_waker(cx.waker().clone());
         }
+        self.asked_count = 0;
         for _ in 0..ROUND_COUNT_MAX {
             match self.round(cx, input) {
                 Err(reason) => return Poll::Ready(reason),
+                Ok(Round::Moved) if self.asked_count >= TURN_REQUEST_COUNT_MAX => break,
                 Ok(Round::Moved) => {}
                 Ok(Round::Idle) => {
                     self.set_timer(cx);
@@ -275,7 +389,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.session.wants_input() {
             return Ok(false);
         }
-        if self.seat.is_paused() || self.reservation.poll_room(cx).is_pending() {
+        if self.is_paused(now) || self.reservation.poll_room(cx).is_pending() {
             self.unread = true;
             return Ok(false);
         }
@@ -349,23 +463,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn takes_input(&mut self) -> bool {
-        self.session.wants_input() && !self.seat.is_paused()
+    fn is_paused(&mut self, now: Now) -> bool {
+        let heavy = self.intake.is_heavy(now);
+        self.seat.is_paused(heavy, now)
     }
 
     /// Hands bytes to the session, and its requests to the core, until it takes no more of them. Returns how many
-    /// bytes are done with.
+    /// bytes are done with. To be called only while reading need not wait.
     fn feed(&mut self, bytes: &[u8], now: Now) -> usize {
         let mut taken = 0;
         loop {
-            if !self.takes_input() {
-                self.rest_unread = taken < bytes.len();
-                return taken;
-            }
             let count = self
                 .session
                 .handle_bytes(bytes.get(taken..).unwrap_or_default(), now);
             taken += count;
+            self.intake.note(count, now);
             self.attendance.present.note_version(|| self.session.version());
             while let Some((header, why)) = self.session.poll_notice() {
                 let session = self.seat.session().0;
@@ -376,6 +488,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let asked = self.ask(now);
             if taken == bytes.len() || (count == 0 && !asked) {
                 self.rest_unread = false;
+                return taken;
+            }
+            let had_its_turn = self.asked_count >= TURN_REQUEST_COUNT_MAX;
+            if had_its_turn || !self.session.wants_input() || self.is_paused(now) {
+                self.rest_unread = true;
                 return taken;
             }
         }
@@ -399,7 +516,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         );
         if let Some(applied) = applied {
             self.shared.stats.request_count.add(applied.done as u64);
+            self.asked_count += applied.done;
+            self.probation_count = self.probation_count.saturating_sub(applied.done);
             self.session.handle_applied(applied, now);
+            let waits = self
+                .session
+                .poll_gate()
+                .is_some_and(|gate| gate > self.shared.core.durable());
+            if waits && !self.intake.is_heavy(now) && !self.is_on_probation(now) {
+                self.seat.note_light(now);
+            }
         }
         true
     }
@@ -625,6 +751,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// So that one that only waits is no newcomer when what it waits for comes.
+    fn probation_deadline(&self) -> Option<u64> {
+        let waits = self.session.version().is_some() && self.is_on_probation(self.shared.clock.now());
+        waits.then_some(self.probation_until)
+    }
+
     fn stall_deadline(&self) -> Option<u64> {
         self.stalled_at
             .map(|at| at + self.shared.limits().unread_output_ms_max)
@@ -644,6 +776,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.life_deadline(),
             self.stall_deadline(),
             self.session_deadline().max(self.second_look_at),
+            self.probation_deadline(),
         ];
         let Some(deadline) = deadlines.into_iter().flatten().min() else {
             return;
@@ -682,16 +815,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             scratch.input = Vec::new();
         }
     }
+}
 
-    fn count(&self, reason: &CloseReason) {
-        let stats = &self.shared.stats;
-        match reason {
-            CloseReason::Ended(EndReason::Disconnected) => stats.disconnected_count.add(1),
-            CloseReason::Ended(EndReason::Violation(_)) => stats.violation_count.add(1),
-            CloseReason::Ended(EndReason::Refused(_)) | CloseReason::Stopped => stats.refused_count.add(1),
-            CloseReason::Ended(EndReason::TimedOut(_)) | CloseReason::Unread => stats.timed_out_count.add(1),
-            CloseReason::Lost | CloseReason::Failed(_) => stats.lost_count.add(1),
-            CloseReason::Torn => stats.fault_count.add(1),
+impl CloseReason {
+    fn count(&self, stats: &Stats) {
+        match self {
+            Self::Ended(EndReason::Disconnected) => stats.disconnected_count.add(1),
+            Self::Ended(EndReason::Violation(_)) => stats.violation_count.add(1),
+            Self::Ended(EndReason::Refused(_)) | Self::Stopped => stats.refused_count.add(1),
+            Self::Ended(EndReason::TimedOut(_)) | Self::Unread => stats.timed_out_count.add(1),
+            Self::Lost | Self::Failed(_) => stats.lost_count.add(1),
+            Self::Torn => stats.fault_count.add(1),
         }
     }
 }

@@ -31,8 +31,15 @@ impl Bell {
 }
 
 fn core(unflushed_bytes_max: usize) -> Arc<Core> {
-    let broker = Recovery::new(Limits::default()).finish(&Recovered::default(), NOW);
-    let core = Arc::new(Core::new(broker, Seq(0), unflushed_bytes_max, Clock::new()));
+    core_of(Limits {
+        unflushed_bytes_max,
+        ..Limits::default()
+    })
+}
+
+fn core_of(limits: Limits) -> Arc<Core> {
+    let broker = Recovery::new(limits.clone()).finish(&Recovered::default(), NOW);
+    let core = Arc::new(Core::new(broker, Seq(0), &limits, Clock::new()));
     commit(&core);
     core
 }
@@ -168,14 +175,79 @@ fn events_are_flagged_and_whoever_has_them_is_woken() {
 fn a_backlog_pauses_reading_until_it_is_flushed() {
     let core = core(1_000);
     let (seat, bell) = seat(&core);
-    assert!(!seat.is_paused());
+    assert!(!seat.is_paused(false, NOW));
     step(&seat, &send("q", &[0; 2_000]));
-    assert!(seat.is_paused() && seat.is_paused());
+    assert!(seat.is_paused(false, NOW) && seat.is_paused(false, NOW));
     assert_eq!(core.lock().paused.len(), 1, "noted once");
     commit(&core);
-    assert!(!seat.is_paused());
+    assert!(!seat.is_paused(false, NOW));
     // Once for its Seq and once for the end of the backlog.
     assert_eq!(bell.rang(), 2);
+}
+
+#[test]
+fn heavy_ones_wait_for_light_ones() {
+    let core = core_of(Limits {
+        commit_bytes_max: 10_000,
+        unflushed_bytes_max: 100_000,
+        ..Limits::default()
+    });
+    let (heavy, bell) = seat(&core);
+    let (light, _) = seat(&core);
+    for (bytes, heavy_alone, heavy_beside, light_waits) in [
+        (2_400, false, false, false),
+        (200, false, true, false),
+        (17_000, false, true, false),
+        (1_000, true, true, false),
+        (78_000, true, true, false),
+        (3_000, true, true, true),
+    ] {
+        step(&light, &send("q", &vec![0; bytes]));
+        let later = Now {
+            mono_ms: LIGHT_MS,
+            ..NOW
+        };
+        light.note_light(NOW);
+        let found = [
+            heavy.is_paused(true, later),
+            heavy.is_paused(true, NOW),
+            light.is_paused(false, NOW),
+        ];
+        let unflushed_bytes = core.lock().broker.unflushed_bytes();
+        assert_eq!(
+            found,
+            [heavy_alone, heavy_beside, light_waits],
+            "{unflushed_bytes}"
+        );
+    }
+    bell.rang();
+    while core.lock().broker.has_batch() {
+        commit(&core);
+    }
+    assert_eq!(bell.rang(), 1);
+}
+
+#[test]
+fn of_heavy_ones_one_is_read_after_each_flush() {
+    let core = core_of(Limits {
+        commit_bytes_max: 1_000,
+        unflushed_bytes_max: 100_000,
+        ..Limits::default()
+    });
+    let (light, _) = seat(&core);
+    let heavy = [seat(&core), seat(&core)];
+    for _ in 0..4 {
+        step(&light, &send("q", &[0; 10_000]));
+    }
+    assert!(heavy.iter().all(|(seat, _)| seat.is_paused(true, NOW)));
+    for turn in 0..2 {
+        commit(&core);
+        let rang = heavy.each_ref().map(|(_, bell)| bell.rang());
+        assert_eq!(rang, if turn == 0 { [1, 0] } else { [0, 1] });
+        let (seat, _) = heavy.get(turn).expect("there are two");
+        assert!(!seat.is_paused(true, NOW), "once");
+        assert!(seat.is_paused(true, NOW), "and not again");
+    }
 }
 
 #[test]
