@@ -544,6 +544,8 @@ fn policies_are_stated_shown_and_taken_back() {
     assert!(detail.contains("message_count_max=1"), "{detail}");
     // It is of the broker, not of its run.
     world.broker.kill_begin();
+    let ended = world.broker.wait(std::time::Duration::from_secs(30));
+    ended.expect("a killed program ends");
     world.broker = world.settings.start();
     assert_eq!(sent(&world, "/queue/jobs.a"), "queue-full");
     let listed: Value = serde_json::from_str(&world.said(&["policy", "list", "--json"])).unwrap();

@@ -180,6 +180,8 @@ impl MemoryGroup {
     /// leaves.
     fn around(broker: &Broker, (root, limit): (&str, &str), more_bytes: u64) -> Self {
         let group = Self(PathBuf::from(root).join(format!("steadfast-test-{}", broker.pid())));
+        // One that a killed test left behind, of a process that had this number.
+        let _ = fs::remove_dir(&group.0);
         fs::create_dir(&group.0).unwrap();
         group.write(limit, more_bytes).unwrap();
         group.write("cgroup.procs", u64::from(broker.pid())).unwrap();
