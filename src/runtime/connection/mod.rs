@@ -398,7 +398,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if self.rest_unread {
             let rest = std::mem::take(&mut self.rest);
-            let taken = self.feed(&rest, now);
+            let taken = self.feed(&rest);
             self.rest = rest;
             self.rest.drain(..taken);
             return Ok(taken > 0 || !self.rest_unread);
@@ -416,7 +416,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let read = self.read_after(kept, &mut rest, cx);
             let taken = match read {
-                Ok(count) if count > 0 => self.feed(rest.get(..kept + count).unwrap_or_default(), now),
+                Ok(count) if count > 0 => self.feed(rest.get(..kept + count).unwrap_or_default()),
                 _ => 0,
             };
             rest.truncate(kept + read.as_ref().copied().unwrap_or(0));
@@ -431,7 +431,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (front, _) = input.split_at_mut(kept);
         front.copy_from_slice(&self.rest);
         let bytes = input.get(..kept + count).unwrap_or_default();
-        let taken = self.feed(bytes, now);
+        let taken = self.feed(bytes);
         self.rest.clear();
         self.rest
             .extend_from_slice(bytes.get(taken..).unwrap_or_default());
@@ -470,7 +470,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Hands bytes to the session, and its requests to the core, until it takes no more of them. Returns how many
     /// bytes are done with. To be called only while reading need not wait.
-    fn feed(&mut self, bytes: &[u8], now: Now) -> usize {
+    fn feed(&mut self, bytes: &[u8]) -> usize {
+        // Read behind the bytes: what a client asks to wait for must not begin before it asked.
+        let now = self.shared.clock.now();
         let mut taken = 0;
         loop {
             let count = self
