@@ -69,7 +69,7 @@ impl Broker {
                 .for_each(|sequence| self.purge_one(plan.queue(), *sequence)),
             Act::Delete { .. } => {
                 for session in self.subscribers(plan.queue()) {
-                    self.evict(session, Refusal::QueueDeleted, now);
+                    self.evict(session, Refusal::QueueDeleted);
                 }
                 self.end_queue(plan.queue());
             }
@@ -78,7 +78,7 @@ impl Broker {
             Act::Move { to, .. } => self.pass_all(&plan, Pass::Move(to)),
             Act::Copy { to, .. } => self.pass_all(&plan, Pass::Copy(to)),
             Act::Requeue { .. } => self.pass_all(&plan, Pass::Requeue),
-            Act::Disconnect { session } => self.evict(*session, Refusal::DisconnectedByOperator, now),
+            Act::Disconnect { session } => self.evict(*session, Refusal::DisconnectedByOperator),
             Act::StatePolicy { pattern, settings } => self.state_policy(pattern, settings.as_ref(), now),
         }
         // Also so that a queue is forgotten if nothing is left of it.

@@ -106,10 +106,7 @@ impl Broker {
         let body = entry.bytes.body(|slot| self.ledger.chunk_in(slot));
         let (header_len, delivery_count) = (entry.header_len, entry.deliveries);
         let death = entry.last_death();
-        let stated_ms = match entry.ack_timeout_ms() {
-            None => queue.policy.ack_timeout_ms,
-            Some(ms) => ms,
-        };
+        let stated_ms = entry.ack_timeout_ms().unwrap_or(queue.policy.ack_timeout_ms);
         let peer = self.peers.get_mut(&session).expect("pick found it");
         let by_message = peer.subs.get(&sub_no).is_some_and(|sub| sub.by_message);
         let tag = peer.hold(sub_no, message, Some((no, sequence)), by_message, now.mono_ms);
@@ -128,7 +125,7 @@ impl Broker {
             sub.moved_at_ms = now.mono_ms;
         }
         if stated_ms > 0 || sub.ack_timeout_ms.is_some() {
-            self.give_lease(session, tag, Some(stated_ms), now);
+            self.give_lease(session, tag, stated_ms, now);
         }
         self.counters.delivered_count += 1;
         let delivery = Delivery {

@@ -4,12 +4,12 @@
 //! - A delivery whose lease has run out settles nothing any more, but for an entry that nobody else has: so no RECEIPT says
 //!   that a message is settled which will come again.
 
-use crate::base::{Now, SessionNo, SubNo, Tag};
+use crate::base::{Now, SessionNo, SubNo, Tag, Window};
 use crate::port::{AckMode, DeliveryKey, Refusal};
 
 use super::Broker;
-use super::peer::{HeldState, Peer, Sub};
-use super::settle::Failure;
+use super::peer::{Held, HeldState, Peer, Sub};
+use super::settle::{Failure, Release};
 
 /// How long a delivery may be unsettled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,7 +23,7 @@ pub(super) struct Lease {
 impl Broker {
     /// Gives a delivery just made its lease, if it has one: what the subscription asks for, else what the message does, else what
     /// holds for the queue.
-    pub(super) fn give_lease(&mut self, session: SessionNo, tag: Tag, stated_ms: Option<u64>, now: Now) {
+    pub(super) fn give_lease(&mut self, session: SessionNo, tag: Tag, stated_ms: u64, now: Now) {
         let Some(peer) = self.peers.get_mut(&session) else {
             return;
         };
@@ -36,10 +36,17 @@ impl Broker {
         if sub.ack_mode == AckMode::Auto {
             return;
         }
-        if let Some(span_ms) = sub.ack_timeout_ms.or(stated_ms).filter(|ms| *ms > 0) {
+        if let Some(span_ms) = Some(sub.ack_timeout_ms.unwrap_or(stated_ms)).filter(|ms| *ms > 0) {
             let until_ms = now.mono_ms.saturating_add(span_ms);
             held.lease = Some(Lease { until_ms, span_ms });
             self.leases.insert((until_ms, session, tag));
+        }
+    }
+
+    /// A delivery has no lease any more.
+    pub(super) fn end_lease(&mut self, session: SessionNo, tag: Tag, lease: Option<Lease>) {
+        if let Some(lease) = lease {
+            self.leases.remove(&(lease.until_ms, session, tag));
         }
     }
 
@@ -94,7 +101,7 @@ impl Broker {
             self.counters.lapsed_count += 1;
             self.fail(no, sequence, Some((session, held.sub)), &Failure::default());
         } else {
-            self.release(no, sequence, true);
+            self.release(no, sequence, Release::Never);
         }
         self.refill(session, held.sub);
     }
@@ -123,9 +130,7 @@ impl Broker {
             span_ms,
         });
         held.lease = lease;
-        if let Some(before) = before {
-            self.leases.remove(&(before.until_ms, session, tag));
-        }
+        self.end_lease(session, tag, before);
         if let Some(lease) = lease {
             self.leases.insert((lease.until_ms, session, tag));
         }
@@ -168,11 +173,15 @@ impl Peer {
 }
 
 impl Sub {
-    /// Whether a cumulative answer up to a delivery would cover one whose lease has run out.
-    pub(super) fn covers_lost(&self, held: &crate::base::Window<super::peer::Held>, up_to: Tag) -> bool {
-        let covered = self.order.iter().take_while(|of| **of <= up_to);
-        covered
-            .filter_map(|tag| held.get(tag.0))
-            .any(|held| held.state == HeldState::Lost)
+    /// Whether a cumulative answer up to a delivery would cover one whose lease has run out, and whose message this subscription
+    /// has not been given again among those covered.
+    pub(super) fn covers_lost(&self, held: &Window<Held>, up_to: Tag) -> bool {
+        let covered = |state: HeldState| {
+            let tags = self.order.iter().take_while(|of| **of <= up_to);
+            let held = tags.filter_map(|tag| held.get(tag.0));
+            held.filter(move |held| held.state == state)
+        };
+        let again = |lost: &Held| covered(HeldState::Held).any(|held| held.message == lost.message);
+        covered(HeldState::Lost).any(|lost| !again(lost))
     }
 }

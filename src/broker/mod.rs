@@ -48,6 +48,7 @@ use peer::{Peer, TopicMessage};
 use policy::PolicyBook;
 use queue::{Entry, EntryBytes, Queue, QueueNo, SubRef};
 use routes::Routes;
+use settle::Release;
 
 pub use backup::BackupPoint;
 pub use ledger::LedgerView;
@@ -106,6 +107,8 @@ pub struct Broker {
     purged: VecDeque<Window<Entry>>,
     /// Bytes of purged entries whose deliveries have not ended, and their length.
     lingering: BTreeMap<(QueueNo, u64), (EntryBytes, u32)>,
+    /// A clean stop is under way.
+    stopping: bool,
     /// The time of the latest input.
     now: Now,
 }
@@ -132,12 +135,16 @@ impl Broker {
     /// A session ended, however: what it holds is released, what it staged is aborted. Safe to call twice.
     pub fn handle_close(&mut self, session: SessionNo, now: Now) {
         self.now = now;
-        self.forget_session(session, now);
+        self.forget_session(session);
         self.dispatch(now);
     }
 
-    fn forget_session(&mut self, session: SessionNo, now: Now) {
-        self.end_session(session, now);
+    fn forget_session(&mut self, session: SessionNo) {
+        let lost = match self.stopping {
+            true => Release::Withdrawn,
+            false => Release::Lost,
+        };
+        self.end_session(session, lost);
         self.unpin(session, Tag(u64::MAX));
         self.peers.remove(&session);
     }
@@ -202,12 +209,19 @@ impl Broker {
         }
     }
 
+    /// A clean stop begins: sessions that end from now on are not to blame for it.
+    pub fn handle_stopping(&mut self) {
+        self.stopping = true;
+    }
+
     /// A clean stop: every session is closed; journals the counters and marks the term as ended cleanly.
     /// Returns how many transient messages go with it.
     pub fn handle_stop(&mut self, now: Now) -> u64 {
+        self.now = now;
+        self.stopping = true;
         let sessions: Vec<SessionNo> = self.peers.keys().copied().collect();
         for session in sessions {
-            self.forget_session(session, now);
+            self.forget_session(session);
         }
         while self.release_purged() {}
         // What cannot be excluded counts as one delivery from here on. The entry itself says so too, since compaction may
@@ -576,11 +590,11 @@ impl Broker {
     }
 
     /// The core ends a session.
-    fn evict(&mut self, session: SessionNo, refusal: Refusal, now: Now) {
+    fn evict(&mut self, session: SessionNo, refusal: Refusal) {
         if self.peers.get(&session).is_none_or(|peer| peer.evicted.is_some()) {
             return;
         }
-        self.end_session(session, now);
+        self.end_session(session, Release::Withdrawn);
         if let Some(peer) = self.peers.get_mut(&session) {
             peer.evicted = Some(refusal);
             peer.events.clear();

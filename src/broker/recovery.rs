@@ -58,6 +58,7 @@ impl Recovery {
             relocation: Relocation::default(),
             purged: VecDeque::new(),
             lingering: BTreeMap::new(),
+            stopping: false,
             now: Now::default(),
         };
         Self {

@@ -21,7 +21,7 @@ use super::expiry::{EXPIRE_INPUT, fields_of};
 use super::ledger::{Mark, Statement};
 use super::peer::{Held, HeldState, Source, Step, Sub, TopicMessage, Transaction};
 use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of, number_in};
-use super::settle::Enqueue;
+use super::settle::{Enqueue, Release};
 
 /// What a staged ACK or NACK counts against `staged_bytes_max`, beside each delivery it names.
 const STAGED_STEP_BYTES: usize = 64;
@@ -135,7 +135,7 @@ impl Broker {
                 Ok(Seq(0))
             }
             Request::Disconnect => {
-                self.end_session(session, now);
+                self.end_session(session, Release::Lost);
                 Ok(Seq(0))
             }
         }
@@ -860,7 +860,7 @@ impl Broker {
                     None => {
                         peer.end(tag);
                         if let Some((queue, sequence)) = entry {
-                            self.release(queue, sequence, false);
+                            self.release(queue, sequence, Release::Lost);
                         }
                     }
                 }
@@ -1195,9 +1195,7 @@ impl Broker {
             .map(|(tag, held)| (Tag(tag), *held))
             .collect();
         for (tag, Held { entry, lease, .. }) in held {
-            if let Some(lease) = lease {
-                self.leases.remove(&(lease.until_ms, session, tag));
-            }
+            self.end_lease(session, tag, lease);
             let never = tag > handed;
             let peer = self.peer(session);
             if never || sub.ack_mode == crate::port::AckMode::Auto {
@@ -1207,7 +1205,11 @@ impl Broker {
             }
             if let Some((queue, sequence)) = entry {
                 self.pin(session, tag, queue, sequence);
-                self.release(queue, sequence, never);
+                self.release(
+                    queue,
+                    sequence,
+                    if never { Release::Never } else { Release::Lost },
+                );
             }
         }
     }
@@ -1265,7 +1267,7 @@ impl Broker {
     }
 
     /// Releases all that a session holds, aborts all that it staged.
-    pub(super) fn end_session(&mut self, session: SessionNo, _now: Now) {
+    pub(super) fn end_session(&mut self, session: SessionNo, lost: Release) {
         let Some(peer) = self.peers.get_mut(&session) else {
             return;
         };
@@ -1280,14 +1282,16 @@ impl Broker {
         peer.by_message.clear();
         peer.events.clear();
         for (tag, held) in held.iter() {
-            if let Some(lease) = held.lease {
-                self.leases.remove(&(lease.until_ms, session, Tag(tag)));
-            }
+            self.end_lease(session, Tag(tag), held.lease);
             if !held.state.is_over()
                 && let Some((queue, sequence)) = held.entry
             {
                 self.pin(session, Tag(tag), queue, sequence);
-                self.release(queue, sequence, Tag(tag) > handed);
+                self.release(
+                    queue,
+                    sequence,
+                    if Tag(tag) > handed { Release::Never } else { lost },
+                );
             }
         }
         let peer = self.peer(session);

@@ -33,6 +33,17 @@ pub(super) struct Failure<'a> {
     pub(super) words: &'a str,
 }
 
+/// Why a delivery ends that was not settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Release {
+    /// Its driver had not taken it, so it never was.
+    Never,
+    /// The broker, or an operator, ended it.
+    Withdrawn,
+    /// Its holder is gone, or takes no more.
+    Lost,
+}
+
 /// How long a message rests after so many failures.
 fn rest_ms(policy: &Policy, failures: u32) -> u64 {
     let max = policy.redelivery_delay_ms_max;
@@ -66,9 +77,6 @@ impl Broker {
             .get_mut(&session)
             .expect("requests come from an open session");
         let Some(held) = peer.unhold(tag) else { return };
-        if let Some(lease) = held.lease {
-            self.leases.remove(&(lease.until_ms, session, tag));
-        }
         let (mut by, mut freed) = (None, None);
         if let Some(sub) = peer.subs.get_mut(&held.sub) {
             by = Some((session, held.sub));
@@ -81,6 +89,7 @@ impl Broker {
                 freed = sub.queue();
             }
         }
+        self.end_lease(session, tag, held.lease);
         if let Some(queue) = freed.and_then(|no| self.queue_mut(no)) {
             queue.stuck_count -= 1;
         }
@@ -308,6 +317,7 @@ impl Broker {
             sub.beyond.forget(tag);
             sub.beyond.give_back();
         }
+        self.end_lease(session, tag, held.lease);
         let (no, sequence) = held.entry?;
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         let set_aside = queue.and_then(|queue| {
@@ -326,12 +336,12 @@ impl Broker {
         set_aside
     }
 
-    /// Gives an entry back without blame. `never`: its delivery was not taken by the driver, so it never was.
-    pub(super) fn release(&mut self, no: QueueNo, sequence: u64, never: bool) {
+    /// Gives an entry back, without blame unless its queue says otherwise.
+    pub(super) fn release(&mut self, no: QueueNo, sequence: u64, release: Release) {
         let counts = self
             .queue(no)
             .is_some_and(|queue| queue.policy.count_lost_sessions);
-        if counts && !never {
+        if counts && release == Release::Lost {
             self.counters.failed_count += 1;
             return self.fail(no, sequence, None, &Failure::default());
         }
@@ -340,7 +350,7 @@ impl Broker {
             self.end_lingering(no, sequence);
             return;
         };
-        entry.deliveries -= u32::from(never);
+        entry.deliveries -= u32::from(release == Release::Never);
         self.counters.released_count += 1;
         self.mark_dirty(no);
     }

@@ -166,7 +166,7 @@ impl Broker {
             }
         } else {
             dropped_count = backlog.len() as u64;
-            self.evict(session, Refusal::SlowSubscriber, now);
+            self.evict(session, Refusal::SlowSubscriber);
         }
         self.counters.topic_dropped_count += dropped_count;
         self.notices.push_back(Notice::SlowSubscriber {

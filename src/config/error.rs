@@ -183,11 +183,15 @@ pub enum ConfigError {
 
 impl ConfigError {
     pub(super) fn bad_value(at: Origin, key: &Key, found: &str) -> Self {
+        Self::bad(at, key.section, key.name, found, key.allowed())
+    }
+
+    pub(super) fn bad(at: Origin, section: &str, name: &str, found: &str, allowed: String) -> Self {
         Self::BadValue {
             at,
-            key: format!("{}.{}", key.section, key.name),
+            key: format!("{section}.{name}"),
             found: found.to_owned(),
-            allowed: key.allowed(),
+            allowed,
         }
     }
 }

@@ -373,11 +373,10 @@ impl Config {
         let mut address = None;
         let mut dialect = Dialect::default();
         for (name, value) in table {
-            let bad = |allowed: String| ConfigError::BadValue {
-                at: at(value.span().start),
-                key: format!("{LISTENER}.{}", name.get_ref()),
-                found: text.get(value.span()).unwrap_or_default().to_owned(),
-                allowed,
+            let found = text.get(value.span()).unwrap_or_default();
+            let bad = |allowed| {
+                let at = at(value.span().start);
+                ConfigError::bad(at, LISTENER, name.get_ref(), found, allowed)
             };
             let written = value.get_ref().as_str();
             match &**name.get_ref() {
@@ -412,11 +411,10 @@ impl Config {
         let mut pattern = None;
         let mut settings = Settings::default();
         for (name, value) in table {
-            let bad = |allowed: String| ConfigError::BadValue {
-                at: at(value.span().start),
-                key: format!("{POLICY}.{}", name.get_ref()),
-                found: text.get(value.span()).unwrap_or_default().to_owned(),
-                allowed,
+            let found = text.get(value.span()).unwrap_or_default();
+            let bad = |allowed| {
+                let at = at(value.span().start);
+                ConfigError::bad(at, POLICY, name.get_ref(), found, allowed)
             };
             if name.get_ref() == PATTERN {
                 let written = value

@@ -282,6 +282,11 @@ impl Core {
         self.finish(state, None, Vec::new());
     }
 
+    /// A clean stop begins.
+    pub(crate) fn handle_stopping(&self) {
+        self.lock().broker.handle_stopping();
+    }
+
     /// A clean stop, every session being closed: the committer writes what is left and ends. Gives back how many
     /// transient messages go with it.
     pub(crate) fn handle_stop(&self, now: Now) -> u64 {

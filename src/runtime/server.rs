@@ -265,6 +265,7 @@ impl Running {
     pub async fn stop(mut self) {
         // Those who accept hold the other end; that they are gone is their assent.
         let _ = self.accepting.send(false);
+        self.shared.core.handle_stopping();
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.core.wake_all();
         if timeout(self.shutdown, self.connections.recv()).await.is_err() {

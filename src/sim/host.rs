@@ -238,6 +238,7 @@ impl Host {
 
     /// Every connection is told to go.
     pub(super) fn begin_stop(&self) {
+        self.shared.core.handle_stopping();
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.core.wake_all();
     }

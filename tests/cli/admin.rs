@@ -535,6 +535,11 @@ fn policies_are_stated_shown_and_taken_back() {
         world.said(&set),
         "changed what holds for 1 queue there are now, and for those to come\n"
     );
+    let logged = world.broker.log_end();
+    assert!(
+        logged.contains("act=\"policy set\"") && logged.contains("message_count_max=1 overflow="),
+        "{logged}"
+    );
     assert_eq!(sent(&world, "/queue/jobs.a"), "queue-full");
     assert_eq!(sent(&world, "/queue/jobs.b"), "RECEIPT");
     assert_eq!(sent(&world, "/queue/jobs.b"), "queue-full");

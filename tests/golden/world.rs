@@ -359,6 +359,7 @@ impl World {
 
     /// A clean stop and a new start.
     pub(crate) fn restart(&mut self) {
+        self.broker().handle_stopping();
         let now = self.now;
         let sessions: Vec<SessionNo> = self.clients.values().map(|client| client.no).collect();
         for session in sessions {

@@ -272,6 +272,14 @@ fn stated(written: &BTreeMap<String, Value>) -> Result<Settings, Problem> {
     Ok(settings)
 }
 
+/// NAME=VALUE of each.
+fn named(settings: &Settings) -> String {
+    let named = settings
+        .iter()
+        .map(|(key, value)| format!("{}={}", key.name, api::setting_json(value)));
+    named.collect::<Vec<_>>().join(" ")
+}
+
 /// Who did what to which, and what came of it.
 fn log(act: &Act, done: &Result<crate::port::Acted, Refusal>, caller: Caller) {
     let (what, queue, to) = match act {
@@ -291,7 +299,7 @@ fn log(act: &Act, done: &Result<crate::port::Acted, Refusal>, caller: Caller) {
             tracing::info!(
                 act,
                 ?pattern,
-                settings = settings.as_ref().map(tracing::field::debug),
+                settings = settings.as_ref().map(|settings| named(settings)),
                 queue_count = done.as_ref().ok().map(|done| done.count),
                 refused = done.as_ref().err().map(|refusal| refusal.code()),
                 uid = caller.uid,
