@@ -180,7 +180,7 @@ impl Broker {
         {
             let (_, topic, message) = self.deferred.pop_front().expect("it was just seen");
             self.deferred_bytes -= message.bytes.len();
-            self.fan_out(&topic, &message, now);
+            self.fan_out(&topic, &message);
         }
         self.expire(now, EXPIRE_INPUT);
         self.dispatch(now);

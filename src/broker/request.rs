@@ -305,7 +305,7 @@ impl Broker {
         let place = (persistent && !way.queues.is_empty()).then(|| self.ledger.place_shared(&message.bytes));
         let gate = self.keep(way, message, place.as_ref(), dedup, now);
         for topic in &way.topics {
-            self.publish_behind(gate, topic, message.clone(), now);
+            self.publish_behind(gate, topic, message.clone());
         }
         Ok(gate)
     }
@@ -759,7 +759,7 @@ impl Broker {
         self.counters.committed_count += 1;
         let gate = self.ledger.gate();
         for (topic, message) in topics {
-            self.publish_behind(gate, &topic, message, now);
+            self.publish_behind(gate, &topic, message);
         }
         Ok(self.ledger.gate_so_far())
     }

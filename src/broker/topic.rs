@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{Now, Seq, SessionNo, SubNo};
+use crate::base::{Seq, SessionNo, SubNo};
 use crate::port::{Body, Delivery, Event, Refusal};
 
 use super::peer::{Peer, Source, Sub, TopicMessage, Unsent};
@@ -10,17 +10,17 @@ use super::{Broker, Notice};
 
 impl Broker {
     /// A message for a topic. Behind one that waits for its transaction it waits too, so that order is kept.
-    pub(super) fn publish(&mut self, topic: &Arc<str>, message: TopicMessage, now: Now) {
+    pub(super) fn publish(&mut self, topic: &Arc<str>, message: TopicMessage) {
         match self.deferred.back() {
             Some(&(gate, ..)) => self.defer(gate, Arc::clone(topic), message),
-            None => self.fan_out(topic, &message, now),
+            None => self.fan_out(topic, &message),
         }
     }
 
     /// A message for a topic that has a part elsewhere: nobody sees it before that part can be lost no more.
-    pub(super) fn publish_behind(&mut self, gate: Seq, topic: &Arc<str>, message: TopicMessage, now: Now) {
+    pub(super) fn publish_behind(&mut self, gate: Seq, topic: &Arc<str>, message: TopicMessage) {
         match gate {
-            Seq(0) => self.publish(topic, message, now),
+            Seq(0) => self.publish(topic, message),
             gate => self.defer(gate, Arc::clone(topic), message),
         }
     }
@@ -32,7 +32,7 @@ impl Broker {
     }
 
     /// Gives a message to every subscription present.
-    pub(super) fn fan_out(&mut self, topic: &Arc<str>, message: &TopicMessage, now: Now) {
+    pub(super) fn fan_out(&mut self, topic: &Arc<str>, message: &TopicMessage) {
         self.counters.topic_in_count += 1;
         for (session, no) in self.routes.subs_of(topic) {
             let Some(sub) = self
@@ -54,7 +54,7 @@ impl Broker {
             *backlog_bytes += message.bytes.len();
             self.backlog_bytes += message.bytes.len();
             self.pump_topic(session, no);
-            self.bound_backlog(session, no, now);
+            self.bound_backlog(session, no);
         }
     }
 
@@ -114,16 +114,16 @@ impl Broker {
 
     /// What a subscription just got may be too much for it, or for all of them together; then whoever is furthest behind
     /// makes room.
-    fn bound_backlog(&mut self, session: SessionNo, no: SubNo, now: Now) {
+    fn bound_backlog(&mut self, session: SessionNo, no: SubNo) {
         let (count_max, bytes_max) = (
             self.limits.topic_backlog_count_max,
             self.limits.topic_backlog_bytes_max,
         );
         let is_over = |count: usize, bytes: usize| count > count_max || (bytes > bytes_max && count > 1);
-        self.relieve(session, no, is_over, now);
+        self.relieve(session, no, is_over);
         while self.backlog_bytes > self.limits.memory_bytes_max {
             let (session, no) = self.furthest_behind().expect("some backlog has its bytes");
-            self.relieve(session, no, |count, _| count > 0, now);
+            self.relieve(session, no, |count, _| count > 0);
         }
     }
 
@@ -136,7 +136,7 @@ impl Broker {
     }
 
     /// A subscription over a bound loses its oldest messages, or its session.
-    fn relieve(&mut self, session: SessionNo, no: SubNo, is_over: impl Fn(usize, usize) -> bool, now: Now) {
+    fn relieve(&mut self, session: SessionNo, no: SubNo, is_over: impl Fn(usize, usize) -> bool) {
         let Some(sub) = self
             .peers
             .get_mut(&session)

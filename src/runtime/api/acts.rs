@@ -299,7 +299,7 @@ fn log(act: &Act, done: &Result<crate::port::Acted, Refusal>, caller: Caller) {
             tracing::info!(
                 act,
                 ?pattern,
-                settings = settings.as_ref().map(|settings| named(settings)),
+                settings = settings.as_ref().map(named),
                 queue_count = done.as_ref().ok().map(|done| done.count),
                 refused = done.as_ref().err().map(|refusal| refusal.code()),
                 uid = caller.uid,
