@@ -259,7 +259,7 @@ pub struct Queue {
     pub owner: Option<u64>,
     /// The topic, or pattern of topics, whose messages it keeps, without `/topic/`: it is a durable subscription.
     pub topic: Option<String>,
-    /// Its name begins with `DLQ.`.
+    /// It holds dead letters, or its name begins with `DLQ.`.
     pub dead_letter: bool,
     /// Subscriptions that hold their limit and settle nothing (`stuck_subscription_ms`).
     pub stuck_count: u64,

@@ -61,6 +61,8 @@ pub(super) struct Queue {
     pub(super) set_aside_count: u64,
     /// Entries that rest until a time.
     pub(super) delayed_count: u64,
+    /// Entries that another queue gave up.
+    pub(super) dead_letter_count: u64,
     pub(super) stored_count: u64,
     /// Its `Watched` fact is in the journal since the last clean stop.
     pub(super) watched: bool,
@@ -191,6 +193,11 @@ impl Entry {
         origin.and_then(|(_, name)| std::str::from_utf8(name).ok())
     }
 
+    /// Whether it says where it failed for good.
+    pub(super) fn is_dead_letter(&self) -> bool {
+        self.origin().is_some()
+    }
+
     pub(super) fn expires_at_ms(&self) -> Option<u64> {
         expiry_of(self.fields())
     }
@@ -250,6 +257,7 @@ impl Queue {
             away_bytes: 0,
             set_aside_count: 0,
             delayed_count: 0,
+            dead_letter_count: 0,
             stored_count: 0,
             watched: false,
             watched_at: Seq(0),
@@ -306,6 +314,7 @@ impl Queue {
         self.bytes += u64::from(entry.len);
         self.stored_count += u64::from(!entry.is_transient());
         self.delayed_count += u64::from(entry.delayed);
+        self.dead_letter_count += u64::from(entry.is_dead_letter());
         self.entries.insert(sequence, entry);
         sequence
     }
@@ -315,6 +324,7 @@ impl Queue {
         let entry = self.entries.remove(sequence)?;
         self.bytes -= u64::from(entry.len);
         self.stored_count -= u64::from(!entry.is_transient());
+        self.dead_letter_count -= u64::from(entry.is_dead_letter());
         if entry.leased {
             self.leased_count -= 1;
             self.away_bytes -= u64::from(entry.len);
@@ -339,7 +349,7 @@ impl Queue {
         self.nacked_by.clear();
         (self.bytes, self.stored_count) = (0, 0);
         (self.leased_count, self.set_aside_count, self.away_bytes) = (0, 0, 0);
-        self.delayed_count = 0;
+        (self.delayed_count, self.dead_letter_count) = (0, 0);
         std::mem::take(&mut self.entries)
     }
 

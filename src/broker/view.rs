@@ -354,6 +354,7 @@ impl Queue {
             ready_count: depth - self.leased_count - self.set_aside_count - self.delayed_count,
             delayed_count: self.delayed_count,
             leased_count: self.leased_count,
+            dead_letter_count: self.dead_letter_count,
             set_aside_count: self.set_aside_count,
             subscription_count: self.sub_count as u64,
             oldest_at_ms: self.entries.first().map(|(_, entry)| entry.accepted_at_ms),

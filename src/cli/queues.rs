@@ -52,7 +52,8 @@ pub(super) struct DlqArgs {
 }
 
 const DLQ_EXAMPLES: &str = "\
-A message that failed too often, or was rejected, lies in DLQ.NAME, with headers that say where it came from and why.
+A message that failed too often, or was rejected, lies in DLQ.NAME, or in the dead-letter queue that the policy of its queue
+names. `peek` shows where it came from and why.
 
 Examples:
   steadfast dlq
@@ -60,9 +61,6 @@ Examples:
   steadfast queue requeue DLQ.orders
 
 Exit codes: 0 well, 1 no broker runs there or a fault, 2 wrong usage or configuration.";
-
-/// What dead-letter queues' names begin with.
-const DEAD_LETTER_PREFIX: &str = "DLQ.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Sort {
@@ -126,7 +124,7 @@ pub(super) fn run(args: QueuesArgs) -> Result<(), Failure> {
 
 pub(super) fn dlq(args: DlqArgs) -> Result<(), Failure> {
     let api = ApiClient::new(args.store)?;
-    let mut queues = fetch(&api, Some(DEAD_LETTER_PREFIX), None)?;
+    let mut queues = fetch(&api, None, None)?;
     queues.retain(|queue| queue.dead_letter && queue.depth > 0);
     if args.json {
         return print_json(&queues);

@@ -149,6 +149,8 @@ pub struct QueueView {
     pub set_aside_count: u64,
     /// Resting until a time.
     pub delayed_count: u64,
+    /// Entries that another queue gave up.
+    pub dead_letter_count: u64,
     /// Subscriptions.
     pub subscription_count: u64,
     /// When the oldest entry was accepted, milliseconds since the Unix epoch.

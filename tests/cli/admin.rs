@@ -627,6 +627,82 @@ fn policies_of_the_file_are_read_again_at_sighup() {
     await_count("message_count_max=3");
 }
 
+/// What failed says why and where, what rests says until when, and what is sent back remembers.
+#[test]
+fn failures_are_seen() {
+    let world = World::new();
+    world.send("/queue/a", &["x"]);
+    let (mut holder, ack) = world.holder("/queue/a");
+    let refused = [
+        ("id", &*ack),
+        ("requeue", "false"),
+        ("reason", "no \u{1b}[31mink"),
+    ];
+    holder.request("NACK", &refused, b"").unwrap();
+    drop(holder);
+    let said = world.said(&["peek", "DLQ.a"]);
+    assert!(
+        said.contains(" ready accepted ") && said.contains(", from a\n"),
+        "{said}"
+    );
+    let line = said.lines().nth(1).unwrap();
+    assert!(
+        line.contains(" rejected in a after 1 failure of 1 deliveries: no "),
+        "{said}"
+    );
+    assert!(!said.contains('\u{1b}'), "{said:?}");
+
+    let (mut holder, ack) = world.holder("/queue/DLQ.a");
+    holder
+        .request("NACK", &[("id", &*ack), ("delay", "3600000")], b"")
+        .unwrap();
+    drop(holder);
+    let said = world.said(&["peek", "DLQ.a"]);
+    assert!(
+        said.contains(" delayed accepted ") && said.contains(", rests until 20"),
+        "{said}"
+    );
+    let shown = world.said(&["queue", "show", "DLQ.a"]);
+    assert!(shown.contains("1 delayed"), "{shown}");
+    let listed = world.said(&["queues"]);
+    assert!(listed.contains("DELAYED"), "{listed}");
+
+    let seen = &world.json(&["peek", "DLQ.a"])[0];
+    assert_eq!(
+        (&seen["state"], &seen["failures"]),
+        (&"delayed".into(), &1.into())
+    );
+    let rest = seen["due_at_ms"].as_u64().unwrap() - seen["accepted_at_ms"].as_u64().unwrap();
+    assert!((3_600_000..3_700_000).contains(&rest), "{rest}");
+    let death = &seen["history"][0];
+    assert_eq!(
+        (&death["queue"], &death["reason"]),
+        (&"a".into(), &"rejected".into())
+    );
+    assert_eq!((&death["failures"], &death["deliveries"]), (&1.into(), &1.into()));
+
+    world.json(&["queue", "requeue", "DLQ.a"]);
+    let back = &world.json(&["peek", "a"])[0];
+    assert_eq!((&back["state"], &back["failures"]), (&"ready".into(), &0.into()));
+    assert_eq!(back["history"][0], *death, "it remembers");
+    assert_eq!(world.said(&["dlq"]), "no dead letters\n");
+}
+
+/// A dead-letter queue of any name is found by what it holds.
+#[test]
+fn dead_letters_are_found_under_any_name() {
+    let world = World::new();
+    world.json(&["policy", "set", "a", "dead_letter_queue=failed"]);
+    world.send("/queue/a", &["x"]);
+    let (mut holder, ack) = world.holder("/queue/a");
+    holder
+        .request("NACK", &[("id", &*ack), ("requeue", "false")], b"")
+        .unwrap();
+    drop(holder);
+    let listed = world.said(&["dlq"]);
+    assert!(listed.contains("failed"), "{listed}");
+}
+
 #[test]
 fn odd_names_in_every_command() {
     let world = World::new();

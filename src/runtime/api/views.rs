@@ -603,7 +603,7 @@ fn queue(view: &QueueView, wall_ms: u64, rates: Option<api::Rates>) -> api::Queu
         paused: view.paused,
         owner: view.owner.map(|session| session.0),
         topic: view.topic.as_deref().map(str::to_owned),
-        dead_letter: view.name.starts_with(DEAD_LETTER_PREFIX),
+        dead_letter: view.dead_letter_count > 0 || view.name.starts_with(DEAD_LETTER_PREFIX),
         stuck_count: view.stuck_count,
         next_sequence: view.next_sequence,
         in_count: view.counters.in_count,

@@ -8,6 +8,7 @@ fn queue(name: &str, depth: u64) -> QueueView {
         bytes: 0,
         ready_count: depth,
         leased_count: 0,
+        dead_letter_count: 0,
         set_aside_count: 0,
         subscription_count: 0,
         oldest_at_ms: None,
