@@ -28,6 +28,10 @@ pub struct Limits {
     pub durable_subscription_count_max: usize,
     /// Entries that one SEND, or one COMMIT, makes in queues that keep topics.
     pub fan_out_count_max: usize,
+    /// The name of a message's group.
+    pub group_id_bytes_max: usize,
+    /// Groups of one queue whose consumer is remembered although it has no messages of theirs.
+    pub group_count_max: usize,
     /// The deduplication id of one SEND.
     pub dedup_id_bytes_max: usize,
     /// About what the deduplication ids that all queues remember take in memory, with the queues that remember any; beyond it
@@ -114,6 +118,8 @@ impl Default for Limits {
             durable_subscription_count_max: 20_000,
             fan_out_count_max: 200_000,
             dedup_id_bytes_max: 255,
+            group_id_bytes_max: 255,
+            group_count_max: 10_000,
             dedup_bytes_max: 128 * MIB,
             transaction_count_max: 256,
             staged_frame_count_max: 100_000,

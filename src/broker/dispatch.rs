@@ -5,6 +5,7 @@ use crate::port::{AckMode, Delivery, Event, Outcome};
 
 use super::Broker;
 use super::expiry::EXPIRE_TICK;
+use super::lanes::{LaneNo, PLAIN, Takers};
 use super::overflow::SHED_INPUT;
 use super::peer::{Source, Unsent};
 use super::queue::{QueueNo, SubRef};
@@ -33,7 +34,7 @@ impl Broker {
             if queue.ring.is_empty() {
                 return;
             }
-            let Some(sequence) = queue.next_ready() else {
+            let Some((sequence, lane)) = queue.next_ready() else {
                 return;
             };
             if self.expire_one(no, sequence, now) {
@@ -49,21 +50,55 @@ impl Broker {
             if queue.moved_at.min(home) > durable {
                 return;
             }
-            let Some(to) = self.pick(no, sequence) else { return };
-            self.deliver(no, sequence, to, now);
+            match self.pick(no, sequence, lane) {
+                Some(to) => self.deliver(no, sequence, lane, to, now),
+                // Others may go on where this one is for somebody who has no credit.
+                None => match self.queue_mut(no).and_then(|queue| queue.lanes.as_mut()) {
+                    Some(lanes) => lanes.park(lane),
+                    None => return,
+                },
+            }
         }
     }
 
     /// The next subscription in turn that can take the entry; one that has just nacked it only if no other can.
     /// The one picked is out of the ring.
-    fn pick(&mut self, no: QueueNo, sequence: u64) -> Option<SubRef> {
+    fn pick(&mut self, no: QueueNo, sequence: u64, lane: LaneNo) -> Option<SubRef> {
         let bytes_max = self.limits.prefetch_bytes_max;
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut)?;
+        let takers = match &queue.lanes {
+            Some(lanes) => lanes.takers(lane),
+            None => Takers::Any,
+        };
+        let only = match (queue.only(), takers) {
+            (_, Takers::None) => return None,
+            (Some(only), Takers::One(owner)) if only != owner => return None,
+            (Some(only), _) | (None, Takers::One(only)) => Some(only),
+            (None, Takers::Any) => None,
+        };
+        let matched = match &queue.lanes {
+            Some(lanes) if lane != PLAIN => lanes.matched(lane),
+            _ => Vec::new(),
+        };
         let len = queue.entries.get(sequence).expect("a ready entry exists").len as usize;
         let nacked_by = queue.nacked_by.get(&sequence).copied();
         let mut last = None;
         for _ in 0..queue.ring.len() {
-            let to = queue.ring.pop_front()?;
+            let to = match only {
+                Some(only) => {
+                    let sub = self.peers.get(&only.0)?.subs.get(&only.1)?;
+                    let is_let = |selector| matched.binary_search(&selector).is_ok();
+                    if !sub.in_ring || !sub.class.selector.is_none_or(is_let) {
+                        return None;
+                    }
+                    queue.ring.remove(sub.class, only);
+                    only
+                }
+                None => match queue.ring.pop(&matched) {
+                    Some(to) => to,
+                    None => break,
+                },
+            };
             let peer = self
                 .peers
                 .get_mut(&to.0)
@@ -76,19 +111,19 @@ impl Broker {
             if !sub.has_credit() || over(sub.unsent_bytes) || over(peer.unsent_bytes) {
                 peer.blocked |= over(peer.unsent_bytes);
                 sub.in_ring = false;
-            } else if nacked_by == Some(to) {
-                last = Some(to);
+            } else if nacked_by == Some(to) && only.is_none() {
+                last = Some((sub.class, to));
             } else {
-                if let Some(last) = last {
-                    queue.ring.push_front(last);
+                if let Some((class, last)) = last {
+                    queue.ring.push_front(class, last);
                 }
                 return Some(to);
             }
         }
-        last
+        last.map(|(_, last)| last)
     }
 
-    fn deliver(&mut self, no: QueueNo, sequence: u64, to: SubRef, now: Now) {
+    fn deliver(&mut self, no: QueueNo, sequence: u64, lane: LaneNo, to: SubRef, now: Now) {
         let (session, sub_no) = to;
         let queue = self
             .queues
@@ -99,7 +134,7 @@ impl Broker {
             queue.nacked_by.remove(&sequence);
         }
         queue.counters.out_count += 1;
-        let entry = queue.lease(sequence);
+        let entry = queue.lease(sequence, lane, to);
         let redelivered = entry.deliveries > 0 || entry.suspect;
         entry.deliveries += 1;
         let (message, len) = (entry.message, entry.len);
@@ -120,7 +155,7 @@ impl Broker {
         sub.take(tag, len as usize);
         sub.in_ring = sub.has_credit();
         if sub.in_ring {
-            queue.ring.push_back(to);
+            queue.ring.push(sub.class, to);
         } else {
             sub.moved_at_ms = now.mono_ms;
         }
@@ -151,16 +186,22 @@ impl Broker {
         else {
             return;
         };
-        if !sub.has_credit() || sub.in_ring {
+        if !sub.has_credit() {
             return;
         }
         match &sub.source {
             Source::Queue(queue_no) => {
-                let queue_no = *queue_no;
-                sub.in_ring = true;
+                let (queue_no, class) = (*queue_no, sub.class);
+                let was_in = std::mem::replace(&mut sub.in_ring, true);
                 let queue = self.queue_mut(queue_no).expect("it has a subscription");
-                queue.ring.push_back((session, no));
-                self.mark_dirty(queue_no);
+                if !was_in {
+                    queue.ring.push(class, (session, no));
+                }
+                let lanes = queue.lanes.as_mut();
+                let waited = lanes.is_some_and(|lanes| lanes.unpark_for((session, no), class.selector));
+                if !was_in || waited {
+                    self.mark_dirty(queue_no);
+                }
             }
             Source::Topic { .. } => self.pump_topic(session, no),
         }

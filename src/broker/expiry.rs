@@ -7,10 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-
 use crate::base::{DeathReason, Now};
-use crate::journal::field;
 
 use super::Broker;
 use super::queue::{Afterlife, QueueNo};
@@ -52,18 +49,6 @@ impl Expiring {
     pub(super) fn first_ms(&self) -> Option<u64> {
         self.by_time.first().map(|(at_ms, ..)| *at_ms)
     }
-}
-
-/// The optional fields of a new entry.
-pub(super) fn fields_of(expires_at_ms: Option<u64>, ack_timeout_ms: Option<u64>) -> Vec<(u8, Bytes)> {
-    let field = |tag: u8, number: Option<u64>| {
-        number.map(|number| (tag, Bytes::copy_from_slice(&number.to_be_bytes())))
-    };
-    let expires = field(field::EXPIRES_AT, expires_at_ms);
-    expires
-        .into_iter()
-        .chain(field(field::ACK_TIMEOUT, ack_timeout_ms))
-        .collect()
 }
 
 impl Broker {

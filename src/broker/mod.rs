@@ -19,6 +19,7 @@ mod credit;
 mod dedup;
 mod dispatch;
 mod expiry;
+mod lanes;
 mod lease;
 mod ledger;
 mod overflow;
@@ -28,6 +29,7 @@ mod queue;
 mod recovery;
 mod relocation;
 mod request;
+mod ring;
 mod routes;
 mod settle;
 mod topic;
@@ -364,7 +366,7 @@ impl Broker {
             return no;
         }
         let policy = self.policies.of(name, &Settings::default());
-        let queue = Queue::new(name, policy, self.ledger.next_id());
+        let queue = Queue::new(name, policy, self.ledger.next_id(), self.limits.group_count_max);
         let no = self.free_queues.pop_first().unwrap_or_else(|| {
             self.queues.push(None);
             QueueNo(u32::try_from(self.queues.len() - 1).expect("queues are counted in 32 bits"))

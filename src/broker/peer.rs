@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::{DestinationKind, MessageId, Seq, SubNo, Tag, TxNo, Window};
+use crate::base::{DestinationKind, MessageId, Seq, SessionNo, SubNo, Tag, TxNo, Window};
 use crate::port::{AckMode, DeliveryKey, Event, Outcome, Refusal, Why};
 
 use super::credit::Beyond;
 use super::lease::Lease;
 use super::queue::{EntryBytes, QueueNo};
+use super::ring::Class;
 
 /// How many deliveries that the broker ended are remembered for late answers.
 const ENDED_COUNT_MAX: usize = 100_000;
@@ -62,6 +63,10 @@ pub(super) struct Sub {
     pub(super) source: Source,
     pub(super) ack_mode: AckMode,
     pub(super) by_message: bool,
+    /// It is not given what its own session sends.
+    pub(super) no_local: bool,
+    /// What sets it apart from others of its queue.
+    pub(super) class: Class,
     /// How long its deliveries may be unsettled, if it says so.
     pub(super) ack_timeout_ms: Option<u64>,
     pub(super) prefetch_count: u32,
@@ -100,8 +105,10 @@ pub(super) struct TopicMessage {
     pub(super) message: MessageId,
     pub(super) bytes: Bytes,
     pub(super) header_len: u32,
-    pub(super) expires_at_ms: Option<u64>,
-    pub(super) ack_timeout_ms: Option<u64>,
+    /// Who sent it.
+    pub(super) from: SessionNo,
+    /// Those of its entries.
+    pub(super) fields: Vec<(u8, Bytes)>,
 }
 
 /// A delivery that this session holds.
@@ -152,8 +159,7 @@ pub(super) struct Transaction {
 pub(super) enum Step {
     Send {
         to: Vec<(DestinationKind, Arc<str>)>,
-        expires_at_ms: Option<u64>,
-        ack_timeout_ms: Option<u64>,
+        fields: Vec<(u8, Bytes)>,
         dedup: Option<Box<[u8]>>,
         bytes: Bytes,
         header_len: u32,

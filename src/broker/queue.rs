@@ -2,9 +2,10 @@
 //!
 //! # Invariants
 //! - Entries stand under their queue sequence, which only grows and is never used again, also over restarts.
-//! - Every ready entry below `head` is in `returned`; at or above `head` every entry is ready, or delayed. One that is set aside is
-//!   below `head`, neither ready nor leased, until it is taken out or the broker starts again. So the next ready entry is
-//!   the first returned one, else the first from `head` on, and a released entry is back in its old place.
+//! - Of the plain lane, every ready entry below `head` is in `returned`; at or above `head` every entry is ready, or delayed. One that
+//!   is set aside is below `head`, neither ready nor leased, until it is taken out or the broker starts again. So its next ready
+//!   entry is the first returned one, else the first from `head` on, and a released entry is back in its old place.
+//! - Other lanes know their ready entries themselves.
 //! - Only entries below `durable_end` are delivered.
 //!
 //! ```text
@@ -17,7 +18,8 @@
 //!     +--- Delayed <-----+ failed < max, with a delay
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,14 +28,18 @@ use crate::base::{
     ChunkRef, Death, DeathReason, MessageId, Now, Policy, Seq, SessionNo, Settings, SlotNo, SubNo, Window,
 };
 use crate::journal::{Item, Place, field};
-use crate::port::{Body, QueueCounters};
+use crate::port::{Body, PRIORITY_DEFAULT, PRIORITY_MAX, QueueCounters, Requests, Terms};
 
 use super::dedup::SeenIds;
-use super::expiry::fields_of;
+use super::lanes::{LaneKey, LaneNo, Lanes, PLAIN};
+use super::ring::Ring;
 
 /// A queue's place in memory. Used again after the queue is gone: sequences, which are not, tell entries apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueNo(pub(super) u32);
+
+/// The rank of the plain lane.
+const PLAIN_RANK: u8 = PRIORITY_MAX - PRIORITY_DEFAULT;
 
 /// A subscription, named within the broker.
 pub(super) type SubRef = (SessionNo, SubNo);
@@ -49,9 +55,14 @@ pub(super) struct Queue {
     pub(super) head: u64,
     pub(super) returned: BTreeSet<u64>,
     pub(super) durable_end: u64,
-    /// Subscriptions in all, and those of them that may be given a message now, in turn.
+    /// The lanes beside the plain one, if there has been any.
+    pub(super) lanes: Option<Box<Lanes>>,
+    group_count_max: usize,
+    /// Subscriptions in all, and those of them that may be given a message now.
     pub(super) sub_count: usize,
-    pub(super) ring: VecDeque<SubRef>,
+    pub(super) ring: Ring,
+    /// Subscriptions that want all of it for themselves: the first of them gets it.
+    pub(super) exclusive: BTreeSet<(Reverse<i32>, u64, SubRef)>,
     /// Entries that a subscription has just nacked: another one gets them if it can.
     pub(super) nacked_by: BTreeMap<u64, SubRef>,
     pub(super) bytes: u64,
@@ -110,6 +121,7 @@ pub(super) struct Entry {
     pub(super) leased: bool,
     /// It rests until a time.
     pub(super) delayed: bool,
+    pub(super) lane: LaneNo,
     /// Its bytes could not be read: it is not delivered again in this run.
     pub(super) set_aside: bool,
     /// Recovered after an unclean stop from a queue that had a subscriber: an earlier delivery cannot be excluded.
@@ -218,6 +230,25 @@ impl Entry {
         deaths.map_or_else(Vec::new, |(_, bytes)| Death::decode(bytes))
     }
 
+    /// Its lane, unless that is the plain one.
+    fn lane_key(&self) -> Option<LaneKey> {
+        self.fields.as_ref()?;
+        let field = |tag: u8| {
+            self.fields()
+                .iter()
+                .find(|(of, _)| *of == tag)
+                .map(|(_, value)| value)
+        };
+        let priority = field(field::PRIORITY).and_then(|value| value.first().copied());
+        let priority = priority.unwrap_or(PRIORITY_DEFAULT).min(PRIORITY_MAX);
+        let key = LaneKey {
+            rank: PRIORITY_MAX - priority,
+            group: field(field::GROUP).map(|group| Arc::from(&**group)),
+            matched: Vec::new(),
+        };
+        (key.rank != PLAIN_RANK || key.group.is_some()).then_some(key)
+    }
+
     /// The last of them.
     pub(super) fn last_death(&self) -> Option<Box<Death>> {
         self.fields.as_ref()?;
@@ -228,7 +259,7 @@ impl Entry {
     pub(super) fn set_number(&mut self, tag: u8, number: u64) {
         let mut fields = self.fields.take().map_or_else(Vec::new, Vec::from);
         fields.retain(|(of, _)| *of != tag);
-        fields.push((tag, Bytes::copy_from_slice(&number.to_be_bytes())));
+        fields.push(number_field(tag, number));
         fields.sort_by_key(|(tag, _)| *tag);
         self.fields = Some(fields.into());
     }
@@ -240,7 +271,7 @@ impl Entry {
 
 impl Queue {
     /// `first` is the number that is handed out next: no entry of an earlier queue of this name has it.
-    pub(super) fn new(name: &str, policy: Arc<Policy>, first: u64) -> Self {
+    pub(super) fn new(name: &str, policy: Arc<Policy>, first: u64, group_count_max: usize) -> Self {
         Self {
             name: name.into(),
             policy,
@@ -249,8 +280,11 @@ impl Queue {
             head: first,
             returned: BTreeSet::new(),
             durable_end: first,
+            lanes: None,
+            group_count_max,
             sub_count: 0,
-            ring: VecDeque::new(),
+            ring: Ring::default(),
+            exclusive: BTreeSet::new(),
             nacked_by: BTreeMap::new(),
             bytes: 0,
             leased_count: 0,
@@ -301,15 +335,25 @@ impl Queue {
             return None;
         }
         let mut aged = fields.to_vec();
-        aged.extend(fields_of(Some(now.wall_ms.saturating_add(ttl_ms)), None));
+        aged.push(number_field(
+            field::EXPIRES_AT,
+            now.wall_ms.saturating_add(ttl_ms),
+        ));
         aged.sort_by_key(|(tag, _)| *tag);
         Some(aged)
     }
 
     /// Adds an entry at the end and gives its sequence.
-    pub(super) fn push(&mut self, entry: Entry) -> u64 {
+    pub(super) fn push(&mut self, mut entry: Entry) -> u64 {
         self.counters.in_count += 1;
         let sequence = self.next_sequence;
+        if let Some(key) = entry.lane_key() {
+            let lanes = self.open_lanes();
+            entry.lane = lanes.enter(key);
+            if !entry.delayed {
+                lanes.ready(entry.lane, sequence);
+            }
+        }
         self.next_sequence += 1;
         self.bytes += u64::from(entry.len);
         self.stored_count += u64::from(!entry.is_transient());
@@ -325,6 +369,9 @@ impl Queue {
         self.bytes -= u64::from(entry.len);
         self.stored_count -= u64::from(!entry.is_transient());
         self.dead_letter_count -= u64::from(entry.is_dead_letter());
+        if let Some(lanes) = self.lanes.as_mut().filter(|_| entry.lane != PLAIN) {
+            lanes.leave(entry.lane, sequence, entry.leased);
+        }
         if entry.leased {
             self.leased_count -= 1;
             self.away_bytes -= u64::from(entry.len);
@@ -333,7 +380,7 @@ impl Queue {
             self.away_bytes -= u64::from(entry.len);
         } else if entry.delayed {
             self.delayed_count -= 1;
-        } else {
+        } else if entry.lane == PLAIN {
             self.returned.remove(&sequence);
         }
         if !self.nacked_by.is_empty() {
@@ -346,6 +393,9 @@ impl Queue {
     pub(super) fn clear(&mut self) -> Window<Entry> {
         self.head = self.next_sequence;
         self.returned.clear();
+        if let Some(lanes) = &mut self.lanes {
+            lanes.clear();
+        }
         self.nacked_by.clear();
         (self.bytes, self.stored_count) = (0, 0);
         (self.leased_count, self.set_aside_count, self.away_bytes) = (0, 0, 0);
@@ -355,28 +405,60 @@ impl Queue {
 
     /// The oldest entry that no client holds, durable or not.
     pub(super) fn oldest_waiting(&self) -> Option<u64> {
-        let returned = self.returned.first().copied();
-        returned.or_else(|| self.entries.next_from(self.head))
+        let lanes = self.lanes.as_ref().and_then(|lanes| lanes.oldest());
+        let mut plain = self.returned.first().copied();
+        if plain.is_none() {
+            plain = self.entries.next_from(self.head);
+            while let Some(sequence) = plain.filter(|_| self.lanes.is_some())
+                && self
+                    .entries
+                    .get(sequence)
+                    .is_some_and(|entry| entry.lane != PLAIN)
+            {
+                plain = self.entries.next_from(sequence + 1);
+            }
+        }
+        plain.into_iter().chain(lanes).min()
     }
 
-    /// The next ready entry that is durable.
-    pub(super) fn next_ready(&mut self) -> Option<u64> {
+    /// The next ready entry that is durable, and its lane.
+    pub(super) fn next_ready(&mut self) -> Option<(u64, LaneNo)> {
+        let plain_is_parked = self.lanes.as_ref().is_some_and(|lanes| lanes.is_plain_parked());
+        let plain = match plain_is_parked {
+            true => None,
+            false => self.next_plain(),
+        };
+        let Some(lanes) = &self.lanes else {
+            return plain.map(|sequence| (sequence, PLAIN));
+        };
+        let plain = plain.map(|sequence| (PLAIN_RANK, sequence, PLAIN));
+        let first = plain.into_iter().chain(lanes.first(self.durable_end)).min();
+        first.map(|(_, sequence, lane)| (sequence, lane))
+    }
+
+    fn next_plain(&mut self) -> Option<u64> {
         if let Some(&first) = self.returned.first() {
             return Some(first);
         }
         if self.head >= self.durable_end {
             return None;
         }
-        while self.entries.get(self.head).is_none_or(|entry| entry.delayed) && self.head < self.durable_end {
+        let skipped = |entry: &Entry| entry.delayed || entry.lane != PLAIN;
+        while self.entries.get(self.head).is_none_or(skipped) && self.head < self.durable_end {
             let past = self.head + u64::from(self.entries.get(self.head).is_some());
             self.head = self.entries.next_from(past).unwrap_or(self.next_sequence);
         }
         (self.head < self.durable_end).then_some(self.head)
     }
 
-    /// Leases a ready entry. Gives it.
-    pub(super) fn lease(&mut self, sequence: u64) -> &mut Entry {
-        if sequence < self.head {
+    /// Leases a ready entry to a subscription. Gives it.
+    pub(super) fn lease(&mut self, sequence: u64, lane: LaneNo, by: SubRef) -> &mut Entry {
+        if let Some(lanes) = self.lanes.as_mut().filter(|_| lane != PLAIN) {
+            let entry = self.entries.get(sequence).expect("a ready entry exists");
+            let ends_group = entry.fields().iter().any(|(tag, _)| *tag == field::ENDS_GROUP);
+            lanes.unready(lane, sequence);
+            lanes.hold(lane, by, ends_group);
+        } else if sequence < self.head {
             self.returned.remove(&sequence);
         } else {
             assert_eq!(sequence, self.head, "entries are leased in order");
@@ -397,7 +479,13 @@ impl Queue {
         entry.leased = false;
         self.leased_count -= 1;
         self.away_bytes -= u64::from(entry.len);
-        self.returned.insert(sequence);
+        match self.lanes.as_mut().filter(|_| entry.lane != PLAIN) {
+            Some(lanes) => {
+                lanes.unhold(entry.lane);
+                lanes.ready(entry.lane, sequence);
+            }
+            None => _ = self.returned.insert(sequence),
+        }
         Some(entry)
     }
 
@@ -409,6 +497,23 @@ impl Queue {
         self.leased_count -= 1;
         self.away_bytes -= u64::from(entry.len);
         self.delayed_count += 1;
+        if let Some(lanes) = self.lanes.as_mut().filter(|_| entry.lane != PLAIN) {
+            lanes.unhold(entry.lane);
+            lanes.rest(entry.lane, sequence);
+        }
+    }
+
+    /// A ready entry rests still: after a restart.
+    pub(super) fn rest_again(&mut self, sequence: u64) {
+        let entry = self.entries.get_mut(sequence).expect("a ready entry exists");
+        entry.delayed = true;
+        self.delayed_count += 1;
+        if let Some(lanes) = self.lanes.as_mut().filter(|_| entry.lane != PLAIN) {
+            lanes.unready(entry.lane, sequence);
+            if entry.failures > 0 {
+                lanes.rest(entry.lane, sequence);
+            }
+        }
     }
 
     /// An entry's rest has ended: it is ready in its old place. False if it does not rest.
@@ -417,7 +522,10 @@ impl Queue {
         let Some(entry) = entry else { return false };
         entry.delayed = false;
         self.delayed_count -= 1;
-        if sequence < self.head {
+        if let Some(lanes) = self.lanes.as_mut().filter(|_| entry.lane != PLAIN) {
+            lanes.unrest(entry.lane, sequence);
+            lanes.ready(entry.lane, sequence);
+        } else if sequence < self.head {
             self.returned.insert(sequence);
         }
         true
@@ -430,7 +538,21 @@ impl Queue {
         (entry.leased, entry.set_aside) = (false, true);
         self.leased_count -= 1;
         self.set_aside_count += 1;
+        if let Some(lanes) = self.lanes.as_mut().filter(|_| entry.lane != PLAIN) {
+            lanes.unhold(entry.lane);
+        }
         Some(entry)
+    }
+
+    pub(super) fn open_lanes(&mut self) -> &mut Lanes {
+        let group_count_max = self.group_count_max;
+        self.lanes
+            .get_or_insert_with(|| Box::new(Lanes::new(group_count_max)))
+    }
+
+    /// The subscription that gets all, if one wants to.
+    pub(super) fn only(&self) -> Option<SubRef> {
+        self.exclusive.first().map(|(.., sub)| *sub)
     }
 
     /// Nothing refers to it any more.
@@ -460,9 +582,37 @@ pub(super) enum Afterlife {
     Stays,
 }
 
+/// The optional fields of a new entry.
+pub(super) fn fields_of(terms: &Terms, requests: &Requests) -> Vec<(u8, Bytes)> {
+    let number = |tag: u8, number: Option<u64>| number.map(|number| number_field(tag, number));
+    let priority = (terms.priority != PRIORITY_DEFAULT).then(|| {
+        let priority = Bytes::copy_from_slice(&[terms.priority]);
+        (field::PRIORITY, priority)
+    });
+    let group = terms
+        .group
+        .map(|group| (field::GROUP, Bytes::copy_from_slice(requests.bytes(group))));
+    let ends_group = terms.ends_group.then_some((field::ENDS_GROUP, Bytes::new()));
+    [
+        number(field::EXPIRES_AT, terms.expires_at_ms),
+        number(field::DUE_AT, terms.due_at_ms),
+        number(field::ACK_TIMEOUT, terms.ack_timeout_ms),
+        priority,
+        group,
+        ends_group,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
 /// When an entry with these fields expires.
 pub(super) fn expiry_of(fields: &[(u8, Bytes)]) -> Option<u64> {
     number_in(fields, field::EXPIRES_AT)
+}
+
+fn number_field(tag: u8, number: u64) -> (u8, Bytes) {
+    (tag, Bytes::copy_from_slice(&number.to_be_bytes()))
 }
 
 /// A field that is a number.

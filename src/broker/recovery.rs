@@ -8,6 +8,7 @@ use crate::port::QueueCounters;
 
 use super::dedup::Dedup;
 use super::expiry::Expiring;
+use super::lanes::PLAIN;
 use super::ledger::{Ledger, Mark, Run};
 use super::policy::PolicyBook;
 use super::queue::{Entry, EntryBytes, QueueNo};
@@ -213,6 +214,7 @@ impl Recovery {
                 set_aside: false,
                 suspect: false,
                 delayed: false,
+                lane: PLAIN,
                 fields: fields.clone(),
             });
         }
@@ -236,8 +238,7 @@ impl Recovery {
         }
         for (no, sequence) in resting {
             let queue = broker.queue_mut(no).expect("it was just seen");
-            queue.entries.get_mut(sequence).expect("it was just seen").delayed = true;
-            queue.delayed_count += 1;
+            queue.rest_again(sequence);
         }
         broker.recover_seen_end(recovered.uuid);
         broker

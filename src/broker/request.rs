@@ -1,5 +1,6 @@
 //! What a session asks: one call for all requests of a socket read.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -17,10 +18,12 @@ use crate::port::{
 use super::Broker;
 use super::credit::Beyond;
 use super::dedup::{Id, is_on};
-use super::expiry::{EXPIRE_INPUT, fields_of};
+use super::expiry::EXPIRE_INPUT;
+use super::lanes::PLAIN;
 use super::ledger::{Mark, Statement};
 use super::peer::{Held, HeldState, Source, Step, Sub, TopicMessage, Transaction};
-use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of, number_in};
+use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of, fields_of, number_in};
+use super::ring::Class;
 use super::settle::{Enqueue, Release};
 
 /// What a staged ACK or NACK counts against `staged_bytes_max`, beside each delivery it names.
@@ -184,8 +187,8 @@ impl Broker {
                 message: self.message_id(),
                 bytes,
                 header_len: send.header_len,
-                expires_at_ms: send.expires_at_ms,
-                ack_timeout_ms: send.ack_timeout_ms,
+                from: session,
+                fields: fields_of(&send.terms, requests),
             };
             let gate = self.send_ways(&way, &message, dedup, send.persistent, now)?;
             return Ok(gate.max(known));
@@ -209,7 +212,7 @@ impl Broker {
             self.admit(no, 1, u64::from(item.len))?;
             let message = self.message_id();
             self.counters.enqueued_count += 1;
-            let fields = fields_of(send.expires_at_ms, send.ack_timeout_ms);
+            let fields = fields_of(&send.terms, requests);
             self.enqueue_transient(no, message, now.wall_ms, bytes, item, fields);
             if let Some(id) = dedup {
                 self.remember(no, id, Seq(0), now);
@@ -231,7 +234,7 @@ impl Broker {
                 accepted_at_ms: now.wall_ms,
                 place,
                 item,
-                fields: fields_of(send.expires_at_ms, send.ack_timeout_ms),
+                fields: fields_of(&send.terms, requests),
             },
         );
         if let Some(id) = dedup {
@@ -323,24 +326,23 @@ impl Broker {
             message,
             bytes,
             header_len,
-            expires_at_ms,
-            ack_timeout_ms,
+            fields,
+            ..
         } = message;
         let (message, at_ms) = (*message, now.wall_ms);
         let item = Item {
             header_len: *header_len,
             len: u32::try_from(bytes.len()).expect("a frame is under 4 GiB"),
         };
-        let fields = || fields_of(*expires_at_ms, *ack_timeout_ms);
         for no in &way.temporary {
             self.counters.enqueued_count += 1;
-            self.enqueue_transient(*no, message, at_ms, bytes.clone(), item, fields());
+            self.enqueue_transient(*no, message, at_ms, bytes.clone(), item, fields.clone());
         }
         let mut gate = Seq(0);
         for (count, no) in way.queues.iter().enumerate() {
             self.counters.enqueued_count += 1;
             let Some(place) = place else {
-                self.enqueue_transient(*no, message, at_ms, bytes.clone(), item, fields());
+                self.enqueue_transient(*no, message, at_ms, bytes.clone(), item, fields.clone());
                 self.remember_kept(*no, dedup, Seq(0), now);
                 continue;
             };
@@ -353,7 +355,7 @@ impl Broker {
                 accepted_at_ms: at_ms,
                 place: place.clone(),
                 item,
-                fields: fields(),
+                fields: fields.clone(),
             };
             gate = self.enqueue(*no, &new);
             self.remember_kept(*no, dedup, gate, now);
@@ -502,6 +504,7 @@ impl Broker {
             set_aside: false,
             suspect: false,
             delayed: rests_until.is_some(),
+            lane: PLAIN,
             fields: (!fields.is_empty()).then(|| fields.clone().into_boxed_slice()),
         });
         self.expiring.insert(expires_at_ms, no, sequence);
@@ -583,6 +586,7 @@ impl Broker {
             set_aside: false,
             suspect: false,
             delayed: rests_until.is_some(),
+            lane: PLAIN,
             fields: (!fields.is_empty()).then(|| fields.into_boxed_slice()),
         });
         // It keeps its place among the stored ones: if one before it is not durable yet, it waits with that.
@@ -619,8 +623,7 @@ impl Broker {
                 .collect(),
             bytes: shared(&send.payload, requests),
             header_len: send.header_len,
-            expires_at_ms: send.expires_at_ms,
-            ack_timeout_ms: send.ack_timeout_ms,
+            fields: fields_of(&send.terms, requests),
             dedup: send.dedup.map(|id| requests.bytes(id).into()),
         };
         self.stage(session, tx, step, len);
@@ -732,8 +735,7 @@ impl Broker {
                 Step::Send {
                     bytes,
                     header_len,
-                    expires_at_ms,
-                    ack_timeout_ms,
+                    fields,
                     dedup,
                     ..
                 } => {
@@ -741,8 +743,8 @@ impl Broker {
                         message: self.message_id(),
                         bytes,
                         header_len,
-                        expires_at_ms,
-                        ack_timeout_ms,
+                        from: session,
+                        fields,
                     };
                     let dedup = dedup.as_deref().map(|id| self.dedup.id(id));
                     self.keep(&way, &message, place.as_ref(), dedup, now);
@@ -1008,6 +1010,22 @@ impl Broker {
                     .and_then(Option::as_mut)
                     .expect("it was just opened");
                 queue.sub_count += 1;
+                if subscribe.exclusive {
+                    let order = queue.exclusive.iter().map(|(_, order, _)| *order).max();
+                    let sub = (session, subscribe.sub);
+                    let place = (
+                        Reverse(subscribe.priority),
+                        order.map_or(0, |order| order + 1),
+                        sub,
+                    );
+                    queue.exclusive.insert(place);
+                    let only = queue.only();
+                    let lanes = queue.open_lanes();
+                    if only == Some(sub) {
+                        lanes.disown_for(sub);
+                    }
+                    lanes.unpark_all();
+                }
                 if !queue.watched {
                     queue.watched = true;
                     self.state_mark(Mark::Watched(no));
@@ -1034,6 +1052,11 @@ impl Broker {
             beyond,
             held_count: 0,
             unsent_bytes: 0,
+            no_local: subscribe.no_local,
+            class: Class {
+                selector: None,
+                priority: subscribe.priority,
+            },
             active: false,
             in_ring: false,
             order: Default::default(),
@@ -1251,7 +1274,16 @@ impl Broker {
                 if let Some(queue) = self.queue_mut(*queue_no) {
                     queue.sub_count -= 1;
                     queue.stuck_count -= usize::from(sub.stuck_told);
-                    queue.ring.retain(|of| *of != (session, no));
+                    queue.ring.remove(sub.class, (session, no));
+                    let before = queue.only();
+                    queue.exclusive.retain(|(.., of)| *of != (session, no));
+                    let changed = before != queue.only();
+                    if let Some(lanes) = &mut queue.lanes {
+                        lanes.disown_by((session, no));
+                        if changed {
+                            lanes.unpark_all();
+                        }
+                    }
                 }
                 // Also so that it is forgotten if nothing is left of it.
                 self.mark_dirty(*queue_no);

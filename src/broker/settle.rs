@@ -8,6 +8,7 @@ use crate::base::{Death, DeathReason, MessageId, Now, Policy, SessionNo, Tag};
 use crate::journal::{Fact, Item, Place, field};
 use crate::port::{Outcome, Why};
 
+use super::lanes::PLAIN;
 use super::peer::HeldState;
 use super::queue::{Afterlife, Entry, EntryBytes, Queue, QueueNo};
 use super::{Broker, Notice};
@@ -134,12 +135,16 @@ impl Broker {
         if let EntryBytes::Memory(bytes) = &entry.bytes {
             self.transient_bytes -= bytes.len();
             self.transient_count -= 1;
-            return Some(entry);
+        } else {
+            let index = self.ledger.settled_index(queue);
+            self.ledger.state_settled(index, sequence, sequence);
+            self.ledger.forget(entry.home);
+            self.ledger.release(&entry.bytes, entry.len);
         }
-        let index = self.ledger.settled_index(queue);
-        self.ledger.state_settled(index, sequence, sequence);
-        self.ledger.forget(entry.home);
-        self.ledger.release(&entry.bytes, entry.len);
+        if entry.lane != PLAIN {
+            // What is behind it in its group may go to another now.
+            self.mark_dirty(no);
+        }
         Some(entry)
     }
 
@@ -327,7 +332,10 @@ impl Broker {
             Some((name, sequence, entry.message))
         });
         match set_aside {
-            Some(_) => self.counters.set_aside_count += 1,
+            Some(_) => {
+                self.counters.set_aside_count += 1;
+                self.mark_dirty(no);
+            }
             // It was purged meanwhile.
             None => self.end_lingering(no, sequence),
         }

@@ -3,6 +3,7 @@
 mod admin;
 mod dedup;
 mod expiry;
+mod lanes;
 mod policies;
 mod redelivery;
 mod temporary;
@@ -17,7 +18,7 @@ use crate::base::{ChunkRef, Destination, DestinationKind, TxNo};
 use crate::journal::{IndexChunk, Recovered};
 use crate::port::{
     Act, Applied, Binding, Body, Credit, Delivery, DeliveryKey, Outcome, Payload, Request, Requests,
-    Selection, Send, Settle, Span, Subscribe, Target,
+    Selection, Send, Settle, Span, Subscribe, Target, Terms,
 };
 
 const S: SessionNo = SessionNo(1);
@@ -185,9 +186,9 @@ impl World {
 }
 
 /// How a subscription settles, and how many deliveries it may hold.
-type Terms = (AckMode, u32);
+type Mode = (AckMode, u32);
 
-fn subscribe(requests: &mut Requests, sub: u32, kind: DestinationKind, name: &str, terms: Terms) {
+fn subscribe(requests: &mut Requests, sub: u32, kind: DestinationKind, name: &str, mode: Mode) {
     let name = requests.push_bytes(name.as_bytes());
     requests.list.push(Request::Subscribe(Subscribe {
         ack_timeout_ms: None,
@@ -195,8 +196,11 @@ fn subscribe(requests: &mut Requests, sub: u32, kind: DestinationKind, name: &st
         kind,
         name,
         binding: Binding::None,
-        ack_mode: terms.0,
-        credit: Credit::count(terms.1),
+        ack_mode: mode.0,
+        credit: Credit::count(mode.1),
+        priority: 0,
+        exclusive: false,
+        no_local: false,
         by_message: false,
     }));
 }
@@ -206,13 +210,12 @@ fn send(requests: &mut Requests, queue: &str, body: &str, persistent: bool, tx: 
     let payload = Payload::Arena(requests.push_bytes(body.as_bytes()));
     let kind = DestinationKind::Queue;
     requests.list.push(Request::Send(Send {
-        ack_timeout_ms: None,
         to: Target { kind, name },
         also: Vec::new(),
         payload,
         header_len: 0,
         persistent,
-        expires_at_ms: None,
+        terms: Terms::default(),
         dedup: None,
         tx,
     }));

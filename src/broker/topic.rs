@@ -6,6 +6,7 @@ use crate::base::{Seq, SessionNo, SubNo};
 use crate::port::{Body, Delivery, Event, Refusal};
 
 use super::peer::{Peer, Source, Sub, TopicMessage, Unsent};
+use super::queue::expiry_of;
 use super::{Broker, Notice};
 
 impl Broker {
@@ -42,6 +43,9 @@ impl Broker {
             else {
                 continue;
             };
+            if sub.no_local && message.from == session {
+                continue;
+            }
             let Source::Topic {
                 backlog,
                 backlog_bytes,
@@ -76,7 +80,7 @@ impl Broker {
             };
             let Some(next) = backlog.front() else { return };
             let len = next.bytes.len();
-            if next.expires_at_ms.is_some_and(|at| at <= self.now.wall_ms) {
+            if expiry_of(&next.fields).is_some_and(|at| at <= self.now.wall_ms) {
                 backlog.pop_front();
                 *backlog_bytes -= len;
                 self.backlog_bytes -= len;

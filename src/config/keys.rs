@@ -264,6 +264,8 @@ limits! {
     durable_subscription_count_max[0, COUNT_MAX],
     fan_out_count_max[1, COUNT_MAX],
     dedup_id_bytes_max[1, 1_000],
+    group_id_bytes_max[1, 1_000],
+    group_count_max[1, COUNT_MAX],
     dedup_bytes_max[MIB, TIB],
     transaction_count_max[1, COUNT_MAX],
     staged_frame_count_max[1, COUNT_MAX],

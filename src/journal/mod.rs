@@ -230,6 +230,12 @@ pub mod field {
     pub const ACK_TIMEOUT: u8 = 5;
     /// The queues that it was taken out of for good before: see [`Death`](crate::base::Death).
     pub const DEATHS: u8 = 6;
+    /// Its priority, one byte.
+    pub const PRIORITY: u8 = 7;
+    /// The group it is of, as the client named it.
+    pub const GROUP: u8 = 8;
+    /// Its group may go to another consumer behind it; empty.
+    pub const ENDS_GROUP: u8 = 9;
 }
 
 /// Where message bytes begin.

@@ -150,15 +150,48 @@ pub struct Send {
     pub header_len: u32,
     /// False for `persistent:false`.
     pub persistent: bool,
-    /// When it expires, in milliseconds since the Unix epoch.
-    pub expires_at_ms: Option<u64>,
-    /// How long a delivery of it may be unsettled, in milliseconds; 0: any time.
-    pub ack_timeout_ms: Option<u64>,
+    /// When and how it is to be delivered.
+    pub terms: Terms,
     /// Its deduplication id: a queue that has seen it within its window does not store the message.
     pub dedup: Option<Span>,
     /// The transaction it is staged in.
     pub tx: Option<TxNo>,
 }
+
+/// When and how a message is to be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// When it expires, in milliseconds since the Unix epoch.
+    pub expires_at_ms: Option<u64>,
+    /// How long a delivery of it may be unsettled, in milliseconds; 0: any time.
+    pub ack_timeout_ms: Option<u64>,
+    /// Not before this time, in milliseconds since the Unix epoch.
+    pub due_at_ms: Option<u64>,
+    /// From 0 to 9: those of a higher one go first.
+    pub priority: u8,
+    /// The group it is of: one consumer at a time gets the messages of a group.
+    pub group: Option<Span>,
+    /// Its group may go to another consumer behind it.
+    pub ends_group: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            expires_at_ms: None,
+            ack_timeout_ms: None,
+            due_at_ms: None,
+            priority: PRIORITY_DEFAULT,
+            group: None,
+            ends_group: false,
+        }
+    }
+}
+
+/// The priority of a message that says nothing of it (Jakarta Messaging 3.1, section 3.4.10).
+pub const PRIORITY_DEFAULT: u8 = 4;
+/// The highest.
+pub const PRIORITY_MAX: u8 = 9;
 
 /// Where a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +219,12 @@ pub struct Subscribe {
     pub credit: Credit,
     /// How long its deliveries may be unsettled, in milliseconds; 0: any time; `None`: as the message or the queue says.
     pub ack_timeout_ms: Option<u64>,
+    /// Of those of one queue, a higher one goes first.
+    pub priority: i32,
+    /// It gets all that the queue has while it is there, unless one that came before does.
+    pub exclusive: bool,
+    /// It is not given what its own session sends to the topic.
+    pub no_local: bool,
     /// Deliveries will be settled by message id (STOMP 1.0 and 1.1) instead of by tag.
     pub by_message: bool,
 }

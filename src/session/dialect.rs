@@ -24,6 +24,8 @@ pub(super) enum Meaning {
     Durable(Part),
     /// Whether a name without prefix is a queue or a topic.
     Routing,
+    /// How a subscription stands to others of its queue, or to its own session.
+    Standing(Standing),
     /// Done, as the text says, where the frame is read.
     Done(&'static str),
     /// Something that is not built, and would change what arrives: refused, but for these values, which ask for what
@@ -39,7 +41,20 @@ pub(super) enum Meaning {
     Own,
 }
 
-use Meaning::{Credit, Declares as Declared, Done, Durable, NoEffect, Own, Refused, Routing, Unless};
+use Meaning::{
+    Credit, Declares as Declared, Done, Durable, NoEffect, Own, Refused, Routing, Standing as Stands, Unless,
+};
+
+/// How a subscription stands to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It wants all messages of the queue while it is there.
+    Exclusive,
+    /// Which of them goes first.
+    Priority,
+    /// It does not want what its own session sends.
+    NoLocal,
+}
 
 /// The frames that a header of the table stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +99,12 @@ const BYTES: Meaning = Credit(Form::Bytes);
 const NO: &[&str] = &["false"];
 const STREAM: &str = "there are no streams";
 const AT_DECLARATION: &str = "it is not built";
-const SCHEDULE: &str = "scheduled messages are not built: it would be delivered at once";
-const GROUPS: &str = "message groups are not built: their messages would go to any consumer";
+const SCHEDULE: &str = "messages that come again and again are not built";
+const EXCLUSIVE: Meaning = Stands(Standing::Exclusive);
+const PRIORITY: Meaning = Stands(Standing::Priority);
+const NO_LOCAL: Meaning = Stands(Standing::NoLocal);
+const GROUP: Meaning = Done("the messages of a group go to one consumer at a time, in order");
+const LOCAL: &str = "queues give a connection what it sends itself";
 const CONVERSION: &str = "bodies are not converted";
 
 /// Stands for every other header that begins so.
@@ -125,18 +144,17 @@ const ROWS: &[Row] = &[
     all(On::Subscribe, "x-stream-filter-size-bytes", Refused(&[]), STREAM),
     all(On::Subscribe, "x-stream-max-segment-size-bytes", Refused(&[]), STREAM),
     all(On::Subscribe, "x-max-age", Refused(&[]), STREAM),
-    all(On::Subscribe, "no-local", Refused(NO), "a connection gets what it sends itself"),
-    all(On::Subscribe, "activemq.noLocal", Refused(NO), "a connection gets what it sends itself"),
+    all(On::Subscribe, "no-local", NO_LOCAL, LOCAL),
+    all(On::Subscribe, "activemq.noLocal", NO_LOCAL, LOCAL),
     all(On::Subscribe, "activemq.retroactive", Refused(NO), "a topic keeps nothing for later subscribers"),
     all(On::Subscribe, "activemq.maximumPendingMessageLimit", Refused(&["0", "-1"]),
         "what waits for a slow subscriber is bounded by the broker's limits"),
     // Who else gets them.
-    each(On::Subscribe, "exclusive", [Refused(NO), Own, Own, Refused(NO)],
-        "exclusive consumers (Apollo) and queues of one connection (RabbitMQ) are not built"),
-    all(On::Subscribe, "activemq.exclusive", Refused(NO), "exclusive consumers are not built"),
-    all(On::Subscribe, "x-single-active-consumer", Refused(NO), "exclusive consumers are not built"),
-    all(On::Subscribe, "x-priority", Refused(&["0"]), "consumers have no priority: they are served in turn"),
-    all(On::Subscribe, "activemq.priority", Refused(&["0"]), "consumers have no priority: they are served in turn"),
+    each(On::Subscribe, "exclusive", [EXCLUSIVE, Own, Own, Refused(NO)], "queues of one connection are not built"),
+    all(On::Subscribe, "activemq.exclusive", EXCLUSIVE, ""),
+    all(On::Subscribe, "x-single-active-consumer", EXCLUSIVE, ""),
+    all(On::Subscribe, "x-priority", PRIORITY, ""),
+    all(On::Subscribe, "activemq.priority", PRIORITY, ""),
     all(On::Subscribe, "subscription-type", Routing, ""),
     all(On::Subscribe, "destination-type", Routing, ""),
     // What becomes of the queue's messages.
@@ -145,7 +163,7 @@ const ROWS: &[Row] = &[
     all(On::Subscribe, "x-max-length", Declared(Declares::Number("message_count_max")), ""),
     all(On::Subscribe, "x-max-length-bytes", Declared(Declares::Number("message_bytes_max")), ""),
     all(On::Subscribe, "x-overflow", Declared(Declares::Overflow), "`reject-publish-dlx` is not built"),
-    all(On::Subscribe, "x-max-priority", Refused(&[]), AT_DECLARATION),
+    all(On::Subscribe, "x-max-priority", NoEffect, "every queue has the priorities 0 to 9"),
     all(On::Subscribe, "x-delivery-limit", Declared(Declares::DeliveryLimit), ""),
     all(On::Subscribe, "x-dead-letter-exchange", Declared(Declares::Exchange), "there is only the default exchange: leave it empty and name a queue in x-dead-letter-routing-key"),
     all(On::Subscribe, "x-dead-letter-routing-key", Declared(Declares::DeadLetterQueue), ""),
@@ -164,17 +182,18 @@ const ROWS: &[Row] = &[
     all(On::Send, "destination-type", Routing, ""),
     all(On::Send, "reply-to", Done("rewritten where it names a temporary queue"), ""),
     all(On::Send, "message-id", Done("passed on as `sender-message-id`"), ""),
-    all(On::Send, "priority", NoEffect, "messages have no priority: a queue keeps their order"),
-    all(On::Send, "AMQ_SCHEDULED_DELAY", Refused(&["0"]), SCHEDULE),
-    all(On::Send, "AMQ_SCHEDULED_TIME", Refused(&["0"]), SCHEDULE),
+    all(On::Send, "priority", Done("from 0 to 9, 4 where nothing is said: the highest first"), ""),
+    all(On::Send, "AMQ_SCHEDULED_DELAY", Done("not before so many milliseconds from now"), ""),
+    all(On::Send, "AMQ_SCHEDULED_TIME", Done("not before this time, in milliseconds since 1970"), ""),
     all(On::Send, "AMQ_SCHEDULED_PERIOD", Refused(&["0"]), SCHEDULE),
     all(On::Send, "AMQ_SCHEDULED_REPEAT", Refused(&["0"]), SCHEDULE),
     all(On::Send, "AMQ_SCHEDULED_CRON", Refused(&[]), SCHEDULE),
     all(On::Send, "AMQ_SCHEDULER_ACTION", Refused(&[]), SCHEDULE),
-    all(On::Send, "x-delay", Refused(&["0"]), SCHEDULE),
-    all(On::Send, "JMSXGroupID", NoEffect, GROUPS),
-    all(On::Send, "JMSXGroupSeq", NoEffect, GROUPS),
-    all(On::Send, "message_group", NoEffect, GROUPS),
+    all(On::Send, "x-delay", Done("not before so many milliseconds from now"), ""),
+    all(On::Send, "deliver-after", Done("not before so many seconds from now"), ""),
+    all(On::Send, "JMSXGroupID", GROUP, ""),
+    all(On::Send, "message_group", GROUP, ""),
+    all(On::Send, "JMSXGroupSeq", Done("`-1`: the group may go to another consumer behind this message"), ""),
     all(On::Send, "dedup-id", Done("not stored again under the same id"), ""),
     all(On::Send, "_AMQ_DUPL_ID", Done("not stored again under the same id"), ""),
     all(On::Send, "Nats-Msg-Id", Done("not stored again under the same id"), ""),
@@ -186,7 +205,7 @@ const ROWS: &[Row] = &[
     all(On::Send, "x-max-length", Declared(Declares::Number("message_count_max")), ""),
     all(On::Send, "x-max-length-bytes", Declared(Declares::Number("message_bytes_max")), ""),
     all(On::Send, "x-overflow", Declared(Declares::Overflow), "`reject-publish-dlx` is not built"),
-    all(On::Send, "x-max-priority", Refused(&[]), AT_DECLARATION),
+    all(On::Send, "x-max-priority", NoEffect, "every queue has the priorities 0 to 9"),
     all(On::Send, "x-delivery-limit", Declared(Declares::DeliveryLimit), ""),
     all(On::Send, "x-dead-letter-exchange", Declared(Declares::Exchange), "there is only the default exchange: leave it empty and name a queue in x-dead-letter-routing-key"),
     all(On::Send, "x-dead-letter-routing-key", Declared(Declares::DeadLetterQueue), ""),
@@ -280,10 +299,12 @@ pub(super) fn check(row: RowNo, meaning: Meaning, value: &[u8]) -> Result<(), Vi
 pub(super) fn reason(header: &str) -> Option<&'static str> {
     let is_refused = |row: &&Row| {
         row.name == header
-            && row
-                .means
-                .iter()
-                .any(|meaning| matches!(meaning, Refused(_) | Unless(..) | Durable(Part::AutoDelete)))
+            && row.means.iter().any(|meaning| {
+                matches!(
+                    meaning,
+                    Refused(_) | Unless(..) | Durable(Part::AutoDelete) | Stands(Standing::NoLocal)
+                )
+            })
     };
     ROWS.iter().find(is_refused).map(|row| row.reason)
 }
@@ -413,6 +434,11 @@ impl Meaning {
             Durable(Part::Durable) => "durable, with `auto-delete:false` and `id`".to_owned(),
             Durable(Part::AutoDelete) => "`false`: durable, with `durable:true` and `id`".to_owned(),
             Durable(Part::ById) => "`true`: durable, with `id`".to_owned(),
+            Stands(Standing::Exclusive) => "`true`: all messages of the queue while it is there".to_owned(),
+            Stands(Standing::Priority) => "the highest first, while it has credit".to_owned(),
+            Stands(Standing::NoLocal) => {
+                "`true`: nothing that the connection itself sends; topics only".to_owned()
+            }
             Routing => "`ANYCAST`, `MULTICAST`: what a bare name is".to_owned(),
             Done(text) => text.to_owned(),
             Declared(Declares::Overflow) => "declares the queue: `drop-head`, `reject-publish`".to_owned(),

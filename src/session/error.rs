@@ -71,6 +71,12 @@ codes! {
         /// A deduplication id that is too long.
         DedupIdTooLong, Refusal, "dedup-id-too-long",
             "the deduplication id of this SEND is longer than this broker allows (dedup_id_bytes_max)";
+        /// The name of a message group that is too long.
+        GroupTooLong, Refusal, "group-too-long",
+            "the name of this message's group is longer than this broker allows (group_id_bytes_max)";
+        /// A message for a topic that is to come later.
+        DelayMisplaced, Refusal, "delay-misplaced",
+            "a message for a topic cannot wait for a time: who is present gets it at once; send it to a queue";
         /// A temporary queue that this connection has not made.
         TemporaryUnknown, Refusal, "temporary-queue-unknown",
             "this connection has no such temporary queue: SUBSCRIBE to it, or name it in reply-to, first";

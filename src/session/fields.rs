@@ -29,6 +29,14 @@ pub(super) struct Fields<'a> {
     pub(super) dedup_id: Option<&'a [u8]>,
     pub(super) amq_dupl_id: Option<&'a [u8]>,
     pub(super) nats_msg_id: Option<&'a [u8]>,
+    pub(super) priority: Option<&'a [u8]>,
+    pub(super) scheduled_delay: Option<&'a [u8]>,
+    pub(super) scheduled_time: Option<&'a [u8]>,
+    pub(super) x_delay: Option<&'a [u8]>,
+    pub(super) deliver_after: Option<&'a [u8]>,
+    pub(super) group_id: Option<&'a [u8]>,
+    pub(super) message_group: Option<&'a [u8]>,
+    pub(super) group_seq: Option<&'a [u8]>,
     /// A producer's own; only its presence matters.
     pub(super) sender_message_id: Option<&'a [u8]>,
     /// Of a SEND: there may be headers of other brokers.
@@ -72,6 +80,14 @@ impl<'a> Fields<'a> {
                 b"dedup-id" => &mut fields.dedup_id,
                 b"_AMQ_DUPL_ID" => &mut fields.amq_dupl_id,
                 b"Nats-Msg-Id" => &mut fields.nats_msg_id,
+                b"priority" => &mut fields.priority,
+                b"AMQ_SCHEDULED_DELAY" => &mut fields.scheduled_delay,
+                b"AMQ_SCHEDULED_TIME" => &mut fields.scheduled_time,
+                b"x-delay" => &mut fields.x_delay,
+                b"deliver-after" => &mut fields.deliver_after,
+                b"JMSXGroupID" => &mut fields.group_id,
+                b"message_group" => &mut fields.message_group,
+                b"JMSXGroupSeq" => &mut fields.group_seq,
                 b"sender-message-id" => &mut fields.sender_message_id,
                 name => {
                     fields.foreign |= send && dialect::may_be_known(name);

@@ -447,6 +447,7 @@ impl Session {
             tx,
             session: &self.id,
             wall_ms: now.wall_ms,
+            group_bytes_max: self.config.limits.group_id_bytes_max,
             dedup_id_bytes_max: self.config.limits.dedup_id_bytes_max,
             dialect: self.config.dialect,
             routing,

@@ -12,7 +12,7 @@ use super::ids::write_number;
 use super::rules::Rules;
 use super::temporary;
 use crate::base::{Destination, DestinationKind, Dialect, Settings, TxNo, Wildcards};
-use crate::port::{Payload, Request, Requests, Send, Span, Target};
+use crate::port::{PRIORITY_DEFAULT, PRIORITY_MAX, Payload, Request, Requests, Send, Span, Target, Terms};
 use crate::wire::{DecodeError, Frame, Header, store, unescape};
 
 /// From this size on a body is a buffer of its own, so that the core need not copy it.
@@ -43,6 +43,7 @@ pub(super) struct Sender<'a> {
     /// What it declares of its queue.
     pub(super) declared: Option<Box<Settings>>,
     pub(super) dedup_id_bytes_max: usize,
+    pub(super) group_bytes_max: usize,
 }
 
 /// When a message expires: the earliest of what its headers say, of which 0 says never.
@@ -61,6 +62,45 @@ fn expires_at_ms(fields: &Fields<'_>, wall_ms: u64) -> Result<Option<u64>, Viola
         }
     }
     Ok(earliest)
+}
+
+/// Before when a message is not delivered: the latest of what its headers say.
+fn due_at_ms(fields: &Fields<'_>, wall_ms: u64) -> Result<Option<u64>, Violation> {
+    let mut latest: Option<u64> = None;
+    for (header, value, since_ms, unit_ms) in [
+        ("AMQ_SCHEDULED_TIME", fields.scheduled_time, 0, 1),
+        ("AMQ_SCHEDULED_DELAY", fields.scheduled_delay, wall_ms, 1),
+        ("x-delay", fields.x_delay, wall_ms, 1),
+        ("deliver-after", fields.deliver_after, wall_ms, 1_000),
+    ] {
+        let Some(value) = value else { continue };
+        let number = number(value).ok_or(Violation::HeaderInvalid { header })?;
+        if number > 0 {
+            latest = latest.max(Some(since_ms.saturating_add(number.saturating_mul(unit_ms))));
+        }
+    }
+    Ok(latest.filter(|at| *at > wall_ms))
+}
+
+/// A priority; one above the highest counts as the highest.
+fn priority(fields: &Fields<'_>) -> Result<u8, Violation> {
+    let Some(value) = fields.priority else {
+        return Ok(PRIORITY_DEFAULT);
+    };
+    let number = number(value).ok_or(Violation::HeaderInvalid { header: "priority" })?;
+    Ok(number.min(u64::from(PRIORITY_MAX)) as u8)
+}
+
+/// The group that a message is of, by whichever name; an empty one is none.
+fn group<'a>(fields: &Fields<'a>, rules: &Rules, bytes_max: usize) -> Result<Option<Cow<'a, [u8]>>, Cause> {
+    let Some(value) = fields.group_id.or(fields.message_group) else {
+        return Ok(None);
+    };
+    let value = unescape(rules.escapes(), value)?;
+    if value.len() > bytes_max {
+        return Err(Violation::GroupTooLong.into());
+    }
+    Ok(Some(value).filter(|value| !value.is_empty()))
 }
 
 /// The deduplication id, by whichever name.
@@ -163,14 +203,29 @@ pub(super) fn send(
         start: small(start + DESTINATION.len() + text.len() - name.len()),
         len: small(name.len()),
     });
+    let group = group(fields, rules, of.group_bytes_max)?.map(|group| requests.push_bytes(&group));
+    let terms = Terms {
+        expires_at_ms: expires_at_ms(fields, wall_ms)?,
+        ack_timeout_ms: fields.ack_timeout_ms()?,
+        due_at_ms: due_at_ms(fields, wall_ms)?,
+        priority: priority(fields)?,
+        group,
+        ends_group: group.is_some() && fields.group_seq == Some(b"-1"),
+    };
+    if terms.due_at_ms.is_some()
+        && std::iter::once(&Target { kind, name })
+            .chain(&also)
+            .any(|to| to.kind == DestinationKind::Topic)
+    {
+        return Err(Violation::DelayMisplaced.into());
+    }
     let send = Send {
         to: Target { kind, name },
         also,
         payload,
         header_len: small(header_len),
         persistent,
-        expires_at_ms: expires_at_ms(fields, wall_ms)?,
-        ack_timeout_ms: fields.ack_timeout_ms()?,
+        terms,
         dedup,
         tx,
     };

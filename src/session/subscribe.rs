@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 
 use super::declare::Declaration;
-use super::dialect::{Meaning, On};
+use super::dialect::{Meaning, On, Standing};
 use super::durable::Family;
 use super::error::{Cause, Violation};
 use super::fields::{Fields, required};
@@ -144,6 +144,7 @@ impl Session {
             durable,
             routing,
             declared,
+            standing,
         } = self.wishes(frame)?;
         let named = named(self.config.dialect, text, routing);
         let source = self.source(text, named, id.as_deref(), &durable, rules)?;
@@ -154,6 +155,11 @@ impl Session {
                 header: "ack-timeout",
             }
             .into());
+        }
+        if let Some(header) = standing.no_local
+            && source.kind != DestinationKind::Topic
+        {
+            return Err(Violation::HeaderUnsupported { header }.into());
         }
         let key = match &id {
             Some(id) => Key::Id(id.as_ref().into()),
@@ -187,6 +193,9 @@ impl Session {
             ack_mode,
             credit,
             ack_timeout_ms,
+            priority: standing.priority,
+            exclusive: standing.exclusive,
+            no_local: standing.no_local.is_some(),
             by_message: rules.ack_key != AckKey::AckId,
         }));
         Ok(())
@@ -314,6 +323,7 @@ impl Session {
         let mut wanted = None;
         let (mut durable, mut routing) = (durable::Wish::default(), None);
         let mut declaration = Declaration::default();
+        let mut standing = Standings::default();
         for header in frame.headers() {
             let Header { name, value } = header?;
             let Some((row, meaning)) = dialect::meaning(self.config.dialect, On::Subscribe, name) else {
@@ -328,6 +338,7 @@ impl Session {
                 }
                 Meaning::Durable(part) => durable.take(part, value),
                 Meaning::Routing => _ = routing.get_or_insert(dialect::routing(header, value)?),
+                Meaning::Standing(what) => standing.take(what, header, value)?,
                 Meaning::NoEffect => self.note(row),
                 Meaning::Declares(what) => declaration.take(what, header, value)?,
                 _ => {}
@@ -338,6 +349,7 @@ impl Session {
             durable,
             routing,
             declared: declaration.end()?,
+            standing,
         })
     }
 
@@ -449,6 +461,37 @@ struct Wishes<'a> {
     routing: Option<DestinationKind>,
     /// What it declares of its queue.
     declared: Option<Box<Settings>>,
+    standing: Standings,
+}
+
+/// How a subscription stands to others.
+#[derive(Debug, Default)]
+struct Standings {
+    exclusive: bool,
+    priority: i32,
+    /// The header that asks for it.
+    no_local: Option<&'static str>,
+}
+
+impl Standings {
+    fn take(&mut self, what: Standing, header: &'static str, value: &[u8]) -> Result<(), Violation> {
+        let invalid = Violation::HeaderInvalid { header };
+        let flag = match value {
+            b"true" => Some(true),
+            b"false" => Some(false),
+            _ => None,
+        };
+        match what {
+            Standing::Exclusive => self.exclusive |= flag.ok_or(invalid)?,
+            Standing::NoLocal if flag.ok_or(invalid)? => self.no_local = Some(header),
+            Standing::NoLocal => {}
+            Standing::Priority => {
+                let text = std::str::from_utf8(value).ok();
+                self.priority = text.and_then(|text| text.parse().ok()).ok_or(invalid)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a SUBSCRIBE's destination stands for.

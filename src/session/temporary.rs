@@ -98,6 +98,9 @@ impl Session {
             ack_mode: AckMode::Auto,
             ack_timeout_ms: None,
             credit,
+            priority: 0,
+            exclusive: false,
+            no_local: false,
             by_message: false,
         }));
         Ok(())

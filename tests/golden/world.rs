@@ -432,6 +432,8 @@ impl World {
             "temporary_queue_count_max" => limits.temporary_queue_count_max = count,
             "durable_subscription_count_max" => limits.durable_subscription_count_max = count,
             "fan_out_count_max" => limits.fan_out_count_max = count,
+            "group_id_bytes_max" => limits.group_id_bytes_max = count,
+            "group_count_max" => limits.group_count_max = count,
             "dedup_id_bytes_max" => limits.dedup_id_bytes_max = count,
             "transaction_count_max" => limits.transaction_count_max = count,
             "staged_frame_count_max" => limits.staged_frame_count_max = count,

@@ -39,8 +39,7 @@ impl World {
                 payload,
                 header_len: 0,
                 persistent,
-                expires_at_ms: None,
-                ack_timeout_ms: None,
+                terms: Terms::default(),
                 dedup,
                 tx,
             }));
@@ -74,6 +73,9 @@ impl World {
                 ack_mode: AckMode::ClientIndividual,
                 credit: Credit::count(1),
                 ack_timeout_ms: None,
+                priority: 0,
+                exclusive: false,
+                no_local: false,
                 by_message: false,
             }));
         });

@@ -22,7 +22,7 @@ impl World {
                 panic!("it was just added")
             };
             send.to.kind = kind;
-            send.expires_at_ms = Some(AT);
+            send.terms.expires_at_ms = Some(AT);
         })
     }
 

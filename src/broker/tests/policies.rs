@@ -389,7 +389,7 @@ fn a_queue_says_when_messages_expire_that_do_not_say_so() {
             let Some(Request::Send(send)) = requests.list.last_mut() else {
                 panic!("it was just added")
             };
-            send.expires_at_ms = Some(NOW.wall_ms + 1_000);
+            send.terms.expires_at_ms = Some(NOW.wall_ms + 1_000);
         });
         world.commit();
         if persistent {

@@ -177,7 +177,7 @@ impl Model {
                     let Some(Request::Send(send)) = requests.list.last_mut() else {
                         panic!("it was just added")
                     };
-                    send.ack_timeout_ms = ack_timeout_ms;
+                    send.terms.ack_timeout_ms = ack_timeout_ms;
                 });
             }
             Op::Accept(at) => {

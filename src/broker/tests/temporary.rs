@@ -17,7 +17,6 @@ impl World {
         let name = requests.push_bytes(name.as_bytes());
         let payload = Payload::Arena(requests.push_bytes(body.as_bytes()));
         requests.list.push(Request::Send(Send {
-            ack_timeout_ms: None,
             to: Target {
                 kind: DestinationKind::Temporary,
                 name,
@@ -26,7 +25,7 @@ impl World {
             payload,
             header_len: 0,
             persistent: true,
-            expires_at_ms: None,
+            terms: Terms::default(),
             dedup: None,
             tx,
         }));

@@ -23,13 +23,12 @@ impl World {
             let to = targets.remove(0);
             let payload = Payload::Arena(requests.push_bytes(body.as_bytes()));
             requests.list.push(Request::Send(Send {
-                ack_timeout_ms: None,
                 to,
                 also: targets,
                 payload,
                 header_len: 0,
                 persistent,
-                expires_at_ms: None,
+                terms: Terms::default(),
                 dedup: None,
                 tx,
             }));
@@ -57,6 +56,9 @@ impl World {
             binding,
             ack_mode: AckMode::ClientIndividual,
             credit: Credit::count(100),
+            priority: 0,
+            exclusive: false,
+            no_local: false,
             by_message: false,
         }));
         self.broker.handle_requests(session, &requests, NOW)

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::base::{ChunkRef, DestinationKind, Limits, Seq, SessionNo, SubNo};
 use crate::journal::{Batch, IndexChunk, IndexSize};
-use crate::port::{AckMode, Binding, Credit, Payload, Request, Requests, Send, Subscribe, Target};
+use crate::port::{AckMode, Binding, Credit, Payload, Request, Requests, Send, Subscribe, Target, Terms};
 use crate::store::{MemoryStore, StoreStats};
 
 /// A store whose body chunks read as the test says.
@@ -59,7 +59,6 @@ fn stored(messages: &[(&str, &str, &[u8])]) -> MemoryStore {
         let message = [block.as_bytes(), body].concat();
         let payload = Payload::Arena(requests.push_bytes(&message));
         requests.list.push(Request::Send(Send {
-            ack_timeout_ms: None,
             to: Target {
                 kind: DestinationKind::Queue,
                 name,
@@ -68,7 +67,7 @@ fn stored(messages: &[(&str, &str, &[u8])]) -> MemoryStore {
             payload,
             header_len: u32::try_from(block.len()).unwrap(),
             persistent: true,
-            expires_at_ms: None,
+            terms: Terms::default(),
             dedup: None,
             tx: None,
         }));
@@ -324,6 +323,9 @@ fn a_queue_says_which_topic_it_keeps() {
         binding: Binding::To(topic),
         ack_mode: AckMode::Auto,
         credit: Credit::count(1),
+        priority: 0,
+        exclusive: false,
+        no_local: false,
         by_message: false,
     }));
     broker.handle_requests(SessionNo(1), &requests, Now::default());

@@ -6,7 +6,9 @@ use super::*;
 use crate::base::{DestinationKind, Limits, SubNo};
 use crate::broker::Recovery;
 use crate::journal::Recovered;
-use crate::port::{AckMode, Act, Binding, Credit, Payload, Request, Selection, Send, Subscribe, Target};
+use crate::port::{
+    AckMode, Act, Binding, Credit, Payload, Request, Selection, Send, Subscribe, Target, Terms,
+};
 
 const NOW: Now = Now {
     wall_ms: 0,
@@ -81,7 +83,6 @@ fn send(name: &str, body: &[u8]) -> Requests {
     let header = b"destination:q\n";
     let payload = requests.push_bytes(&[header, body].concat());
     requests.list.push(Request::Send(Send {
-        ack_timeout_ms: None,
         to: Target {
             kind: DestinationKind::Queue,
             name,
@@ -90,7 +91,7 @@ fn send(name: &str, body: &[u8]) -> Requests {
         payload: Payload::Arena(payload),
         header_len: header.len() as u32,
         persistent: true,
-        expires_at_ms: None,
+        terms: Terms::default(),
         dedup: None,
         tx: None,
     }));
@@ -108,6 +109,9 @@ fn subscribe(name: &str) -> Requests {
         name,
         ack_mode: AckMode::ClientIndividual,
         credit: Credit::count(10),
+        priority: 0,
+        exclusive: false,
+        no_local: false,
         by_message: false,
     }));
     requests
