@@ -567,12 +567,12 @@ fn config_path() -> PathBuf {
 
 // ---- selector ----
 
-/// Any text is a selector or an error within it; a selector is printed as it is read, is never true together with its
-/// opposite, and its values come up to a NUL each behind it.
+/// Any text is a selector, or has an error at a place within it. A selector is printed as it is read, and is never true together
+/// with its opposite. The values of its headers stand behind it, each after a NUL; `-` is a missing one.
 pub fn selector(data: &[u8]) {
     let limits = SelectorLimits {
         selector_bytes_max: 4_096,
-        selector_depth_max: 64,
+        selector_depth_max: 24,
     };
     // What is printed may be longer and deeper.
     let lax = SelectorLimits {

@@ -56,9 +56,9 @@ const WITHOUT_HEADER: &[&str] = &["AMQSize", "JMSXDeliveryCount", "JMSXRcvTimest
 
 /// The header that an identifier without quotes reads, and how; `None` for a JMS name that no header stands for. Section
 /// 3.8.1.1 keeps names that begin with JMS, but for JMSX and JMS_, to the standard itself.
-pub(super) fn resolve(identifier: &str) -> Option<(&str, Reading)> {
+pub(super) fn resolve(identifier: &str) -> Option<(&str, &'static Reading)> {
     if let Some((_, header, reading)) = NAMES.iter().find(|(name, ..)| *name == identifier) {
-        return Some((header, *reading));
+        return Some((header, reading));
     }
     let kept = identifier
         .strip_prefix("JMS")
@@ -66,13 +66,13 @@ pub(super) fn resolve(identifier: &str) -> Option<(&str, Reading)> {
     if kept || WITHOUT_HEADER.contains(&identifier) {
         return None;
     }
-    Some((identifier, Plain))
+    Some((identifier, &Plain))
 }
 
 /// The identifier of a reading that is not [`Reading::Plain`].
-pub(super) fn identifier(header: &str, reading: Reading) -> Option<&'static str> {
+pub(super) fn identifier(header: &str, reading: &Reading) -> Option<&'static str> {
     let row = NAMES
         .iter()
-        .find(|(_, of, how)| *of == header && *how == reading)?;
+        .find(|(_, of, how)| *of == header && how == reading)?;
     Some(row.0)
 }

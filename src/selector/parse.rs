@@ -380,7 +380,7 @@ impl<'t> Parser<'t> {
             Token::Word(Word::Null) => return Err(self.wrong(Expected::IsNull)),
             Token::Quoted(name) => {
                 let name = std::mem::take(name);
-                Value::Property(self.property(&name, Reading::Plain))
+                Value::Property(self.property(&name, &Reading::Plain))
             }
             Token::Identifier(name) => {
                 let name = *name;
@@ -393,7 +393,7 @@ impl<'t> Parser<'t> {
         Ok(Part { at, value })
     }
 
-    fn property(&mut self, header: &str, reading: Reading) -> Property {
+    fn property(&mut self, header: &str, reading: &'static Reading) -> Property {
         let known = self.names.iter().position(|name| **name == *header);
         let index = known.unwrap_or_else(|| {
             self.names.push(header.into());

@@ -156,11 +156,11 @@ impl Printed<'_> {
 
     fn property(&self, f: &mut Formatter<'_>, property: Property) -> fmt::Result {
         let header = self.names.get(property.index).map_or("", |name| &**name);
-        if property.reading != Reading::Plain {
+        if *property.reading != Reading::Plain {
             return f.write_str(name::identifier(header, property.reading).unwrap_or_default());
         }
         // Without quotes it must be read as itself.
-        if is_identifier(header) && name::resolve(header) == Some((header, Reading::Plain)) {
+        if is_identifier(header) && name::resolve(header) == Some((header, &Reading::Plain)) {
             return f.write_str(header);
         }
         quoted(f, '"', header)

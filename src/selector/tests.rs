@@ -722,6 +722,26 @@ fn text_and_depth_have_bounds() {
     assert!(Selector::parse(&"(".repeat(90_000), LIMITS).is_err());
 }
 
+/// As deep as `SelectorLimits` calls safe, at no more than it says for each.
+#[test]
+fn depth_fits_a_small_stack() {
+    let nested =
+        |open: &str, inner: &str, close: &str| format!("{}{inner}{}", open.repeat(64), close.repeat(64));
+    let texts = [
+        nested("a = 1 OR a = 2 AND NOT (", "a = 3", ")"),
+        format!("a = {}", nested("1 - 2 * -(", "a", ")")),
+        nested("a = (", "a = 3", ")"),
+    ];
+    let run = move || {
+        for text in texts {
+            let selector = parse(&text);
+            assert!(!selector.matches(|_| Some("3")), "{text}");
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(64 * 20 * 1024).spawn(run);
+    thread.unwrap().join().unwrap();
+}
+
 /// What is long without parentheses takes no stack.
 #[test]
 fn chains_do_not_recurse() {

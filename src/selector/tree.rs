@@ -14,7 +14,7 @@ pub(super) type Names = Box<[Box<str>]>;
 pub(super) struct Property {
     /// In the names of the selector.
     pub(super) index: usize,
-    pub(super) reading: Reading,
+    pub(super) reading: &'static Reading,
 }
 
 impl Property {
