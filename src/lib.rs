@@ -1,8 +1,8 @@
 //! Steadfast: a durable message-queue broker that speaks STOMP 1.0, 1.1 and 1.2.
 //!
 //! The floors, highest first; imports go down only (`tests/architecture.rs` reads them):
-//! `cli`, `sim` > `runtime` > `session`, `broker`, `store`, `config` > `wire`, `port`, `journal`, `api` > `base`;
-//! `client` stands on its own under `cli`.
+//! `cli`, `sim` > `runtime` > `session`, `broker`, `store`, `config` > `wire`, `port`, `journal`, `api` > `selector` >
+//! `base`; `client` stands on its own under `cli`.
 //! `docs/ARCHITECTURE.md` is the map.
 
 pub mod api;
@@ -14,6 +14,7 @@ pub mod config;
 pub mod journal;
 pub mod port;
 pub mod runtime;
+pub mod selector;
 pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;

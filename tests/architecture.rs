@@ -49,6 +49,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("api", &["base"]),
     ("wire", &["base"]),
     ("journal", &["base"]),
+    ("selector", &["base"]),
 ];
 
 /// Reading a clock or entropy.
@@ -82,7 +83,13 @@ const IMPURE: &[&str] = &[
     "HashSet",
 ];
 
-const PURE: &[&str] = &["src/base/", "src/port/", "src/broker/", "src/session/"];
+const PURE: &[&str] = &[
+    "src/base/",
+    "src/port/",
+    "src/broker/",
+    "src/selector/",
+    "src/session/",
+];
 
 /// The files that may say `unsafe`, each with its reason beside it.
 const UNSAFE: &[&str] = &["src/runtime/allocator.rs", "src/store/sled/sync_file_range.rs"];

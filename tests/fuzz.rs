@@ -62,3 +62,8 @@ fn journal() {
 fn config() {
     replay("config", targets::config);
 }
+
+#[test]
+fn selector() {
+    replay("selector", targets::selector);
+}

@@ -10,6 +10,7 @@ use steadfast::client;
 use steadfast::config::{Config, Overrides, keys};
 use steadfast::journal::{DecodeError, decode_facts, encode_facts};
 use steadfast::port::{AckMode, Applied, Binding, Body, Credit, Delivery, Payload, Request, Requests, Send};
+use steadfast::selector::{Selector, SelectorError, SelectorLimits};
 use steadfast::session::{CODES, REFUSALS, Session, SessionConfig};
 use steadfast::store::frame::{self, Frame, FrameError, Kind};
 use steadfast::wire::{Decoded, Decoder, Escapes, FrameLimits, Grammar, Version, escape, store, unescape};
@@ -562,4 +563,44 @@ pub fn config(data: &[u8]) {
 /// A file of this process.
 fn config_path() -> PathBuf {
     std::env::temp_dir().join(format!("steadfast-fuzz-{}.toml", std::process::id()))
+}
+
+// ---- selector ----
+
+/// Any text is a selector, or has an error at a place within it. A selector is printed as it is read, and is never true together
+/// with its opposite. The values of its headers stand behind it, each after a NUL; `-` is a missing one.
+pub fn selector(data: &[u8]) {
+    let limits = SelectorLimits {
+        selector_bytes_max: 4_096,
+        selector_depth_max: 24,
+    };
+    // What is printed may be longer and deeper.
+    let lax = SelectorLimits {
+        selector_bytes_max: usize::MAX,
+        selector_depth_max: 1_000,
+    };
+    let data = String::from_utf8_lossy(data);
+    let mut parts = data.split('\0');
+    let text = parts.next().unwrap_or_default();
+    let values: Vec<Option<&str>> = parts.map(|value| (value != "-").then_some(value)).collect();
+    let selector = match Selector::parse(text, limits) {
+        Ok(selector) => selector,
+        Err(SelectorError::TooLong { bytes_max }) => {
+            assert!(text.len() > bytes_max);
+            return;
+        }
+        Err(SelectorError::TooDeep { at, .. } | SelectorError::Syntax { at, .. }) => {
+            assert!((1..=text.chars().count() + 1).contains(&at));
+            return;
+        }
+    };
+    let printed = selector.to_string();
+    let again = Selector::parse(&printed, lax).expect("what is printed is a selector");
+    assert_eq!(again, selector);
+    assert_eq!(again.names(), selector.names());
+    let opposite = Selector::parse(&format!("NOT ({printed})"), lax).expect("and has an opposite");
+    let value = |index: usize| values.get(index).copied().flatten();
+    let selected = selector.matches_at(value);
+    assert_eq!(again.matches_at(value), selected);
+    assert!(!(selected && opposite.matches_at(value)));
 }
