@@ -125,11 +125,6 @@ impl Lanes {
         Some((Arc::clone(key.group.as_ref()?), key.matched.clone()))
     }
 
-    /// What the entries of a lane have in common.
-    pub(super) fn key(&self, no: LaneNo) -> Option<&LaneKey> {
-        self.lane(no).map(|lane| &lane.key)
-    }
-
     /// The selectors that let a lane's entries through.
     pub(super) fn matched(&self, no: LaneNo) -> Vec<SelectorNo> {
         self.lane(no)
@@ -250,7 +245,11 @@ impl Lanes {
     pub(super) fn ready(&mut self, no: LaneNo, sequence: u64) {
         if let Some(lane) = self.lane_mut(no) {
             lane.ready.insert(sequence);
-            self.list(no);
+            match lane.ready.first() == Some(&sequence) && !lane.parked.is_empty() {
+                // It may be one that what the lane waits for does not hold up.
+                true => self.unpark(no),
+                false => self.list(no),
+            }
         }
     }
 

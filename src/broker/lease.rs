@@ -99,6 +99,9 @@ impl Broker {
         if known {
             self.counters.failed_count += 1;
             self.counters.lapsed_count += 1;
+            if let Some(queue) = self.queue_mut(no) {
+                queue.disown(sequence);
+            }
             self.fail(no, sequence, Some((session, held.sub)), &Failure::default());
         } else {
             self.release(no, sequence, Release::Never);

@@ -544,6 +544,14 @@ impl Queue {
         Some(entry)
     }
 
+    /// The group of an entry may go to another consumer.
+    pub(super) fn disown(&mut self, sequence: u64) {
+        let lane = self.entries.get(sequence).map(|entry| entry.lane);
+        if let (Some(lanes), Some(lane)) = (&mut self.lanes, lane) {
+            lanes.disown(lane);
+        }
+    }
+
     pub(super) fn open_lanes(&mut self) -> &mut Lanes {
         let group_count_max = self.group_count_max;
         self.lanes

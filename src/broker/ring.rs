@@ -19,12 +19,15 @@ pub(super) struct Class {
     pub(super) priority: i32,
 }
 
+/// Each with the turn in which it came.
+type Line = VecDeque<(u64, SubRef)>;
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     /// Those that are set apart by nothing.
-    plain: VecDeque<(u64, SubRef)>,
-    others: BTreeMap<(Option<SelectorNo>, Reverse<i32>), VecDeque<(u64, SubRef)>>,
+    plain: Line,
+    others: BTreeMap<(Option<SelectorNo>, Reverse<i32>), Line>,
     turn: u64,
     len: usize,
 }
@@ -54,7 +57,7 @@ impl Ring {
         line.push_front((turn, sub));
     }
 
-    fn line(&mut self, class: Class) -> &mut VecDeque<(u64, SubRef)> {
+    fn line(&mut self, class: Class) -> &mut Line {
         match class {
             Class {
                 selector: None,

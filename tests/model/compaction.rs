@@ -4,7 +4,7 @@ use steadfast::base::DestinationKind;
 use steadfast::base::{Limits, Now, SessionNo, SubNo, Tag};
 use steadfast::port::{
     AckMode, Binding, Credit, DeliveryKey, Event, Outcome, Payload, Request, Requests, Send, Settle,
-    Subscribe, Target,
+    Subscribe, Target, Terms,
 };
 
 use crate::support::Disk;
@@ -17,7 +17,6 @@ fn send(requests: &mut Requests, queue: &str, body: &str) {
     let name = requests.push_bytes(queue.as_bytes());
     let payload = Payload::Arena(requests.push_bytes(format!("{header}{body}").as_bytes()));
     requests.list.push(Request::Send(Send {
-        ack_timeout_ms: None,
         to: Target {
             kind: DestinationKind::Queue,
             name,
@@ -26,7 +25,7 @@ fn send(requests: &mut Requests, queue: &str, body: &str) {
         payload,
         header_len: u32::try_from(header.len()).unwrap(),
         persistent: true,
-        expires_at_ms: None,
+        terms: Terms::default(),
         dedup: None,
         tx: None,
     }));
@@ -68,6 +67,9 @@ fn one_kept_while_many_pass(kept: Kept) {
             name,
             ack_mode: AckMode::ClientIndividual,
             credit: Credit::count(if session == holder { 1 } else { 1000 }),
+            priority: 0,
+            exclusive: false,
+            no_local: false,
             by_message: false,
         }));
         broker.handle_requests(session, &requests, now);

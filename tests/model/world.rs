@@ -15,7 +15,7 @@ use steadfast::broker::{Broker, Notice};
 use steadfast::journal::Fact;
 use steadfast::port::{
     AckMode, Binding, Credit, Delivery, DeliveryKey, EntryView, Event, Outcome, Payload, Refusal, Request,
-    Requests, Send, Settle, Subscribe, Target,
+    Requests, Send, Settle, Subscribe, Target, Terms,
 };
 
 use crate::state::{
@@ -488,7 +488,6 @@ impl World {
                 });
                 sent.push(number);
                 Request::Send(Send {
-                    ack_timeout_ms: None,
                     to: Target {
                         kind: destination.kind,
                         name,
@@ -497,7 +496,7 @@ impl World {
                     payload,
                     header_len,
                     persistent: *persistent,
-                    expires_at_ms: None,
+                    terms: Terms::default(),
                     dedup: None,
                     tx,
                 })
@@ -519,6 +518,9 @@ impl World {
                     name: requests.push_bytes(destination.name.as_bytes()),
                     ack_mode: if alone { AckMode::Auto } else { *ack_mode },
                     credit: *credit,
+                    priority: 0,
+                    exclusive: false,
+                    no_local: false,
                     by_message: style != Style::Tag,
                 })
             }

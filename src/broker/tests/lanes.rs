@@ -358,8 +358,11 @@ impl Model {
                     queue: QUEUE.to_owned(),
                     selection: Selection::From(0),
                 };
-                if self.world.broker.handle_act(&act, self.world.now).is_ok() {
-                    self.owners.clear();
+                if let Ok(acted) = self.world.broker.handle_act(&act, self.world.now) {
+                    // It knows nothing of groups any more, unless there was nothing to purge.
+                    if acted.count > 0 {
+                        self.owners.clear();
+                    }
                     for message in &mut self.messages {
                         message.state = match message.state {
                             State::Held(by, tag) | State::Purged(by, tag) => State::Purged(by, tag),
