@@ -259,6 +259,8 @@ pub struct Queue {
     pub owner: Option<u64>,
     /// The topic, or pattern of topics, whose messages it keeps, without `/topic/`: it is a durable subscription.
     pub topic: Option<String>,
+    /// Which of them it keeps.
+    pub selector: Option<String>,
     /// It holds dead letters, or its name begins with `DLQ.`.
     pub dead_letter: bool,
     /// Subscriptions that hold their limit and settle nothing (`stuck_subscription_ms`).
@@ -358,6 +360,8 @@ pub struct Subscription {
     pub destination: String,
     /// `auto`, `client` or `client-individual`.
     pub ack: String,
+    /// Which messages it takes.
+    pub selector: Option<String>,
     /// Deliveries it may hold; 0 where only their bytes are bounded, and of a pull subscription.
     pub prefetch_count: u32,
     /// Of a window in bytes (`credit`, `consumer-window-size`): while it holds less, it may hold more deliveries too.

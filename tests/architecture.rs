@@ -44,8 +44,8 @@ const ONLY: &[(&str, &[&str])] = &[
     // The client behind `send`, `receive` and `bench` knows the wire and nothing of the broker.
     ("client", &["wire", "base"]),
     // The protocol machine meets the core in `port` alone: what is stored is not its affair.
-    ("session", &["port", "wire", "base"]),
-    ("port", &["base"]),
+    ("session", &["port", "wire", "selector", "base"]),
+    ("port", &["selector", "base"]),
     ("api", &["base"]),
     ("wire", &["base"]),
     ("journal", &["base"]),

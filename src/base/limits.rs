@@ -28,6 +28,12 @@ pub struct Limits {
     pub durable_subscription_count_max: usize,
     /// Entries that one SEND, or one COMMIT, makes in queues that keep topics.
     pub fan_out_count_max: usize,
+    /// The selector of one SUBSCRIBE.
+    pub selector_bytes_max: usize,
+    /// Parentheses within each other in it.
+    pub selector_depth_max: usize,
+    /// Different selectors of the subscriptions of one queue.
+    pub selector_count_max: usize,
     /// The name of a message's group.
     pub group_id_bytes_max: usize,
     /// Groups of one queue whose consumer is remembered although it has no messages of theirs.
@@ -118,6 +124,9 @@ impl Default for Limits {
             durable_subscription_count_max: 20_000,
             fan_out_count_max: 200_000,
             dedup_id_bytes_max: 255,
+            selector_bytes_max: 2_048,
+            selector_depth_max: 32,
+            selector_count_max: 1_000,
             group_id_bytes_max: 255,
             group_count_max: 10_000,
             dedup_bytes_max: 128 * MIB,

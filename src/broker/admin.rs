@@ -374,7 +374,7 @@ impl Broker {
     pub(super) fn end_queue(&mut self, no: QueueNo) {
         self.set_paused(no, false);
         if self.queue(no).is_some_and(Queue::is_declared) {
-            self.bind(no, None);
+            self.bind(no, None, None);
             self.set_declared(no, Settings::default());
             self.state_mark(Mark::Declared(no));
         }
@@ -455,6 +455,7 @@ impl Broker {
         self.enqueue(
             to,
             &Enqueue {
+                block: None,
                 message,
                 accepted_at_ms,
                 place,

@@ -9,6 +9,7 @@ use super::lanes::{LaneNo, PLAIN, Takers};
 use super::overflow::SHED_INPUT;
 use super::peer::{Source, Unsent};
 use super::queue::{QueueNo, SubRef};
+use super::ring::Class;
 
 impl Broker {
     /// Serves every queue in which something changed, and forgets those that nothing refers to.
@@ -134,7 +135,12 @@ impl Broker {
             queue.nacked_by.remove(&sequence);
         }
         queue.counters.out_count += 1;
-        let entry = queue.lease(sequence, lane, to);
+        let peer = self.peers.get(&session).expect("pick found it");
+        let class = peer
+            .subs
+            .get(&sub_no)
+            .map_or_else(Class::default, |sub| sub.class);
+        let entry = queue.lease(sequence, lane, to, class);
         let redelivered = entry.deliveries > 0 || entry.suspect;
         entry.deliveries += 1;
         let (message, len) = (entry.message, entry.len);

@@ -60,10 +60,11 @@ enum Awaited {
     Group,
 }
 
-/// What is known of the consumer of a group, for the messages that the same selectors let through.
+/// What is known of the consumer of a group.
 #[derive(Debug, Default)]
 struct Group {
-    owner: Option<SubRef>,
+    /// And its selector.
+    owner: Option<(SubRef, Option<SelectorNo>)>,
     lanes: BTreeSet<LaneNo>,
     entry_count: u64,
     held_count: u64,
@@ -73,7 +74,7 @@ struct Group {
     idle_at: Option<u64>,
 }
 
-type GroupKey = (Arc<[u8]>, Vec<SelectorNo>);
+type GroupKey = Arc<[u8]>;
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -121,8 +122,12 @@ impl Lanes {
     }
 
     fn group_key(&self, no: LaneNo) -> Option<GroupKey> {
-        let key = &self.lane(no)?.key;
-        Some((Arc::clone(key.group.as_ref()?), key.matched.clone()))
+        self.lane(no)?.key.group.clone()
+    }
+
+    /// What the entries of a lane have in common.
+    pub(super) fn key(&self, no: LaneNo) -> Option<&LaneKey> {
+        self.lane(no).map(|lane| &lane.key)
     }
 
     /// The selectors that let a lane's entries through.
@@ -133,10 +138,7 @@ impl Lanes {
 
     /// One more entry of a lane, which is made if there is none. It is not ready yet.
     pub(super) fn enter(&mut self, key: LaneKey) -> LaneNo {
-        let group = key
-            .group
-            .as_ref()
-            .map(|group| (Arc::clone(group), key.matched.clone()));
+        let group = key.group.clone();
         let no = match self.by_key.get(&key) {
             Some(no) => *no,
             None => {
@@ -188,7 +190,9 @@ impl Lanes {
                 no.0.checked_sub(1)
                     .and_then(|at| self.lanes.get_mut(at as usize)?.take())
             {
-                self.by_key.remove(&lane.key);
+                if self.by_key.get(&lane.key) == Some(&no) {
+                    self.by_key.remove(&lane.key);
+                }
                 self.free.insert(no.0 - 1);
             }
         }
@@ -290,21 +294,26 @@ impl Lanes {
         };
         let first = lane.ready.first();
         let rests = |rests: &u64| first.is_some_and(|first| rests < first);
+        let is_let = |selector: &SelectorNo| lane.key.matched.binary_search(selector).is_ok();
         match group.owner {
             _ if group.resting.first().is_some_and(rests) => Takers::None,
-            Some(owner) => Takers::One(owner),
-            None if group.held_count > 0 => Takers::None,
-            None => Takers::Any,
+            Some((owner, selector)) if selector.as_ref().is_none_or(is_let) => Takers::One(owner),
+            _ if group.held_count > 0 => Takers::None,
+            _ => Takers::Any,
         }
     }
 
     /// An entry of a lane goes to a subscription, which owns its group from now on, or up to this entry.
-    pub(super) fn hold(&mut self, no: LaneNo, by: SubRef, ends_group: bool) {
+    pub(super) fn hold(&mut self, no: LaneNo, by: (SubRef, Option<SelectorNo>), ends_group: bool) {
         if let Some(key) = self.group_key(no)
             && let Some(group) = self.groups.get_mut(&key)
         {
-            group.owner = (!ends_group).then_some(by);
+            let before = std::mem::replace(&mut group.owner, (!ends_group).then_some(by));
             group.held_count += 1;
+            if before.is_some_and(|(owner, _)| owner != by.0) {
+                // What waits for the former one may be for this one.
+                self.unpark_group(&key);
+            }
         }
     }
 
@@ -314,7 +323,7 @@ impl Lanes {
             && let Some(group) = self.groups.get_mut(&key)
         {
             group.held_count -= 1;
-            if group.held_count == 0 && group.owner.is_none() {
+            if group.held_count == 0 {
                 self.unpark_group(&key);
             }
         }
@@ -339,7 +348,7 @@ impl Lanes {
 
     fn disown_where(&mut self, whose: impl Fn(SubRef) -> bool) {
         let all = self.groups.iter();
-        let owned = all.filter(|(_, group)| group.owner.is_some_and(&whose));
+        let owned = all.filter(|(_, group)| group.owner.is_some_and(|(owner, _)| whose(owner)));
         let owned: Vec<GroupKey> = owned.map(|(key, _)| key.clone()).collect();
         owned.iter().for_each(|key| self.disown_group(key));
     }
@@ -437,6 +446,28 @@ impl Lanes {
         self.plain_parked = false;
         let parked: BTreeSet<LaneNo> = self.parked.iter().map(|(_, no)| *no).collect();
         parked.into_iter().for_each(|no| self.unpark(no));
+    }
+
+    /// A selector is gone: the lanes that it let through are those of the others that do.
+    pub(super) fn forget(&mut self, selector: SelectorNo) {
+        let all = (1..).map(LaneNo).zip(&self.lanes);
+        let of = all.filter(|(_, lane)| {
+            lane.as_ref()
+                .is_some_and(|lane| lane.key.matched.contains(&selector))
+        });
+        let of: Vec<LaneNo> = of.map(|(no, _)| no).collect();
+        for no in of {
+            self.unpark(no);
+            let Some(lane) = self.lane_mut(no) else { continue };
+            let before = lane.key.clone();
+            lane.key.matched.retain(|of| *of != selector);
+            let after = lane.key.clone();
+            if self.by_key.get(&before) == Some(&no) {
+                self.by_key.remove(&before);
+            }
+            // Where there is a lane like it already, this one goes on beside it until it is empty.
+            self.by_key.entry(after).or_insert(no);
+        }
     }
 
     /// All entries are gone.

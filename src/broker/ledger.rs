@@ -582,6 +582,10 @@ impl Ledger {
         self.state(Fact::Declared {
             queue: Arc::clone(&queue.name),
             topic: queue.binding.clone(),
+            selector: queue
+                .binding_filter
+                .as_ref()
+                .map(|filter| Arc::clone(&filter.text)),
             settings: queue.declared.clone(),
         });
     }

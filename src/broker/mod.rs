@@ -31,6 +31,7 @@ mod relocation;
 mod request;
 mod ring;
 mod routes;
+mod selectors;
 mod settle;
 mod topic;
 mod view;
@@ -56,6 +57,7 @@ pub use backup::BackupPoint;
 pub use ledger::LedgerView;
 pub use recovery::Recovery;
 use relocation::Relocation;
+pub use selectors::Look;
 pub use view::{Counters, Notice};
 
 /// See the module's text.
@@ -88,6 +90,8 @@ pub struct Broker {
     backlog_bytes: usize,
     /// Batches that move bytes of a queue's entries, oldest first.
     moving: VecDeque<(Seq, QueueNo)>,
+    /// Queues of which entries are to be looked at for selectors.
+    scanning: BTreeSet<QueueNo>,
     /// Entries that expire, or rest.
     expiring: Expiring,
     /// Deliveries by the time at which their leases run out, in monotonic milliseconds.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::base::{DestinationKind, MessageId, Seq, SessionNo, SubNo, Tag, TxNo, Window};
-use crate::port::{AckMode, DeliveryKey, Event, Outcome, Refusal, Why};
+use crate::port::{AckMode, DeliveryKey, Event, Filter, Outcome, Refusal, Why};
 
 use super::credit::Beyond;
 use super::lease::Lease;
@@ -65,6 +65,8 @@ pub(super) struct Sub {
     pub(super) by_message: bool,
     /// It is not given what its own session sends.
     pub(super) no_local: bool,
+    /// Which messages it takes, if not all.
+    pub(super) filter: Option<Arc<Filter>>,
     /// What sets it apart from others of its queue.
     pub(super) class: Class,
     /// How long its deliveries may be unsettled, if it says so.

@@ -28,11 +28,12 @@ use crate::base::{
     ChunkRef, Death, DeathReason, MessageId, Now, Policy, Seq, SessionNo, Settings, SlotNo, SubNo, Window,
 };
 use crate::journal::{Item, Place, field};
-use crate::port::{Body, PRIORITY_DEFAULT, PRIORITY_MAX, QueueCounters, Requests, Terms};
+use crate::port::{Body, Filter, PRIORITY_DEFAULT, PRIORITY_MAX, QueueCounters, Requests, Terms};
 
 use super::dedup::SeenIds;
-use super::lanes::{LaneKey, LaneNo, Lanes, PLAIN};
-use super::ring::Ring;
+use super::lanes::{LaneKey, LaneNo, Lanes, PLAIN, SelectorNo};
+use super::ring::{Class, Ring};
+use super::selectors::Selectors;
 
 /// A queue's place in memory. Used again after the queue is gone: sequences, which are not, tell entries apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +59,8 @@ pub(super) struct Queue {
     /// The lanes beside the plain one, if there has been any.
     pub(super) lanes: Option<Box<Lanes>>,
     group_count_max: usize,
+    /// The selectors of its subscriptions, if any.
+    pub(super) selectors: Option<Box<Selectors>>,
     /// Subscriptions in all, and those of them that may be given a message now.
     pub(super) sub_count: usize,
     pub(super) ring: Ring,
@@ -89,6 +92,8 @@ pub(super) struct Queue {
     pub(super) owner: Option<SessionNo>,
     /// The topic, or pattern of topics, whose messages it keeps.
     pub(super) binding: Option<Arc<str>>,
+    /// Which of them; `None`: all.
+    pub(super) binding_filter: Option<Arc<Filter>>,
     /// What it declares of itself.
     pub(super) declared: Settings,
     /// The last batch that states both.
@@ -231,8 +236,10 @@ impl Entry {
     }
 
     /// Its lane, unless that is the plain one.
-    fn lane_key(&self) -> Option<LaneKey> {
-        self.fields.as_ref()?;
+    fn lane_key(&self, matched: Vec<SelectorNo>) -> Option<LaneKey> {
+        if self.fields.is_none() && matched.is_empty() {
+            return None;
+        }
         let field = |tag: u8| {
             self.fields()
                 .iter()
@@ -244,9 +251,10 @@ impl Entry {
         let key = LaneKey {
             rank: PRIORITY_MAX - priority,
             group: field(field::GROUP).map(|group| Arc::from(&**group)),
-            matched: Vec::new(),
+            matched,
         };
-        (key.rank != PLAIN_RANK || key.group.is_some()).then_some(key)
+        let plain = key.rank == PLAIN_RANK && key.group.is_none() && key.matched.is_empty();
+        (!plain).then_some(key)
     }
 
     /// The last of them.
@@ -282,6 +290,7 @@ impl Queue {
             durable_end: first,
             lanes: None,
             group_count_max,
+            selectors: None,
             sub_count: 0,
             ring: Ring::default(),
             exclusive: BTreeSet::new(),
@@ -300,6 +309,7 @@ impl Queue {
             paused_at: Seq(0),
             owner: None,
             binding: None,
+            binding_filter: None,
             declared: Settings::default(),
             declared_at: Seq(0),
             seen: None,
@@ -344,10 +354,15 @@ impl Queue {
     }
 
     /// Adds an entry at the end and gives its sequence.
-    pub(super) fn push(&mut self, mut entry: Entry) -> u64 {
+    pub(super) fn push(&mut self, entry: Entry) -> u64 {
+        self.push_matched(entry, Vec::new())
+    }
+
+    /// The same of one that these selectors let through.
+    pub(super) fn push_matched(&mut self, mut entry: Entry, matched: Vec<SelectorNo>) -> u64 {
         self.counters.in_count += 1;
         let sequence = self.next_sequence;
-        if let Some(key) = entry.lane_key() {
+        if let Some(key) = entry.lane_key(matched) {
             let lanes = self.open_lanes();
             entry.lane = lanes.enter(key);
             if !entry.delayed {
@@ -385,6 +400,9 @@ impl Queue {
         }
         if !self.nacked_by.is_empty() {
             self.nacked_by.remove(&sequence);
+        }
+        if let Some(selectors) = &mut self.selectors {
+            selectors.take_pending(sequence);
         }
         Some(entry)
     }
@@ -452,12 +470,12 @@ impl Queue {
     }
 
     /// Leases a ready entry to a subscription. Gives it.
-    pub(super) fn lease(&mut self, sequence: u64, lane: LaneNo, by: SubRef) -> &mut Entry {
+    pub(super) fn lease(&mut self, sequence: u64, lane: LaneNo, by: SubRef, class: Class) -> &mut Entry {
         if let Some(lanes) = self.lanes.as_mut().filter(|_| lane != PLAIN) {
             let entry = self.entries.get(sequence).expect("a ready entry exists");
             let ends_group = entry.fields().iter().any(|(tag, _)| *tag == field::ENDS_GROUP);
             lanes.unready(lane, sequence);
-            lanes.hold(lane, by, ends_group);
+            lanes.hold(lane, (by, class.selector), ends_group);
         } else if sequence < self.head {
             self.returned.remove(&sequence);
         } else {
@@ -486,7 +504,8 @@ impl Queue {
             }
             None => _ = self.returned.insert(sequence),
         }
-        Some(entry)
+        self.catch_up(sequence);
+        self.entries.get_mut(sequence)
     }
 
     /// Lets a leased entry rest.
@@ -501,6 +520,7 @@ impl Queue {
             lanes.unhold(entry.lane);
             lanes.rest(entry.lane, sequence);
         }
+        self.catch_up(sequence);
     }
 
     /// A ready entry rests still: after a restart.
@@ -542,6 +562,46 @@ impl Queue {
             lanes.unhold(entry.lane);
         }
         Some(entry)
+    }
+
+    /// An entry that nobody holds is let through by these selectors, too.
+    pub(super) fn change_lane(&mut self, sequence: u64, selectors: &BTreeSet<SelectorNo>) {
+        let Some(entry) = self.entries.get_mut(sequence) else {
+            return;
+        };
+        let before = entry.lane;
+        let lanes = self
+            .lanes
+            .get_or_insert_with(|| Box::new(Lanes::new(self.group_count_max)));
+        let mut key = lanes.key(before).cloned().unwrap_or(LaneKey {
+            rank: PLAIN_RANK,
+            ..LaneKey::default()
+        });
+        let all: BTreeSet<SelectorNo> = key.matched.iter().chain(selectors).copied().collect();
+        if all.len() == key.matched.len() {
+            return;
+        }
+        key.matched = all.into_iter().collect();
+        // The new one first, so that a group is not forgotten in between.
+        entry.lane = lanes.enter(key);
+        if before == PLAIN {
+            self.returned.remove(&sequence);
+        } else {
+            lanes.leave(before, sequence, false);
+        }
+        match entry.delayed {
+            true if entry.failures > 0 => lanes.rest(entry.lane, sequence),
+            true => {}
+            false => lanes.ready(entry.lane, sequence),
+        }
+    }
+
+    /// An entry is held no more: what selectors were found to let it through meanwhile counts.
+    fn catch_up(&mut self, sequence: u64) {
+        let pending = self.selectors.as_mut();
+        if let Some(selectors) = pending.and_then(|all| all.take_pending(sequence)) {
+            self.change_lane(sequence, &selectors);
+        }
     }
 
     /// The group of an entry may go to another consumer.

@@ -1,10 +1,11 @@
 //! Recovery: broker state from the index chunks of the journal.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::base::{Epoch, Limits, MessageId, Now, Policies, Seq};
 use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered, field};
-use crate::port::QueueCounters;
+use crate::port::{Filter, QueueCounters};
 
 use super::dedup::Dedup;
 use super::expiry::Expiring;
@@ -38,6 +39,7 @@ impl Recovery {
             names: BTreeMap::new(),
             routes: Routes::default(),
             bound_count: 0,
+            scanning: BTreeSet::new(),
             expiring: Expiring::default(),
             leases: BTreeSet::new(),
             dedup: Dedup::default(),
@@ -160,13 +162,16 @@ impl Recovery {
                 Fact::Declared {
                     queue,
                     topic,
+                    selector,
                     settings,
                 } => {
                     let no = self.queue_no(&queue);
                     if topic.is_some() || !settings.is_empty() {
                         self.broker.ledger.recover_mark(seq, Mark::Declared(no));
                     }
-                    self.broker.bind(no, topic);
+                    // One that this version cannot read lets everything through: nothing that is wanted is lost.
+                    let filter = selector.and_then(|text| Filter::parse(text, Filter::ANY).ok());
+                    self.broker.bind(no, topic, filter.map(Arc::new));
                     self.broker.set_declared(no, settings);
                     self.broker.queue_mut(no).expect("it was just made").declared_at = seq;
                 }

@@ -11,8 +11,8 @@ use crate::base::{
 };
 use crate::journal::{Item, Place, field};
 use crate::port::{
-    Applied, Binding, Duplicate, Outcome, Payload, Refusal, Request, Requests, Send, Settle, Subscribe,
-    Target,
+    Applied, Binding, Duplicate, Filter, Outcome, Payload, Refusal, Request, Requests, Send, Settle,
+    Subscribe, Target,
 };
 
 use super::Broker;
@@ -24,6 +24,7 @@ use super::ledger::{Mark, Statement};
 use super::peer::{Held, HeldState, Source, Step, Sub, TopicMessage, Transaction};
 use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of, fields_of, number_in};
 use super::ring::Class;
+use super::selectors::Headers;
 use super::settle::{Enqueue, Release};
 
 /// What a staged ACK or NACK counts against `staged_bytes_max`, beside each delivery it names.
@@ -172,7 +173,12 @@ impl Broker {
             return self.stage_send(session, tx, send, requests);
         }
         if send.to.kind != DestinationKind::Queue || !send.also.is_empty() {
-            let mut way = self.way(targets(send).map(|to| (to.kind, requests.text(to.name))));
+            let block = send.block(requests);
+            let fields = fields_of(&send.terms, requests);
+            let mut way = self.way(
+                targets(send).map(|to| (to.kind, requests.text(to.name))),
+                (block, &fields),
+            );
             let mut known = Seq(0);
             if let Some(id) = dedup {
                 let left = self.leave_out(&mut way, id, send.persistent, now);
@@ -230,6 +236,7 @@ impl Broker {
         let gate = self.enqueue(
             no,
             &Enqueue {
+                block: Some(send.block(requests)),
                 message,
                 accepted_at_ms: now.wall_ms,
                 place,
@@ -253,8 +260,13 @@ impl Broker {
     }
 
     /// Where a message goes, each queue and topic once.
-    fn way<'a>(&mut self, to: impl Iterator<Item = (DestinationKind, &'a str)>) -> Way {
+    fn way<'a>(
+        &mut self,
+        to: impl Iterator<Item = (DestinationKind, &'a str)>,
+        (block, fields): (&[u8], &[(u8, Bytes)]),
+    ) -> Way {
         let mut way = Way::default();
+        let mut headers = None;
         for (kind, name) in to {
             match kind {
                 DestinationKind::Queue => {
@@ -263,7 +275,17 @@ impl Broker {
                     way.named.insert(no);
                 }
                 DestinationKind::Topic => {
-                    way.queues.extend(self.routes.queues_of(name));
+                    for no in self.routes.queues_of(name) {
+                        let filter = self.queue(no).and_then(|queue| queue.binding_filter.as_ref());
+                        let keeps = |filter: &Arc<Filter>| {
+                            headers
+                                .get_or_insert_with(|| Headers::of(block, fields))
+                                .pass(filter)
+                        };
+                        if filter.is_none_or(keeps) {
+                            way.queues.insert(no);
+                        }
+                    }
                     way.topics.insert(name.into());
                 }
                 DestinationKind::Temporary => {
@@ -351,6 +373,7 @@ impl Broker {
                 self.ledger.share(&EntryBytes::of(place), item.len);
             }
             let new = Enqueue {
+                block: bytes.get(..item.header_len as usize),
                 message,
                 accepted_at_ms: at_ms,
                 place: place.clone(),
@@ -480,7 +503,7 @@ impl Broker {
     }
 
     /// Adds a stored entry at a queue's end; its bytes are placed. Gives the Seq that states it.
-    pub(super) fn enqueue(&mut self, no: QueueNo, new: &Enqueue) -> Seq {
+    pub(super) fn enqueue(&mut self, no: QueueNo, new: &Enqueue<'_>) -> Seq {
         let seq = self.ledger.seq();
         let queue = self
             .queues
@@ -491,7 +514,9 @@ impl Broker {
         let fields = aged.as_ref().unwrap_or(&new.fields);
         let expires_at_ms = expiry_of(fields);
         let rests_until = number_in(fields, field::DUE_AT).filter(|due| *due > self.now.wall_ms);
-        let sequence = queue.push(Entry {
+        let matched = queue.matched(new.block, fields);
+        let unasked = matched.is_none();
+        let entry = Entry {
             message: new.message,
             accepted_at_ms: new.accepted_at_ms,
             home: seq,
@@ -506,7 +531,8 @@ impl Broker {
             delayed: rests_until.is_some(),
             lane: PLAIN,
             fields: (!fields.is_empty()).then(|| fields.clone().into_boxed_slice()),
-        });
+        };
+        let sequence = queue.push_matched(entry, matched.unwrap_or_default());
         self.expiring.insert(expires_at_ms, no, sequence);
         self.expiring.insert(rests_until, no, sequence);
         let statement = Statement {
@@ -532,6 +558,9 @@ impl Broker {
             list.push((no, end));
         } else {
             self.extend_touched(no, end);
+        }
+        if unasked {
+            self.look_later(no, sequence);
         }
         self.watch_bound(no);
         seq
@@ -573,7 +602,9 @@ impl Broker {
         let fields = queue.aged(&fields, now).unwrap_or(fields);
         let expires_at_ms = expiry_of(&fields);
         let rests_until = number_in(&fields, field::DUE_AT).filter(|due| *due > now.wall_ms);
-        let sequence = queue.push(Entry {
+        let block = bytes.get(..item.header_len as usize);
+        let matched = queue.matched(block, &fields).unwrap_or_default();
+        let entry = Entry {
             message,
             accepted_at_ms,
             home: Seq(0),
@@ -588,7 +619,8 @@ impl Broker {
             delayed: rests_until.is_some(),
             lane: PLAIN,
             fields: (!fields.is_empty()).then(|| fields.into_boxed_slice()),
-        });
+        };
+        let sequence = queue.push_matched(entry, matched);
         // It keeps its place among the stored ones: if one before it is not durable yet, it waits with that.
         let end = queue.next_sequence;
         self.expiring.insert(expires_at_ms, no, sequence);
@@ -802,12 +834,20 @@ impl Broker {
         let mut fresh: BTreeSet<(QueueNo, &[u8])> = BTreeSet::new();
         let (mut send_count, mut count) = (0, 0);
         for step in &transaction.steps {
-            let Step::Send { to, dedup, .. } = step else {
+            let Step::Send {
+                to,
+                dedup,
+                bytes,
+                header_len,
+                fields,
+            } = step
+            else {
                 ways.push(Way::default());
                 continue;
             };
             send_count += 1;
-            let mut way = self.way(to.iter().map(|(kind, name)| (*kind, &**name)));
+            let block = bytes.get(..*header_len as usize).unwrap_or_default();
+            let mut way = self.way(to.iter().map(|(kind, name)| (*kind, &**name)), (block, fields));
             if let Some(id) = dedup {
                 let twice: BTreeSet<QueueNo> = way.queues.iter().copied().collect();
                 let twice = twice
@@ -996,14 +1036,19 @@ impl Broker {
     ) -> Result<Seq, Refusal> {
         let name = requests.text(subscribe.name);
         let mut gate = Seq(0);
+        let mut selector = None;
         let source = match subscribe.kind {
             DestinationKind::Queue => {
                 let there = self.find_queue(name);
                 if there.is_some_and(|queue| queue.owner.is_some()) {
                     return Err(Refusal::QueuePrivate);
                 }
-                gate = self.bind_as_asked(name, subscribe.binding, requests)?;
+                gate = self.bind_as_asked(name, subscribe, requests)?;
                 let no = self.open_queue(name);
+                if let (Some(filter), false) = (&subscribe.filter, subscribe.binds_durably) {
+                    let opened = self.open_selector(no, filter);
+                    selector = Some(opened.inspect_err(|_| self.mark_dirty(no))?);
+                }
                 let queue = self
                     .queues
                     .get_mut(no.0 as usize)
@@ -1032,7 +1077,13 @@ impl Broker {
                 }
                 Source::Queue(no)
             }
-            DestinationKind::Temporary => Source::Queue(self.open_temporary(session, name)?),
+            DestinationKind::Temporary => {
+                let no = self.open_temporary(session, name)?;
+                if let Some(filter) = &subscribe.filter {
+                    selector = Some(self.open_selector(no, filter)?);
+                }
+                Source::Queue(no)
+            }
             DestinationKind::Topic => {
                 let name: Arc<str> = name.into();
                 self.routes.open(&name).subs.push((session, subscribe.sub));
@@ -1053,8 +1104,9 @@ impl Broker {
             held_count: 0,
             unsent_bytes: 0,
             no_local: subscribe.no_local,
+            filter: subscribe.filter.clone(),
             class: Class {
-                selector: None,
+                selector,
                 priority: subscribe.priority,
             },
             active: false,
@@ -1086,16 +1138,37 @@ impl Broker {
     }
 
     /// Binds a queue as a SUBSCRIBE asks for, and gives the Seq that states it; or refuses.
-    fn bind_as_asked(&mut self, name: &str, asked: Binding, requests: &Requests) -> Result<Seq, Refusal> {
-        let bound = self.find_queue(name).and_then(|queue| queue.binding.as_ref());
-        match (asked, bound) {
+    fn bind_as_asked(&mut self, name: &str, asked: &Subscribe, requests: &Requests) -> Result<Seq, Refusal> {
+        let filter = asked.filter.clone().filter(|_| asked.binds_durably);
+        let queue = self.find_queue(name);
+        let bound = queue.and_then(|queue| queue.binding.as_ref());
+        match (asked.binding, bound) {
             (Binding::None, _) => Ok(Seq(0)),
             (Binding::Present, None) => Err(Refusal::BindingUnknown),
             (Binding::Present, Some(_)) => Ok(self.binding_gate(name)),
             (Binding::To(topic), Some(bound)) if **bound != *requests.text(topic) => {
                 Err(Refusal::BindingDiffers)
             }
-            (Binding::To(_), Some(_)) => Ok(self.binding_gate(name)),
+            (Binding::To(_), Some(topic)) => {
+                let before = queue.and_then(|queue| queue.binding_filter.as_ref());
+                if !asked.binds_durably
+                    || before.map(|filter| &filter.text) == filter.as_ref().map(|filter| &filter.text)
+                {
+                    return Ok(self.binding_gate(name));
+                }
+                // Those who share it would not get what they asked for.
+                if queue.is_some_and(|queue| queue.sub_count > 0) {
+                    return Err(Refusal::BindingDiffers);
+                }
+                if !self.room {
+                    return Err(Refusal::DiskFull);
+                }
+                let topic = Arc::clone(topic);
+                let no = self.open_queue(name);
+                self.bind(no, Some(topic), filter);
+                self.state_mark(Mark::Declared(no));
+                Ok(self.ledger.gate())
+            }
             (Binding::To(topic), None) => {
                 if !self.room {
                     return Err(Refusal::DiskFull);
@@ -1104,7 +1177,7 @@ impl Broker {
                     return Err(Refusal::TooManyBindings);
                 }
                 let no = self.open_queue(name);
-                self.bind(no, Some(requests.text(topic).into()));
+                self.bind(no, Some(requests.text(topic).into()), filter);
                 self.state_mark(Mark::Declared(no));
                 Ok(self.ledger.gate())
             }
@@ -1118,8 +1191,9 @@ impl Broker {
     }
 
     /// Binds a queue to a topic, or to none, in memory.
-    pub(super) fn bind(&mut self, no: QueueNo, topic: Option<Arc<str>>) {
+    pub(super) fn bind(&mut self, no: QueueNo, topic: Option<Arc<str>>, filter: Option<Arc<Filter>>) {
         let queue = self.queue_mut(no).expect("the queue was just opened");
+        queue.binding_filter = filter;
         let before = std::mem::replace(&mut queue.binding, topic.clone());
         self.bound_count += usize::from(topic.is_some());
         self.bound_count -= usize::from(before.is_some());
@@ -1275,6 +1349,7 @@ impl Broker {
                     queue.sub_count -= 1;
                     queue.stuck_count -= usize::from(sub.stuck_told);
                     queue.ring.remove(sub.class, (session, no));
+                    let selector = sub.class.selector;
                     let before = queue.only();
                     queue.exclusive.retain(|(.., of)| *of != (session, no));
                     let changed = before != queue.only();
@@ -1283,6 +1358,9 @@ impl Broker {
                         if changed {
                             lanes.unpark_all();
                         }
+                    }
+                    if let Some(selector) = selector {
+                        self.close_selector(*queue_no, selector);
                     }
                 }
                 // Also so that it is forgotten if nothing is left of it.

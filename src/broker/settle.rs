@@ -15,7 +15,9 @@ use super::{Broker, Notice};
 
 /// A stored entry to be made.
 #[derive(Debug)]
-pub(super) struct Enqueue {
+pub(super) struct Enqueue<'a> {
+    /// Its header block, if that is at hand.
+    pub(super) block: Option<&'a [u8]>,
     pub(super) message: MessageId,
     pub(super) accepted_at_ms: u64,
     pub(super) place: Place,
@@ -279,6 +281,7 @@ impl Broker {
         self.enqueue(
             target,
             &Enqueue {
+                block: None,
                 message,
                 accepted_at_ms,
                 place,

@@ -86,6 +86,24 @@ impl World {
                 uuid: [0; 16],
             };
             self.broker.handle_durable(seq, &[size], now);
+            self.show_headers(now);
+        }
+        self.show_headers(now);
+    }
+
+    /// What whoever drives the core does for selectors.
+    fn show_headers(&mut self, now: Now) {
+        loop {
+            let looks = self.broker.poll_looks();
+            if looks.is_empty() {
+                return;
+            }
+            let block = |look: &Look| Bytes::from(self.body(&look.body, look.header_len));
+            let looked: Vec<(Look, Option<Bytes>)> = looks
+                .into_iter()
+                .map(|look| (look.clone(), Some(block(&look))))
+                .collect();
+            self.broker.handle_looked(&looked, now);
         }
     }
 
@@ -198,6 +216,8 @@ fn subscribe(requests: &mut Requests, sub: u32, kind: DestinationKind, name: &st
         binding: Binding::None,
         ack_mode: mode.0,
         credit: Credit::count(mode.1),
+        filter: None,
+        binds_durably: false,
         priority: 0,
         exclusive: false,
         no_local: false,

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::base::{Seq, SessionNo, SubNo};
-use crate::port::{Body, Delivery, Event, Refusal};
+use crate::port::{Body, Delivery, Event, Filter, Refusal};
 
 use super::peer::{Peer, Source, Sub, TopicMessage, Unsent};
 use super::queue::expiry_of;
+use super::selectors::Headers;
 use super::{Broker, Notice};
 
 impl Broker {
@@ -35,6 +36,7 @@ impl Broker {
     /// Gives a message to every subscription present.
     pub(super) fn fan_out(&mut self, topic: &Arc<str>, message: &TopicMessage) {
         self.counters.topic_in_count += 1;
+        let mut headers = None;
         for (session, no) in self.routes.subs_of(topic) {
             let Some(sub) = self
                 .peers
@@ -43,7 +45,13 @@ impl Broker {
             else {
                 continue;
             };
-            if sub.no_local && message.from == session {
+            let passes = |filter: &Arc<Filter>| {
+                let block = message.bytes.get(..message.header_len as usize);
+                headers
+                    .get_or_insert_with(|| Headers::of(block.unwrap_or_default(), &message.fields))
+                    .pass(filter)
+            };
+            if sub.no_local && message.from == session || !sub.filter.as_ref().is_none_or(passes) {
                 continue;
             }
             let Source::Topic {

@@ -318,6 +318,7 @@ impl Broker {
                 kind,
                 name: Arc::clone(name),
                 ack_mode: sub.ack_mode,
+                selector: sub.filter.as_ref().map(|filter| Arc::clone(&filter.text)),
                 prefetch_count: sub.prefetch_count,
                 prefetch_bytes: sub.beyond.bytes_max(),
                 credit: sub.beyond.asked(),
@@ -362,6 +363,10 @@ impl Queue {
             paused: self.paused,
             owner: self.owner,
             topic: self.binding.clone(),
+            selector: self
+                .binding_filter
+                .as_ref()
+                .map(|filter| Arc::clone(&filter.text)),
             policy: Arc::clone(&self.policy),
             declared: self.declared.clone(),
             dedup_id_count: self.seen.as_ref().map_or(0, |ids| ids.len()),

@@ -195,6 +195,7 @@ fn write_store(
             writer.state(Fact::Declared {
                 queue: Arc::clone(&queue.name),
                 topic: queue.topic.clone(),
+                selector: queue.selector.clone(),
                 settings: queue.declared.clone(),
             });
         }

@@ -77,6 +77,8 @@ mod kind {
 
 /// The property of a queue that names its topic.
 const PROPERTY_TOPIC: u8 = 1;
+/// The property of a queue that says which messages of its topic it keeps.
+const PROPERTY_SELECTOR: u8 = 2;
 
 /// The property of the setting with the number 0, if there was one.
 const PROPERTY_SETTING: u8 = 16;
@@ -212,16 +214,23 @@ impl<'a> Encoder<'a> {
             Fact::Declared {
                 queue,
                 topic,
+                selector,
                 settings,
             } => {
                 let name = self.name(queue);
                 put(&mut self.payload, name);
-                let count = usize::from(topic.is_some()) + settings.iter().count();
+                let count =
+                    usize::from(topic.is_some()) + usize::from(selector.is_some()) + settings.iter().count();
                 put(&mut self.payload, count as u64);
                 if let Some(topic) = topic {
                     self.payload.push(PROPERTY_TOPIC);
                     put(&mut self.payload, topic.len() as u64);
                     self.payload.extend_from_slice(topic.as_bytes());
+                }
+                if let Some(selector) = selector {
+                    self.payload.push(PROPERTY_SELECTOR);
+                    put(&mut self.payload, selector.len() as u64);
+                    self.payload.extend_from_slice(selector.as_bytes());
                 }
                 put_settings(&mut self.payload, settings);
                 self.close(kind::DECLARED);
@@ -575,18 +584,23 @@ impl<'a> Reader<'a> {
         let (Some(queue), Some(count)) = (self.queue(names), self.count(2)) else {
             return Ok(None);
         };
-        let mut topic = None;
+        let (mut topic, mut selector) = (None, None);
         let mut settings = Settings::default();
         for _ in 0..count {
             let Some((tag, bytes)) = self.property() else {
                 return Ok(None);
             };
-            if tag == PROPERTY_TOPIC {
+            let named = match tag {
+                PROPERTY_TOPIC => Some(&mut topic),
+                PROPERTY_SELECTOR => Some(&mut selector),
+                _ => None,
+            };
+            if let Some(named) = named {
                 let text = std::str::from_utf8(bytes).ok();
-                let Some(text) = text.filter(|text| !text.is_empty() && topic.is_none()) else {
+                let Some(text) = text.filter(|text| !text.is_empty() && named.is_none()) else {
                     return Ok(None);
                 };
-                topic = Some(Arc::from(text));
+                *named = Some(Arc::from(text));
             } else if !setting(&mut settings, tag, bytes, kind::DECLARED)? {
                 return Ok(None);
             }
@@ -594,6 +608,7 @@ impl<'a> Reader<'a> {
         Ok(Some(Fact::Declared {
             queue,
             topic,
+            selector,
             settings,
         }))
     }

@@ -117,6 +117,8 @@ pub enum Fact {
         queue: QueueName,
         /// The topic, or pattern of topics, whose messages it keeps; `None`: it keeps none.
         topic: Option<Arc<str>>,
+        /// Which of them, as the client wrote it; `None`: all.
+        selector: Option<Arc<str>>,
         /// What it declares of itself.
         settings: Settings,
     },

@@ -163,6 +163,8 @@ pub struct QueueView {
     pub owner: Option<SessionNo>,
     /// The topic, or pattern of topics, whose messages it keeps: a durable subscription.
     pub topic: Option<Arc<str>>,
+    /// Which of them, as the client wrote it.
+    pub selector: Option<Arc<str>>,
     /// What holds for it.
     pub policy: Arc<Policy>,
     /// What of that it declares itself.
@@ -257,6 +259,8 @@ pub struct SubscriptionView {
     pub name: Arc<str>,
     /// How its deliveries are settled.
     pub ack_mode: AckMode,
+    /// Which messages it takes, as the client wrote it.
+    pub selector: Option<Arc<str>>,
     /// Deliveries it may hold; 0 where only their bytes are bounded, and of a pull subscription.
     pub prefetch_count: u32,
     /// Of a window in bytes: while it holds less than this, it may hold more deliveries too.

@@ -17,6 +17,7 @@ pub use admin::{
 };
 
 use crate::base::{ChunkRef, Death, DestinationKind, MessageId, Seq, Settings, SubNo, Tag, TxNo};
+use crate::selector::{Selector, SelectorError, SelectorLimits};
 
 /// A range of bytes in [`Requests::arena`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -158,6 +159,17 @@ pub struct Send {
     pub tx: Option<TxNo>,
 }
 
+impl Send {
+    /// The header block.
+    pub fn block<'a>(&'a self, requests: &'a Requests) -> &'a [u8] {
+        let bytes = match &self.payload {
+            Payload::Arena(span) => requests.bytes(*span),
+            Payload::Shared(bytes) => bytes,
+        };
+        bytes.get(..self.header_len as usize).unwrap_or_default()
+    }
+}
+
 /// When and how a message is to be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
@@ -219,6 +231,10 @@ pub struct Subscribe {
     pub credit: Credit,
     /// How long its deliveries may be unsettled, in milliseconds; 0: any time; `None`: as the message or the queue says.
     pub ack_timeout_ms: Option<u64>,
+    /// Which messages it takes; of a durable subscription: which are kept for it.
+    pub filter: Option<std::sync::Arc<Filter>>,
+    /// Its filter is of the binding: what does not pass is not kept.
+    pub binds_durably: bool,
     /// Of those of one queue, a higher one goes first.
     pub priority: i32,
     /// It gets all that the queue has while it is there, unless one that came before does.
@@ -227,6 +243,32 @@ pub struct Subscribe {
     pub no_local: bool,
     /// Deliveries will be settled by message id (STOMP 1.0 and 1.1) instead of by tag.
     pub by_message: bool,
+}
+
+/// Which messages a subscription takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// As the client wrote it.
+    pub text: std::sync::Arc<str>,
+    /// What it means.
+    pub selector: Selector,
+}
+
+impl Filter {
+    /// Bounds that no selector that was accepted before is over.
+    pub const ANY: SelectorLimits = SelectorLimits {
+        selector_bytes_max: usize::MAX,
+        selector_depth_max: 64,
+    };
+
+    /// Reads what a client wrote.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn parse(text: std::sync::Arc<str>, limits: SelectorLimits) -> Result<Self, SelectorError> {
+        let selector = Selector::parse(&text, limits)?;
+        Ok(Self { text, selector })
+    }
 }
 
 /// How many deliveries a subscription may be given.
@@ -383,6 +425,11 @@ pub enum Refusal {
     /// A durable subscription that others are served from is not ended.
     #[error("other consumers are served from this durable subscription: they have to end theirs first")]
     BindingInUse,
+    /// More selectors at one queue than `selector_count_max`.
+    #[error(
+        "the subscriptions of this queue have as many different selectors as they may have (selector_count_max)"
+    )]
+    TooManySelectors,
     /// More durable subscriptions than `durable_subscription_count_max`.
     #[error("the broker has as many durable subscriptions as it may have (durable_subscription_count_max)")]
     TooManyBindings,
@@ -459,6 +506,7 @@ impl Refusal {
             Self::BindingDiffers => "durable-subscription-differs",
             Self::BindingUnknown => "durable-subscription-unknown",
             Self::BindingInUse => "durable-subscription-in-use",
+            Self::TooManySelectors => "too-many-selectors",
             Self::TooManyBindings => "too-many-durable-subscriptions",
             Self::FanOutTooLarge => "fan-out-too-large",
             Self::DedupOff => "dedup-off",

@@ -18,9 +18,11 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::base::ChunkRef;
-use crate::journal::ChunkWrite;
+use crate::journal::{CHUNK_BYTES_MAX, ChunkWrite};
+use crate::port::Body;
 use crate::store::{Store, StoreError};
 
+use super::exit;
 use super::stats::Stats;
 
 /// Threads that read the store for deliveries.
@@ -43,6 +45,49 @@ pub(crate) struct Bodies {
     stats: Arc<Stats>,
     #[cfg(feature = "sim")]
     simulated: Option<Pause>,
+}
+
+/// Chunks that were read, or failed to be.
+pub(crate) type Chunks = HashMap<ChunkRef, Result<Bytes, StoreError>>;
+
+/// The chunks that hold the first bytes of an extent.
+pub(crate) fn chunks_for(chunks: &[ChunkRef], bytes: usize) -> &[ChunkRef] {
+    let count = bytes.div_ceil(CHUNK_BYTES_MAX).min(chunks.len());
+    chunks.get(..count).unwrap_or_default()
+}
+
+/// The first bytes of a message, or why they cannot be read; `None` where a chunk is not in its slot any more.
+pub(crate) fn first_bytes(body: &Body, bytes: usize, chunks: &Chunks) -> Option<Result<Vec<u8>, String>> {
+    let mut out = Vec::with_capacity(bytes);
+    let mut take = |place: &ChunkRef, from: usize| match chunks.get(place)? {
+        Ok(payload) => {
+            let rest = payload.get(from..).unwrap_or_default();
+            let wanted = bytes - out.len();
+            out.extend_from_slice(rest.get(..wanted).unwrap_or(rest));
+            Some(Ok(()))
+        }
+        Err(StoreError::Gone(_)) => None,
+        Err(error) => Some(Err(exit::chain(error).to_string())),
+    };
+    match body {
+        Body::Memory(payload) => out.extend_from_slice(payload.get(..bytes).unwrap_or(payload)),
+        Body::Stored { chunk, offset } => {
+            if let Err(fault) = take(chunk, *offset as usize)? {
+                return Some(Err(fault));
+            }
+        }
+        Body::Extent(of) => {
+            for chunk in chunks_for(of, bytes) {
+                if let Err(fault) = take(chunk, 0)? {
+                    return Some(Err(fault));
+                }
+            }
+        }
+    }
+    if out.len() < bytes {
+        return Some(Err("fewer bytes are stored than it has".to_owned()));
+    }
+    Some(Ok(out))
 }
 
 /// In a simulation there are no threads: a run of chunks is read after this.

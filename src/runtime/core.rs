@@ -21,10 +21,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::base::{ChunkRef, Limits, MessageId, Now, Seq, SessionNo, Tag};
-use crate::broker::{Broker, Counters, Notice};
+use crate::broker::{Broker, Counters, Look, Notice};
 use crate::journal::{Batch, IndexSize};
 use crate::port::{Applied, Event, Requests};
 
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     light_until: AtomicU64,
     /// Something is due earlier than the timer knows.
     due_sooner: Notify,
+    /// The core may want to see headers.
+    looks_wanted: Notify,
     clock: Clock,
 }
 
@@ -193,6 +196,7 @@ impl Core {
             levels: Levels::new(limits),
             light_until: AtomicU64::new(0),
             due_sooner: Notify::new(),
+            looks_wanted: Notify::new(),
             clock,
         }
     }
@@ -279,6 +283,25 @@ impl Core {
     pub(crate) fn handle_relocated(&self, chunk: ChunkRef, payload: &[u8]) {
         let mut state = self.lock();
         state.broker.handle_relocated(chunk, payload);
+        self.finish(state, None, Vec::new());
+    }
+
+    /// Waits for entries whose headers the core wants to see.
+    pub(crate) async fn wait_looks(&self) -> Vec<Look> {
+        loop {
+            let wanted = self.looks_wanted.notified();
+            let looks = self.lock().broker.poll_looks();
+            if !looks.is_empty() {
+                return looks;
+            }
+            wanted.await;
+        }
+    }
+
+    /// What was asked for.
+    pub(crate) fn handle_looked(&self, looked: &[(Look, Option<Bytes>)], now: Now) {
+        let mut state = self.lock();
+        state.broker.handle_looked(looked, now);
         self.finish(state, None, Vec::new());
     }
 
@@ -441,7 +464,11 @@ impl Core {
         let due = state.broker.next_due();
         let sooner = due.wall_ms < state.due.wall_ms || due.mono_ms < state.due.mono_ms;
         state.due = due;
+        let looks = state.broker.wants_looks();
         drop(state);
+        if looks {
+            self.looks_wanted.notify_one();
+        }
         if sooner {
             self.due_sooner.notify_one();
         }

@@ -45,6 +45,7 @@ mod core;
 mod entropy;
 mod error;
 mod exit;
+mod looks;
 mod porch;
 mod presence;
 mod room;
@@ -79,6 +80,7 @@ pub(crate) mod parts {
     pub(crate) use super::clock::Clock;
     pub(crate) use super::connection::{Budget, Shared, drive};
     pub(crate) use super::core::{Core, Wait};
+    pub(crate) use super::looks::show_headers;
     pub(crate) use super::server::{commit_term, relocate};
 }
 

@@ -25,6 +25,7 @@ use super::clock::Clock;
 use super::committer::{Committer, Watchdog, commit};
 use super::connection::{Budget, Shared, welcome};
 use super::core::Core;
+use super::looks::show_headers;
 use super::porch::Porch;
 use super::room::{RoomKeeper, reusable_bytes};
 use super::stats::{Stats, StatsView};
@@ -206,6 +207,7 @@ impl Running {
         let mut helpers = vec![
             tokio::spawn(tick(Arc::clone(&shared), watchdog)),
             tokio::spawn(time(Arc::clone(&shared))),
+            tokio::spawn(show_headers(Arc::clone(&shared))),
             tokio::spawn(keep_room(Arc::clone(&shared), room_store, keeper, look.pause)),
         ];
         for (listener, session) in listeners {

@@ -24,6 +24,8 @@ pub(super) enum Meaning {
     Durable(Part),
     /// Whether a name without prefix is a queue or a topic.
     Routing,
+    /// Which messages a subscription takes.
+    Selector,
     /// How a subscription stands to others of its queue, or to its own session.
     Standing(Standing),
     /// Done, as the text says, where the frame is read.
@@ -42,7 +44,8 @@ pub(super) enum Meaning {
 }
 
 use Meaning::{
-    Credit, Declares as Declared, Done, Durable, NoEffect, Own, Refused, Routing, Standing as Stands, Unless,
+    Credit, Declares as Declared, Done, Durable, NoEffect, Own, Refused, Routing, Selector,
+    Standing as Stands, Unless,
 };
 
 /// How a subscription stands to others.
@@ -133,7 +136,7 @@ const ROWS: &[Row] = &[
     all(On::Subscribe, "x-queue-name", Refused(&[]), "the broker names the queues of durable subscriptions"),
     all(On::Subscribe, "x-queue-type", Refused(&["classic", "quorum"]), STREAM),
     // Which messages: a filter, a copy, a place in the past.
-    all(On::Subscribe, "selector", Refused(&[]), "selectors are not built"),
+    all(On::Subscribe, "selector", Selector, ""),
     all(On::Subscribe, "browser", Refused(NO), "browsing is not built"),
     all(On::Subscribe, "browser-end", Refused(&[]), "browsing is not built"),
     all(On::Subscribe, "from-seq", Refused(&[]), "messages that were settled are gone"),
@@ -434,6 +437,7 @@ impl Meaning {
             Durable(Part::Durable) => "durable, with `auto-delete:false` and `id`".to_owned(),
             Durable(Part::AutoDelete) => "`false`: durable, with `durable:true` and `id`".to_owned(),
             Durable(Part::ById) => "`true`: durable, with `id`".to_owned(),
+            Selector => "only messages for which it is true".to_owned(),
             Stands(Standing::Exclusive) => "`true`: all messages of the queue while it is there".to_owned(),
             Stands(Standing::Priority) => "the highest first, while it has credit".to_owned(),
             Stands(Standing::NoLocal) => {

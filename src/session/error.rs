@@ -6,6 +6,7 @@
 
 use super::{EndReason, dialect};
 use crate::port::Refusal;
+use crate::selector::SelectorError;
 use crate::wire::{Class, Code, DecodeError, Encoder, Escapes, Version, codes};
 
 codes! {
@@ -71,6 +72,12 @@ codes! {
         /// A deduplication id that is too long.
         DedupIdTooLong, Refusal, "dedup-id-too-long",
             "the deduplication id of this SEND is longer than this broker allows (dedup_id_bytes_max)";
+        /// A selector that cannot be read.
+        SelectorInvalid { error: SelectorError }, Refusal, "selector-invalid",
+            "the selector of this SUBSCRIBE cannot be read";
+        /// A selector on something that is known only at delivery.
+        SelectorHeader, Refusal, "selector-header",
+            "the selector of this SUBSCRIBE reads a header that is no part of the message as it was sent: the broker adds it when it delivers";
         /// The name of a message group that is too long.
         GroupTooLong, Refusal, "group-too-long",
             "the name of this message's group is longer than this broker allows (group_id_bytes_max)";
@@ -114,7 +121,7 @@ codes! {
 pub const CODES: [&[Code]; 2] = [DecodeError::CODES, Violation::CODES];
 
 /// Every refusal, for `docs/errors.md`: `code()` is its code, its `Display` the text.
-pub const REFUSALS: [Refusal; 28] = [
+pub const REFUSALS: [Refusal; 29] = [
     Refusal::DeliveryUnknown,
     Refusal::LeaseLost,
     Refusal::TransactionUnknown,
@@ -141,6 +148,7 @@ pub const REFUSALS: [Refusal; 28] = [
     Refusal::PolicyUnknown,
     Refusal::TooManyPolicies,
     Refusal::DeclarationDiffers,
+    Refusal::TooManySelectors,
     Refusal::TooManyDeclared,
     Refusal::QueueFull,
 ];
@@ -205,6 +213,9 @@ impl Cause {
                 | Violation::HeaderUnsupported { header },
             ) => body.push_str(&format!("header: {header}\n")),
             _ => {}
+        }
+        if let Self::Violation(Violation::SelectorInvalid { error }) = self {
+            body.push_str(&format!("selector: {error}\n"));
         }
         if let Self::Violation(Violation::HeaderUnsupported { header }) = self
             && let Some(reason) = dialect::reason(header)

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::declare::Declaration;
 use super::dialect::{Meaning, On, Standing};
@@ -11,7 +12,8 @@ use super::fields::{Fields, required};
 use super::rules::{AckKey, Rules};
 use super::{Session, credit, dialect, durable, temporary};
 use crate::base::{Destination, DestinationKind, Dialect, REPLY_PREFIX, Settings, SubNo, Wildcards};
-use crate::port::{AckMode, Binding, Credit, Request, Subscribe};
+use crate::port::{AckMode, Binding, Credit, Filter, Request, Subscribe};
+use crate::selector::SelectorLimits;
 use crate::wire::{DecodeError, Frame, Header, Part, escape, unescape};
 
 /// So many ended subscriptions are remembered for ACKs that were on their way.
@@ -145,7 +147,8 @@ impl Session {
             routing,
             declared,
             standing,
-        } = self.wishes(frame)?;
+            filter,
+        } = self.wishes(frame, rules)?;
         let named = named(self.config.dialect, text, routing);
         let source = self.source(text, named, id.as_deref(), &durable, rules)?;
         let ack_timeout_ms = fields.ack_timeout_ms()?;
@@ -172,6 +175,7 @@ impl Session {
             self.subscriptions.live.retain(|live| live.no != no);
             self.requests.list.push(Request::Unsubscribe { sub: no });
         }
+        let binds_durably = matches!(source.of, Of::Durable(_));
         let sub = self.add_subscription(key, source.of, id.as_deref(), ack_mode, rules)?;
         let binding = match source.topic {
             Bound::No => Binding::None,
@@ -193,6 +197,8 @@ impl Session {
             ack_mode,
             credit,
             ack_timeout_ms,
+            binds_durably,
+            filter,
             priority: standing.priority,
             exclusive: standing.exclusive,
             no_local: standing.no_local.is_some(),
@@ -319,11 +325,12 @@ impl Session {
 
     /// Looks through the headers for those of dialects: refuses what is not built, reads the credit, what is said of a
     /// durable subscription, and what a name without prefix is.
-    fn wishes<'a>(&mut self, frame: &Frame<'a>) -> Result<Wishes<'a>, Cause> {
+    fn wishes<'a>(&mut self, frame: &Frame<'a>, rules: &Rules) -> Result<Wishes<'a>, Cause> {
         let mut wanted = None;
         let (mut durable, mut routing) = (durable::Wish::default(), None);
         let mut declaration = Declaration::default();
         let mut standing = Standings::default();
+        let mut filter = None;
         for header in frame.headers() {
             let Header { name, value } = header?;
             let Some((row, meaning)) = dialect::meaning(self.config.dialect, On::Subscribe, name) else {
@@ -338,6 +345,11 @@ impl Session {
                 }
                 Meaning::Durable(part) => durable.take(part, value),
                 Meaning::Routing => _ = routing.get_or_insert(dialect::routing(header, value)?),
+                Meaning::Selector if filter.is_none() => {
+                    let text = unescape(rules.escapes(), value)?;
+                    let text = std::str::from_utf8(&text).map_err(|_| DecodeError::NotUtf8)?;
+                    filter = Some(self.filter(text)?);
+                }
                 Meaning::Standing(what) => standing.take(what, header, value)?,
                 Meaning::NoEffect => self.note(row),
                 Meaning::Declares(what) => declaration.take(what, header, value)?,
@@ -350,7 +362,26 @@ impl Session {
             routing,
             declared: declaration.end()?,
             standing,
+            filter: filter.flatten(),
         })
+    }
+
+    /// What a selector lets through; `None`: everything.
+    fn filter(&self, text: &str) -> Result<Option<Arc<Filter>>, Violation> {
+        let limits = SelectorLimits {
+            selector_bytes_max: self.config.limits.selector_bytes_max,
+            selector_depth_max: self.config.limits.selector_depth_max,
+        };
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        let filter =
+            Filter::parse(text.into(), limits).map_err(|error| Violation::SelectorInvalid { error })?;
+        let names = filter.selector.names();
+        if names.iter().any(|name| ADDED_AT_DELIVERY.contains(&&**name)) {
+            return Err(Violation::SelectorHeader);
+        }
+        Ok(Some(Arc::new(filter)))
     }
 
     /// What an UNSUBSCRIBE says of a durable subscription, and of a name without prefix.
@@ -462,7 +493,22 @@ struct Wishes<'a> {
     /// What it declares of its queue.
     declared: Option<Box<Settings>>,
     standing: Standings,
+    filter: Option<Arc<Filter>>,
 }
+
+/// Headers of a MESSAGE that are no part of the message as it was sent (obligation 11 of the first version, and our own).
+const ADDED_AT_DELIVERY: &[&str] = &[
+    "message-id",
+    "subscription",
+    "ack",
+    "redelivered",
+    "delivery-count",
+    "dead-letter-origin",
+    "dead-letter-reason",
+    "dead-letter-failures",
+    "dead-letter-time",
+    "dead-letter-text",
+];
 
 /// How a subscription stands to others.
 #[derive(Debug, Default)]

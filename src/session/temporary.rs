@@ -98,6 +98,8 @@ impl Session {
             ack_mode: AckMode::Auto,
             ack_timeout_ms: None,
             credit,
+            filter: None,
+            binds_durably: false,
             priority: 0,
             exclusive: false,
             no_local: false,

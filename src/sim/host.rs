@@ -23,7 +23,9 @@ use crate::base::{Dialect, Limits, Now, Seq, SessionNo};
 use crate::broker::Recovery;
 use crate::journal::{Batch, IndexSize};
 use crate::port::Act;
-use crate::runtime::parts::{Bodies, Budget, Clock, Core, Shared, Wait, commit_term, drive, relocate};
+use crate::runtime::parts::{
+    Bodies, Budget, Clock, Core, Shared, Wait, commit_term, drive, relocate, show_headers,
+};
 use crate::session::SessionConfig;
 use crate::store::Store;
 
@@ -45,6 +47,7 @@ pub(super) struct Host {
     next_session: u64,
     next_tick_ms: u64,
     relocation: Option<Task>,
+    looks: Task,
     plant: Option<Plant>,
 }
 
@@ -143,8 +146,10 @@ impl Host {
             stopping: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         });
+        let looks = Task::new(show_headers(Arc::clone(&shared)));
         Ok(Self {
             shared,
+            looks,
             disk,
             clock,
             commit: Commit::Idle,
@@ -233,7 +238,11 @@ impl Host {
         if ready && self.relocation.as_mut().is_some_and(Task::turn) {
             self.relocation = None;
         }
-        due || ready
+        let looks = self.looks.is_ready();
+        if looks {
+            self.looks.turn();
+        }
+        due || ready || looks
     }
 
     /// Every connection is told to go.

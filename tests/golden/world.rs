@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use steadfast::base::{Dialect, Limits, Now, SessionNo, SettingKey, Settings};
-use steadfast::broker::Broker;
+use steadfast::broker::{Broker, Look};
 use steadfast::port::{Act, Event};
 use steadfast::session::{Phase, Session, SessionConfig};
 
@@ -208,6 +208,15 @@ impl World {
         if !self.held && self.disk.pending_count() > 0 {
             let sizes = self.disk.flush(usize::MAX);
             broker.handle_durable(self.disk.durable_seq(), &sizes, self.now);
+            progress = true;
+        }
+        let looks = broker.poll_looks();
+        if !looks.is_empty() {
+            let block = |look: &Look| self.disk.resolve(&look.body, look.header_len).concat();
+            let looked = looks
+                .into_iter()
+                .map(|look| (look.clone(), Some(block(&look).into())));
+            broker.handle_looked(&looked.collect::<Vec<_>>(), self.now);
             progress = true;
         }
         progress
@@ -432,6 +441,9 @@ impl World {
             "temporary_queue_count_max" => limits.temporary_queue_count_max = count,
             "durable_subscription_count_max" => limits.durable_subscription_count_max = count,
             "fan_out_count_max" => limits.fan_out_count_max = count,
+            "selector_bytes_max" => limits.selector_bytes_max = count,
+            "selector_depth_max" => limits.selector_depth_max = count,
+            "selector_count_max" => limits.selector_count_max = count,
             "group_id_bytes_max" => limits.group_id_bytes_max = count,
             "group_count_max" => limits.group_count_max = count,
             "dedup_id_bytes_max" => limits.dedup_id_bytes_max = count,

@@ -67,6 +67,8 @@ fn one_kept_while_many_pass(kept: Kept) {
             name,
             ack_mode: AckMode::ClientIndividual,
             credit: Credit::count(if session == holder { 1 } else { 1000 }),
+            filter: None,
+            binds_durably: false,
             priority: 0,
             exclusive: false,
             no_local: false,

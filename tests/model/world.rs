@@ -518,6 +518,8 @@ impl World {
                     name: requests.push_bytes(destination.name.as_bytes()),
                     ack_mode: if alone { AckMode::Auto } else { *ack_mode },
                     credit: *credit,
+                    filter: None,
+                    binds_durably: false,
                     priority: 0,
                     exclusive: false,
                     no_local: false,

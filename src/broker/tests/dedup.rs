@@ -73,6 +73,8 @@ impl World {
                 ack_mode: AckMode::ClientIndividual,
                 credit: Credit::count(1),
                 ack_timeout_ms: None,
+                filter: None,
+                binds_durably: false,
                 priority: 0,
                 exclusive: false,
                 no_local: false,

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use proptest::prelude::*;
 
 use super::*;
-use crate::port::{PRIORITY_DEFAULT, Terms, Why};
+use crate::port::{Filter, PRIORITY_DEFAULT, Terms, Why};
 
 const QUEUE: &str = "a";
 const FAILURES_MAX: u32 = 3;
@@ -19,9 +19,12 @@ enum Op {
         delay_ms: Option<u64>,
         ends_group: bool,
         persistent: bool,
+        color: u8,
     },
     Subscribe {
         prefetch_count: u32,
+        /// Which colors it takes, by the bits; 0: all, without a selector.
+        colors: u8,
         priority: i32,
         exclusive: bool,
     },
@@ -41,13 +44,14 @@ fn arb_op() -> impl Strategy<Value = Op> {
         proptest::option::weighted(0.2, 1..30_u64),
         proptest::bool::weighted(0.1),
         proptest::bool::weighted(0.8),
+        0..3_u8,
     );
     prop_oneof![
-        8 => send.prop_map(|(priority, group, delay_ms, ends_group, persistent)| Op::Send {
-            priority, group, delay_ms, ends_group: ends_group && group.is_some(), persistent,
+        8 => send.prop_map(|(priority, group, delay_ms, ends_group, persistent, color)| Op::Send {
+            priority, group, delay_ms, ends_group: ends_group && group.is_some(), persistent, color,
         }),
-        2 => (1..4_u32, -1..2_i32, proptest::bool::weighted(0.2)).prop_map(
-            |(prefetch_count, priority, exclusive)| Op::Subscribe { prefetch_count, priority, exclusive }
+        2 => (1..4_u32, prop_oneof![Just(0_u8), 1..7_u8], -1..2_i32, proptest::bool::weighted(0.2)).prop_map(
+            |(prefetch_count, colors, priority, exclusive)| Op::Subscribe { prefetch_count, colors, priority, exclusive }
         ),
         1 => any::<usize>().prop_map(Op::Unsubscribe),
         6 => any::<usize>().prop_map(Op::Accept),
@@ -75,6 +79,7 @@ struct Message {
     group: Option<u8>,
     ends_group: bool,
     persistent: bool,
+    color: u8,
     failures: u32,
     /// Who has just nacked it: another gets it, if one can.
     nacked_by: Option<u32>,
@@ -85,8 +90,27 @@ struct Message {
 struct Consumer {
     no: u32,
     prefetch_count: u32,
+    colors: u8,
     priority: i32,
     exclusive: bool,
+}
+
+impl Consumer {
+    fn takes(&self, color: u8) -> bool {
+        self.colors == 0 || self.colors & (1 << color) != 0
+    }
+
+    fn filter(&self) -> Option<Arc<Filter>> {
+        if self.colors == 0 {
+            return None;
+        }
+        let colors: Vec<String> = (0..3)
+            .filter(|color| self.takes(*color))
+            .map(|color| color.to_string())
+            .collect();
+        let text = format!("color IN ({})", colors.join(", "));
+        Some(Arc::new(Filter::parse(text.into(), Filter::ANY).unwrap()))
+    }
 }
 
 struct Model {
@@ -120,6 +144,10 @@ impl Model {
         if message.state != State::Ready {
             return Vec::new();
         }
+        let takes = |owner: &u32| {
+            let owner = self.consumers.iter().find(|consumer| consumer.no == *owner);
+            owner.is_some_and(|owner| owner.takes(message.color))
+        };
         let mut of_group: Option<u32> = None;
         if let Some(group) = message.group {
             let others = || {
@@ -142,7 +170,7 @@ impl Model {
                 holders.len() <= 1,
                 "one consumer at a time has messages of a group"
             );
-            of_group = self.owners.get(&group).copied();
+            of_group = self.owners.get(&group).copied().filter(takes);
             if of_group.is_none() && !holders.is_empty() {
                 return Vec::new();
             }
@@ -152,6 +180,7 @@ impl Model {
         let all = self.consumers.iter();
         let mut may: Vec<Consumer> = all
             .filter(|consumer| only.is_none_or(|only| only.no == consumer.no))
+            .filter(|consumer| consumer.takes(message.color))
             .filter(|consumer| of_group.is_none_or(|owner| owner == consumer.no))
             .filter(|consumer| self.held_by(consumer.no) < consumer.prefetch_count as usize)
             .copied()
@@ -174,7 +203,7 @@ impl Model {
     fn take(&mut self) {
         self.world.commit();
         for (delivery, body) in self.world.deliveries() {
-            let number: usize = body.parse().unwrap();
+            let number: usize = body.split_once('\n').unwrap().1.parse().unwrap();
             assert_eq!(self.next(), Some(number), "{:?}", self.messages);
             let by = delivery.sub.0;
             let takers = self.takers(number);
@@ -237,15 +266,24 @@ impl Model {
                 delay_ms,
                 ends_group,
                 persistent,
+                color,
             } => {
                 let body = self.messages.len().to_string();
                 let due_at_ms = delay_ms.map(|delay| self.world.now.wall_ms + delay);
                 self.world.ask(|requests| {
-                    send(requests, QUEUE, &body, *persistent, None);
+                    // A header block of one header.
+                    send(
+                        requests,
+                        QUEUE,
+                        &format!("color:{color}\n{body}"),
+                        *persistent,
+                        None,
+                    );
                     let group = group.map(|group| requests.push_bytes(&[group]));
                     let Some(Request::Send(send)) = requests.list.last_mut() else {
                         panic!("it was just added")
                     };
+                    send.header_len = 8;
                     send.terms = Terms {
                         due_at_ms,
                         priority: *priority,
@@ -259,6 +297,7 @@ impl Model {
                     group: *group,
                     ends_group: *ends_group,
                     persistent: *persistent,
+                    color: *color,
                     failures: 0,
                     nacked_by: None,
                     state: due_at_ms.map_or(State::Ready, |due| State::Waits(due, false)),
@@ -266,6 +305,7 @@ impl Model {
             }
             Op::Subscribe {
                 prefetch_count,
+                colors,
                 priority,
                 exclusive,
             } => {
@@ -274,6 +314,7 @@ impl Model {
                 let consumer = Consumer {
                     no,
                     prefetch_count: *prefetch_count,
+                    colors: *colors,
                     priority: *priority,
                     exclusive: *exclusive,
                 };
@@ -284,6 +325,7 @@ impl Model {
                         panic!("it was just added")
                     };
                     (subscribe.priority, subscribe.exclusive) = (consumer.priority, consumer.exclusive);
+                    subscribe.filter = consumer.filter();
                 });
                 // It has all of what others had as soon as they have settled what they hold.
                 let first = self
@@ -400,7 +442,7 @@ proptest! {
         }
         // Everything comes in the end.
         model.step(&Op::Pass(40));
-        model.step(&Op::Subscribe { prefetch_count: 1, priority: 5, exclusive: true });
+        model.step(&Op::Subscribe { prefetch_count: 1, colors: 0, priority: 5, exclusive: true });
         while let Some((number, tag)) = model.held(0) {
             model.messages[number].state = State::Gone;
             model.world.settle(tag, true, None);

@@ -56,6 +56,8 @@ impl World {
             binding,
             ack_mode: AckMode::ClientIndividual,
             credit: Credit::count(100),
+            filter: None,
+            binds_durably: false,
             priority: 0,
             exclusive: false,
             no_local: false,

@@ -323,6 +323,8 @@ fn a_queue_says_which_topic_it_keeps() {
         binding: Binding::To(topic),
         ack_mode: AckMode::Auto,
         credit: Credit::count(1),
+        filter: None,
+        binds_durably: false,
         priority: 0,
         exclusive: false,
         no_local: false,

@@ -335,15 +335,20 @@ fn arb_fact() -> impl Strategy<Value = Fact> {
             epoch: Epoch(epoch)
         }),
         (arb_name(), any::<bool>()).prop_map(|(queue, paused)| Fact::Paused { queue, paused }),
-        (arb_name(), proptest::option::of("[a-z.]{1,9}"), arb_settings()).prop_map(
-            |(queue, topic, settings)| {
+        (
+            arb_name(),
+            proptest::option::of("[a-z.]{1,9}"),
+            proptest::option::of("[a-z =]{1,9}"),
+            arb_settings()
+        )
+            .prop_map(|(queue, topic, selector, settings)| {
                 Fact::Declared {
                     queue,
                     topic: topic.map(Into::into),
+                    selector: selector.map(Into::into),
                     settings,
                 }
-            }
-        ),
+            }),
         ("[a-z.]{1,9}", proptest::option::of(arb_settings())).prop_map(|(pattern, settings)| Fact::Policy {
             pattern: pattern.into(),
             settings,

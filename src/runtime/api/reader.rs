@@ -5,21 +5,15 @@
 //!   for at most [`LOOK_COUNT_MAX`] requests together.
 //! - At most one run of chunks (about 1 MiB), or one message, is held at a time.
 
-use std::collections::HashMap;
 use std::iter::Peekable;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::base::ChunkRef;
-use crate::journal::CHUNK_BYTES_MAX;
 use crate::port::{Body, EntryView};
-use crate::store::StoreError;
 use crate::wire::{Escapes, unescape};
 
-use super::super::bodies::RUN_CHUNK_COUNT_MAX;
+use super::super::bodies::{Chunks, RUN_CHUNK_COUNT_MAX, chunks_for, first_bytes};
 use super::super::connection::Shared;
-use super::super::exit;
 use super::problem::Problem;
 
 /// Requests that read messages at a time.
@@ -138,20 +132,12 @@ impl<I: Iterator<Item = EntryView>> Groups<I> {
     }
 }
 
-/// The chunks that hold the first bytes of an extent.
-fn chunks_for(chunks: &[ChunkRef], bytes: usize) -> &[ChunkRef] {
-    let count = bytes.div_ceil(CHUNK_BYTES_MAX).min(chunks.len());
-    chunks.get(..count).unwrap_or_default()
-}
-
-type Chunks = HashMap<ChunkRef, Result<Bytes, StoreError>>;
-
 /// Reads the first bytes of each entry, so many of each, in their order.
 pub(super) async fn read(shared: &Shared, queue: &str, group: Vec<(EntryView, usize)>) -> Vec<Seen> {
     let chunks = fetch(shared, &group).await;
     let mut seen = Vec::with_capacity(group.len());
     for (entry, bytes) in group {
-        seen.push(match first_bytes(&entry, bytes, &chunks) {
+        seen.push(match first_bytes(&entry.body, bytes, &chunks) {
             Some(Ok(found)) => Seen::Read(entry, found),
             Some(Err(fault)) => Seen::Faulty(entry, fault),
             None => read_again(shared, queue, entry.sequence, bytes).await,
@@ -171,7 +157,7 @@ async fn read_again(shared: &Shared, queue: &str, sequence: u64, bytes: usize) -
         let group = vec![(entry, bytes)];
         let chunks = fetch(shared, &group).await;
         for (entry, bytes) in group {
-            match first_bytes(&entry, bytes, &chunks) {
+            match first_bytes(&entry.body, bytes, &chunks) {
                 Some(Ok(found)) => return Seen::Read(entry, found),
                 Some(Err(fault)) => return Seen::Faulty(entry, fault),
                 None => last = Some(entry),
@@ -198,43 +184,9 @@ async fn fetch(shared: &Shared, group: &[(EntryView, usize)]) -> Chunks {
             Body::Stored { .. } | Body::Memory(_) => {}
         }
     }
-    let mut found = Chunks::new();
+    let mut found = Chunks::default();
     for run in places.chunks(RUN_CHUNK_COUNT_MAX) {
         found.extend(Arc::clone(&shared.bodies).look(run.to_vec()).await);
     }
     found
-}
-
-/// `None` where a chunk is not in its slot any more.
-fn first_bytes(entry: &EntryView, bytes: usize, chunks: &Chunks) -> Option<Result<Vec<u8>, String>> {
-    let mut out = Vec::with_capacity(bytes);
-    let mut take = |place: &ChunkRef, from: usize| match chunks.get(place)? {
-        Ok(payload) => {
-            let rest = payload.get(from..).unwrap_or_default();
-            let wanted = bytes - out.len();
-            out.extend_from_slice(rest.get(..wanted).unwrap_or(rest));
-            Some(Ok(()))
-        }
-        Err(StoreError::Gone(_)) => None,
-        Err(error) => Some(Err(exit::chain(error).to_string())),
-    };
-    match &entry.body {
-        Body::Memory(payload) => out.extend_from_slice(payload.get(..bytes).unwrap_or(payload)),
-        Body::Stored { chunk, offset } => {
-            if let Err(fault) = take(chunk, *offset as usize)? {
-                return Some(Err(fault));
-            }
-        }
-        Body::Extent(of) => {
-            for chunk in chunks_for(of, bytes) {
-                if let Err(fault) = take(chunk, 0)? {
-                    return Some(Err(fault));
-                }
-            }
-        }
-    }
-    if out.len() < bytes {
-        return Some(Err("fewer bytes are stored than it has".to_owned()));
-    }
-    Some(Ok(out))
 }

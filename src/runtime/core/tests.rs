@@ -109,6 +109,8 @@ fn subscribe(name: &str) -> Requests {
         name,
         ack_mode: AckMode::ClientIndividual,
         credit: Credit::count(10),
+        filter: None,
+        binds_durably: false,
         priority: 0,
         exclusive: false,
         no_local: false,

@@ -15,6 +15,7 @@ fn queue(name: &str, depth: u64) -> QueueView {
         next_sequence: 0,
         paused: false,
         topic: None,
+        selector: None,
         owner: None,
         policy: Default::default(),
         declared: Default::default(),

@@ -238,6 +238,7 @@ fn fill(store: &SledStore) {
                 Fact::Declared {
                     queue: "DSUB.shop/orders".into(),
                     topic: Some("orders.*.>".into()),
+                    selector: Some("type = 'a'".into()),
                     settings: stated("message_count_max", Setting::Number(7)),
                 },
                 Fact::Policy {
@@ -260,6 +261,7 @@ fn fill(store: &SledStore) {
                 Fact::Declared {
                     queue: queue.clone(),
                     topic: None,
+                    selector: None,
                     settings: Settings::default(),
                 },
             ],
