@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use history::{History, Kind, Load, Rules, Violation, check, drain};
+use history::{History, Kind, Load, Rules, Tally, Violation, check, drain};
 use powercut::{Disk, Mounted, Naming, Policy};
 use rig::{Broker, Fault, Proxy, Rng, Settings, env_number};
 
@@ -158,6 +158,10 @@ impl Trial {
 
     /// Starts the broker without load, empties all queues, starts it again and looks for what should be gone.
     fn finish(&mut self) -> Vec<Violation> {
+        self.finish_counted().0
+    }
+
+    fn finish_counted(&mut self) -> (Vec<Violation>, Tally) {
         for round in 0..2 {
             let broker = self.settings.start();
             let drained = drain(self.load(), broker.addr());
@@ -165,9 +169,13 @@ impl Trial {
             broker.stop();
         }
         let events = self.history.events();
-        let found = check(&events, &rules());
-        println!("  {} messages, {} events", self.load().sent(), events.len());
-        found
+        let (found, tally) = check(&events, &rules());
+        println!(
+            "  {} messages, {} events, {tally:?}",
+            self.load().sent(),
+            events.len()
+        );
+        (found, tally)
     }
 }
 
@@ -179,6 +187,18 @@ fn assert_kept(found: &[Violation], seed: u64) {
         found.len(),
         texts.join("\n")
     );
+}
+
+/// A history of ten ends or more in which nobody rested, or worked for too long, shows nothing of it.
+fn assert_shown(tally: &Tally, ends: u64) {
+    let Tally {
+        rest_count,
+        rest_over_end_count,
+        lapse_count,
+        lease_lost_count,
+    } = *tally;
+    let least = [rest_count, rest_over_end_count, lapse_count, lease_lost_count].map(|count| count > 0);
+    assert!(ends < 10 || least == [true; 4], "{tally:?}");
 }
 
 fn kinds(found: &[Violation]) -> BTreeSet<Kind> {
@@ -196,7 +216,8 @@ fn kills_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut trial = Trial::new(dir.path(), dir.path(), seed);
     let mut compacted = None;
-    for kill in 0..env_number("STEADFAST_TEST_KILLS", 30) {
+    let kills = env_number("STEADFAST_TEST_KILLS", 30);
+    for kill in 0..kills {
         if kill > 0 && trial.rng.chance(25) {
             // During recovery.
             let mut broker = trial.settings.spawn();
@@ -214,7 +235,9 @@ fn kills_lose_nothing() {
             *compacted.get_or_insert(0) += trial.stop();
         }
     }
-    assert_kept(&trial.finish(), seed);
+    let (found, tally) = trial.finish_counted();
+    assert_kept(&found, seed);
+    assert_shown(&tally, kills);
     assert_ne!(compacted, Some(0), "this load is to make the broker compact");
     let blobs = trial.settings.data_dir.join("blobs");
     assert_eq!(
@@ -302,7 +325,9 @@ fn power_cuts_lose_nothing() {
             println!("  cut {cut}: {policy:?} {cut_seed}, at a sync: {at_a_sync}");
             power.cut(policy, cut_seed);
         }
-        assert_kept(&trial.finish(), seed);
+        let (found, tally) = trial.finish_counted();
+        assert_kept(&found, seed);
+        assert_shown(&tally, count);
     }
     println!(
         "{at_syncs} cuts at a sync, {in_recoveries} at one of a recovery; {compacted} index chunks compacted"
@@ -804,6 +829,18 @@ fn a_body_zeroed_at_its_end_is_caught() {
 fn a_swapped_order_is_caught() {
     let found = caught(Fault::SwappedSends);
     assert!(found.contains(&Kind::OrderBroken), "{found:?}");
+}
+
+#[test]
+fn a_rest_cut_short_is_caught() {
+    let found = caught(Fault::ShortRest);
+    assert!(found.contains(&Kind::Early), "{found:?}");
+}
+
+#[test]
+fn a_lease_cut_short_is_caught() {
+    let found = caught(Fault::ShortLease);
+    assert!(found.contains(&Kind::LeaseCut), "{found:?}");
 }
 
 #[test]

@@ -31,13 +31,15 @@ fn fixed_seeds_keep_the_promise() {
     let tallies = check_clean(SEEDS.chain(REGRESSIONS.iter().copied()));
     // A run in which nothing happens proves nothing.
     type Count = fn(&Tally) -> u64;
-    let counts: [(&str, Count); 16] = [
+    let counts: [(&str, Count); 18] = [
         ("connections", |tally| tally.connection_count),
         ("messages sent", |tally| tally.sent_count),
         ("orders for more", |tally| tally.asked_count),
         ("deliveries", |tally| tally.delivered_count),
         ("deliveries accepted", |tally| tally.accepted_count),
         ("dead letters", |tally| tally.dead_lettered_count),
+        ("messages expired", |tally| tally.expired_count),
+        ("duplicates", |tally| tally.duplicate_count),
         ("transactions committed", |tally| tally.committed_count),
         ("transactions aborted", |tally| tally.aborted_count),
         ("compactions", |tally| tally.compacted_count),

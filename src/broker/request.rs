@@ -917,7 +917,8 @@ impl Broker {
             self.check_stage(session, tx, STAGED_STEP_BYTES)?;
         }
         let tags = match self.named(session, settle)? {
-            None => return Ok(Seq(0)),
+            // The failure, or the end of the entry, is stated by an earlier batch.
+            None => return Ok(self.ledger.gate_so_far()),
             Some(tags) => tags,
         };
         let why = settle.why.as_deref();

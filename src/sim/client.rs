@@ -12,6 +12,13 @@ use crate::client::{Decoder, Frame, encode_frame, parse_number};
 pub(super) const QUEUES: [&str; 3] = ["a", "b", "c"];
 const TOPICS: [&str; 2] = ["t", "u"];
 
+/// The longest that a NACK asks a message to rest.
+pub(super) const REST_MS_MAX: usize = 3_000;
+/// The longest time to live that a SEND states.
+const TTL_MS_MAX: usize = 4_000;
+/// Messages that may be sent again.
+const RECENT_COUNT_MAX: usize = 8;
+
 const SUB_COUNT_MAX: usize = 3;
 const TX_COUNT_MAX: usize = 2;
 
@@ -58,15 +65,23 @@ pub(super) struct Numbers {
     uid: Uid,
     sub: u32,
     tx: u32,
+    /// Messages with a deduplication id, and their queues, that may be sent again by anybody.
+    recent: Vec<(Uid, &'static str)>,
 }
 
 impl Numbers {
+    /// A queue forgets its deduplication ids.
+    pub(super) fn forget_recent(&mut self, queue: &str) {
+        self.recent.retain(|(_, of)| *of != queue);
+    }
+
     pub(super) fn new(long_of: usize) -> Self {
         Self {
             long_of,
             uid: 0,
             sub: 0,
             tx: 0,
+            recent: Vec::new(),
         }
     }
 }
@@ -169,7 +184,8 @@ impl Client {
                 let at = rng.below(self.held.len());
                 let accepted = self.version == 10 || rng.chance(3, 4);
                 let tx = self.any_tx(rng);
-                self.wish_settle(at, accepted, tx, receipt)
+                let delay = (!accepted && rng.chance(1, 2)).then(|| rng.below(REST_MS_MAX) as u64);
+                self.wish_settle(at, accepted, delay, tx, receipt)
             }
             34..70 => Some(self.wish_send(rng, numbers, receipt)),
             70..82 if self.subs.len() < SUB_COUNT_MAX => {
@@ -226,26 +242,61 @@ impl Client {
     }
 
     fn wish_send(&mut self, rng: &mut Rng, numbers: &mut Numbers, receipt: bool) -> Wish {
+        let again = rng.chance(1, 8) && !numbers.recent.is_empty();
+        if again {
+            let (uid, queue) = rng.pick(&numbers.recent);
+            return self.wish_again(uid, queue, receipt);
+        }
         numbers.uid += 2;
         let uid = numbers.uid + u64::from(rng.chance(1, numbers.long_of));
         let tx = self.any_tx(rng);
+        let queue = rng.pick(&QUEUES);
         let to = match rng.below(8) {
             0 => To::Topic(rng.pick(&TOPICS).into()),
-            _ => To::Queue(rng.pick(&QUEUES).into()),
+            _ => To::Queue(queue.into()),
         };
         let persistent = rng.chance(6, 7);
         let mut headers = vec![("destination", destination(&to)), (UID, uid.to_string())];
         if !persistent {
             headers.push(("persistent", "false".to_owned()));
         }
+        let is_queue = matches!(to, To::Queue(_));
+        let ttl_ms = (is_queue && rng.chance(1, 6)).then(|| 1 + rng.below(TTL_MS_MAX) as u64);
+        headers.extend(ttl_ms.map(|ms| (rng.pick(&["ttl", "expiration"]), ms.to_string())));
+        let dedup = is_queue && persistent && tx.is_none() && ttl_ms.is_none() && rng.chance(1, 3);
+        if dedup {
+            headers.push(("dedup-id", uid.to_string()));
+            numbers.recent.push((uid, queue));
+            if numbers.recent.len() > RECENT_COUNT_MAX {
+                numbers.recent.remove(0);
+            }
+        }
         headers.extend(tx.map(|tx| ("transaction", tx.to_string())));
         let ask = Ask::Send {
             uid,
             to,
             persistent,
+            ttl_ms,
             tx,
         };
         self.wish("SEND", ask, headers, Some(&body_of(uid)), receipt)
+    }
+
+    /// SEND of a message that somebody has sent before, as a producer does that knows of no RECEIPT.
+    fn wish_again(&mut self, uid: Uid, queue: &str, receipt: bool) -> Wish {
+        let to = To::Queue(queue.into());
+        let headers = vec![
+            ("destination", destination(&to)),
+            (UID, uid.to_string()),
+            ("dedup-id", uid.to_string()),
+        ];
+        self.wish(
+            "SEND",
+            Ask::Again { uid, to },
+            headers,
+            Some(&body_of(uid)),
+            receipt,
+        )
     }
 
     /// SUBSCRIBE.
@@ -324,7 +375,14 @@ impl Client {
     }
 
     /// ACK or NACK of the delivery at a place.
-    fn wish_settle(&mut self, at: usize, accepted: bool, tx: Option<u32>, receipt: bool) -> Option<Wish> {
+    fn wish_settle(
+        &mut self,
+        at: usize,
+        accepted: bool,
+        delay_ms: Option<u64>,
+        tx: Option<u32>,
+        receipt: bool,
+    ) -> Option<Wish> {
         let held = self.held.get(at)?.clone();
         let own = self.subs.iter().find(|own| own.no == held.sub);
         let mode = own.map_or(Mode::Individual, |own| own.mode);
@@ -347,10 +405,12 @@ impl Client {
             ],
         };
         headers.extend(tx.map(|tx| ("transaction", tx.to_string())));
+        headers.extend(delay_ms.map(|ms| ("delay", ms.to_string())));
         let command = if accepted { "ACK" } else { "NACK" };
         let ask = Ask::Settle {
             delivery: held.delivery,
             accepted,
+            delay_ms,
             tx,
         };
         Some(self.wish(command, ask, headers, None, receipt))
@@ -358,7 +418,7 @@ impl Client {
 
     /// ACK of the first delivery held, with a RECEIPT.
     pub(super) fn wish_ack(&mut self) -> Option<Wish> {
-        self.wish_settle(0, true, None, true)
+        self.wish_settle(0, true, None, None, true)
     }
 
     /// COMMIT or ABORT.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::Plant;
 use crate::base::{ChunkRef, Seq};
-use crate::journal::{Batch, Fact, IndexChunk, IndexSize, Recovered};
+use crate::journal::{Batch, IndexChunk, IndexSize, Recovered};
 use crate::store::{MemoryStore, Store, StoreError, StoreStats};
 
 /// See the module's text.
@@ -105,12 +105,14 @@ impl Store for Disk {
             return Err(StoreError::Append { seq, source });
         }
         state.pending = Some(batch.clone());
-        if self.plant == Some(Plant::SettleLost) {
-            let mut batch = batch.clone();
-            batch.facts.retain(|fact| !matches!(fact, Fact::Settled { .. }));
-            return self.memory.append(&batch);
+        match self.plant {
+            None => self.memory.append(batch),
+            Some(plant) => {
+                let mut batch = batch.clone();
+                batch.facts.retain(|fact| plant.stores(fact));
+                self.memory.append(&batch)
+            }
         }
-        self.memory.append(batch)
     }
 
     fn flush(&self) -> Result<(), StoreError> {

@@ -245,6 +245,11 @@ impl Host {
         due || ready || looks
     }
 
+    /// Rests, leases and expiry: the timer's turn.
+    pub(super) fn step_due(&self) {
+        self.shared.core.handle_due(self.clock.now());
+    }
+
     /// Every connection is told to go.
     pub(super) fn begin_stop(&self) {
         self.shared.core.handle_stopping();

@@ -2,6 +2,7 @@
 
 use super::Kind;
 use crate::client::{Decoder, Frame};
+use crate::journal::Fact;
 
 /// A fault of a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +33,25 @@ pub enum Plant {
     DeliveredTwice,
     /// A RECEIPT is left out.
     ReceiptMissing,
+    /// A NACK lets its message rest for a tenth of the time.
+    RestShort,
+    /// Rests are not stored.
+    RestForgotten,
+    /// Failures are not stored.
+    FailureForgotten,
+    /// A message expires in a tenth of its time.
+    ExpiryEarly,
+    /// A message has no end.
+    ExpiryForgotten,
+    /// Deduplication ids are not stored.
+    DedupForgotten,
+    /// The RECEIPT of a duplicate does not say so.
+    DuplicateUntold,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 20] = [
         Self::ReceiptBeforeFlush,
         Self::TornBatch,
         Self::SettleLost,
@@ -50,6 +65,13 @@ impl Plant {
         Self::ReceiptsSwapped,
         Self::DeliveredTwice,
         Self::ReceiptMissing,
+        Self::RestShort,
+        Self::RestForgotten,
+        Self::FailureForgotten,
+        Self::ExpiryEarly,
+        Self::ExpiryForgotten,
+        Self::DedupForgotten,
+        Self::DuplicateUntold,
     ];
 
     /// What the oracle may call it.
@@ -65,6 +87,17 @@ impl Plant {
             Self::MarkMissing | Self::MarkWrong => &[Kind::MarkWrong],
             Self::ReceiptsSwapped | Self::ReceiptMissing => &[Kind::ReceiptWrong],
             Self::DeliveredTwice => &[Kind::HeldTwice, Kind::Doubled],
+            Self::RestShort | Self::RestForgotten => &[Kind::RestWrong],
+            Self::FailureForgotten => &[Kind::FailuresWrong],
+            Self::ExpiryEarly => &[Kind::Lost],
+            Self::ExpiryForgotten => &[Kind::Expired],
+            Self::DedupForgotten => &[
+                Kind::SettledAgain,
+                Kind::Doubled,
+                Kind::MessageIdWrong,
+                Kind::DuplicateWrong,
+            ],
+            Self::DuplicateUntold => &[Kind::DuplicateWrong],
         }
     }
 
@@ -74,6 +107,8 @@ impl Plant {
             Self::TransactionSplit if bytes.starts_with(b"SEND\n") => b"\ntransaction:",
             Self::CreditExceeded if bytes.starts_with(b"SUBSCRIBE\n") => b"\nprefetch-count:",
             Self::UnaskedGiven if bytes.starts_with(b"SEND\n") => b"\ncredit:",
+            Self::RestShort if bytes.starts_with(b"NACK\n") => b"\ndelay:",
+            Self::ExpiryEarly | Self::ExpiryForgotten if bytes.starts_with(b"SEND\n") => b"\nttl:",
             _ => return bytes,
         };
         let Some(at) = bytes.windows(from.len()).position(|window| window == from) else {
@@ -91,8 +126,13 @@ impl Plant {
         } else {
             let count = std::str::from_utf8(count.get(1..).unwrap_or_default()).ok();
             let count: u64 = count.and_then(|text| text.parse().ok()).unwrap_or(1);
-            // 0 is pull, and not less than 1.
-            let count = if count == 0 { 0 } else { count + 1 };
+            let count = match self {
+                Self::RestShort | Self::ExpiryEarly => count / 10 + 1,
+                Self::ExpiryForgotten => 0,
+                // 0 is pull, and not less than 1.
+                _ if count == 0 => 0,
+                _ => count + 1,
+            };
             [name, b":", count.to_string().as_bytes()].concat()
         };
         [before, &line, after].concat()
@@ -103,7 +143,7 @@ impl Plant {
         let is = |frame: &[u8], command: &[u8]| frame.starts_with(command);
         let command: &[u8] = match self {
             Self::OrderSwapped | Self::MarkMissing | Self::MarkWrong | Self::DeliveredTwice => b"MESSAGE\n",
-            Self::ReceiptsSwapped | Self::ReceiptMissing => b"RECEIPT\n",
+            Self::ReceiptsSwapped | Self::ReceiptMissing | Self::DuplicateUntold => b"RECEIPT\n",
             _ => return,
         };
         let mut at = 0;
@@ -119,6 +159,7 @@ impl Plant {
                     frames.swap(at, at + 1);
                     at += 1;
                 }
+                Self::DuplicateUntold => replace(frame, b"\nduplicate:true\n", b"\n"),
                 Self::MarkMissing => replace(frame, b"\nredelivered:true\n", b"\nredelivered:false\n"),
                 Self::MarkWrong if turns.is_multiple_of(7) => {
                     replace(frame, b"\nredelivered:false\n", b"\nredelivered:true\n");
@@ -142,6 +183,19 @@ impl Plant {
 fn replace(frame: &mut Vec<u8>, from: &[u8], to: &[u8]) {
     if let Some(at) = frame.windows(from.len()).position(|window| window == from) {
         frame.splice(at..at + from.len(), to.iter().copied());
+    }
+}
+
+impl Plant {
+    /// Whether a broker with this fault stores a fact.
+    pub(super) fn stores(self, fact: &Fact) -> bool {
+        match self {
+            Self::SettleLost => !matches!(fact, Fact::Settled { .. }),
+            Self::RestForgotten => !matches!(fact, Fact::Delayed { .. }),
+            Self::FailureForgotten => !matches!(fact, Fact::Counted { .. }),
+            Self::DedupForgotten => !matches!(fact, Fact::Seen { .. }),
+            _ => true,
+        }
     }
 }
 

@@ -3,19 +3,21 @@
 //! It is written from the promise: a RECEIPT is durable and proves every earlier frame of its connection; a message
 //! with a receipt is delivered at least once; one settled with a receipt never again; a transaction is whole or absent;
 //! one sent again with its deduplication id is one message;
-//! first deliveries of one producer are in order; redeliveries are marked; a dead letter appears once, for a reason.
+//! first deliveries of one producer are in order; redeliveries are marked; what rests does not come before its time, and a lease
+//! is not cut short; a dead letter appears once, for a reason.
 //! What no receipt confirmed may have happened or not, but only whole.
 //!
 //! # Invariants
-//! - No false alarm: where clients cannot know an order, none is assumed. The one such case is a subscription that
+//! - No false alarm: where clients cannot know an order, none is assumed. One such case is a subscription that
 //!   is being ended: its last deliveries may be read long after the broker has given them to others. So a delivery
-//!   counts as made at the latest when its UNSUBSCRIBE or DISCONNECT was written.
+//!   counts as made at the latest when its UNSUBSCRIBE or DISCONNECT was written. The other are leases, which run out while a
+//!   MESSAGE is on its way: a delivery with a lease counts as made when its SUBSCRIBE was written, which no kill is between.
 //! - The history ends with every queue drained by settling all that came.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-use super::record::{Event, Mode, Time, What};
+use super::record::{Event, Lease, Mode, Time, What};
 
 /// What the checker must know of the load.
 #[derive(Debug, Clone, Default)]
@@ -47,8 +49,12 @@ pub enum Kind {
     NotMarked,
     /// A message was given to a second consumer while the first still held it.
     HeldTwice,
+    /// A lease ended, for its holder or for others, before it can have run out.
+    LeaseCut,
     /// A message came that nobody sent, or from a queue it was not sent to.
     Stranger,
+    /// A message that rests came before its time.
+    Early,
     /// A dead letter without enough failures, a failed message that is none, or one back in its old queue.
     DeadLetterWrong,
     /// Receipts out of order, twice, or for a frame that asked for none.
@@ -76,20 +82,46 @@ impl fmt::Display for Violation {
 
 struct Delivery {
     at: Time,
+    count: u64,
+    leased: bool,
     /// The latest moment at which the broker can have made it.
     made_by: Time,
     life: usize,
     queue: String,
     auto: bool,
+    /// When it came, by the history's watch.
+    at_ms: u64,
 }
 
 /// A frame that asks for a settlement, or for a failure, of one message.
 struct Attempt {
+    delivery: Time,
+    /// Whether that has a lease.
+    leased: bool,
+    life: usize,
     conn: u32,
     frame: u64,
     at: Time,
     tx: Option<u32>,
     aborted: bool,
+    /// Until when the message is to rest.
+    due_ms: Option<u64>,
+}
+
+/// What a MESSAGE says, and when it came.
+struct Came {
+    at: Time,
+    at_ms: u64,
+    redelivered: bool,
+    count: u64,
+}
+
+/// What an ACK or NACK asks for.
+struct Asked {
+    delivery: Time,
+    tx: Option<u32>,
+    accepted: bool,
+    due_ms: Option<u64>,
 }
 
 struct Message {
@@ -105,12 +137,39 @@ struct Message {
     deliveries: Vec<Delivery>,
     acks: Vec<Attempt>,
     nacks: Vec<Attempt>,
+    /// Leases that are known to have run out.
+    lapses: Vec<Lapse>,
+}
+
+struct Lapse {
+    delivery: Time,
+    /// When it was certain.
+    at: Time,
+    life: usize,
+}
+
+/// Who has a message.
+#[derive(Clone, Copy)]
+struct Holder {
+    delivery: Time,
+    sub: u32,
+    count: u64,
+    /// Until when at least, if it has a lease.
+    until_ms: Option<u64>,
 }
 
 impl Message {
     /// Every time that it was sent.
     fn sent(&self) -> impl Iterator<Item = (u32, u64, Option<u32>)> {
         std::iter::once((self.conn, self.frame, self.tx)).chain(self.again.iter().copied())
+    }
+
+    /// Whether it was given again behind this delivery, in the same life of the broker.
+    fn came_behind(&self, delivery: &Delivery) -> bool {
+        let behind = |d: &Delivery| d.life == delivery.life && d.count > delivery.count;
+        self.deliveries
+            .iter()
+            .any(|d| d.queue == delivery.queue && behind(d))
     }
 }
 
@@ -127,7 +186,11 @@ struct Sub {
     conn: u32,
     queue: &'static str,
     mode: Mode,
+    at: Time,
+    lease: Option<Lease>,
     ended: Option<(u64, Time)>,
+    /// When its connection ended.
+    gone: Option<Time>,
     /// Deliveries that the client may still settle, by time, with their message.
     held: BTreeMap<Time, u64>,
 }
@@ -143,8 +206,9 @@ struct Checker {
     subs: BTreeMap<u32, Sub>,
     /// The subscription of a delivery.
     sub_of: HashMap<Time, u32>,
-    /// Who holds a message: the delivery and its subscription.
-    holders: HashMap<u64, (Time, u32)>,
+    holders: HashMap<u64, Holder>,
+    /// The frame from which on a connection had no effect.
+    void: HashMap<u32, u64>,
     ids: HashMap<String, u64>,
     id_of: HashMap<(u64, String), String>,
     /// When connections of `auto` subscriptions ended: queue and time.
@@ -153,14 +217,28 @@ struct Checker {
     life: usize,
 }
 
-/// All violations in a history.
-pub fn check(events: &[Event], rules: &Rules) -> Vec<Violation> {
+/// What a history has shown, so that it can be told from one in which nothing happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Confirmed rests.
+    pub rest_count: u64,
+    /// Those of them after which the message came in a later life of the broker.
+    pub rest_over_end_count: u64,
+    /// Leases that ran out for certain.
+    pub lapse_count: u64,
+    /// Answers behind the end of a lease that were refused.
+    pub lease_lost_count: u64,
+}
+
+/// All violations in a history, and what it has shown.
+pub fn check(events: &[Event], rules: &Rules) -> (Vec<Violation>, Tally) {
     let mut checker = Checker::default();
     for (at, event) in events.iter().enumerate() {
         checker.read(at, event);
     }
     checker.judge(rules);
-    checker.found
+    let tally = checker.tally();
+    (checker.found, tally)
 }
 
 impl Checker {
@@ -206,6 +284,7 @@ impl Checker {
                 count,
                 message_id,
                 intact,
+                at_ms,
             } => {
                 if !intact {
                     self.report(
@@ -213,7 +292,13 @@ impl Checker {
                         format!("message {message}: delivery {at} on connection {conn}"),
                     );
                 }
-                self.read_delivery(at, *sub, *message, *redelivered, *count, message_id);
+                let came = Came {
+                    at,
+                    at_ms: *at_ms,
+                    redelivered: *redelivered,
+                    count: *count,
+                };
+                self.read_delivery(*sub, *message, &came, message_id);
             }
             Event::Refused { conn, text } => {
                 if !self.killing {
@@ -230,6 +315,22 @@ impl Checker {
                 }
                 self.end_connection(*conn, at);
             }
+            Event::LeaseLost { conn, frame, at_ms } => {
+                let over = |sub: &Sub| {
+                    sub.lease
+                        .is_some_and(|lease| lease.from_ms + lease.span_ms <= *at_ms)
+                };
+                if !self.subs.values().any(|sub| sub.conn == *conn && over(sub)) {
+                    self.report(
+                        Kind::LeaseCut,
+                        format!(
+                            "connection {conn}: frame {frame} was refused before a lease can have run out"
+                        ),
+                    );
+                }
+                self.void.insert(*conn, *frame);
+                self.end_connection(*conn, at);
+            }
             Event::Closing { conn } => self.end_connection(*conn, at),
             Event::Killing => self.killing = true,
             Event::Down => {
@@ -238,6 +339,7 @@ impl Checker {
                 self.holders.clear();
                 for sub in self.subs.values_mut() {
                     sub.held.clear();
+                    sub.gone.get_or_insert(at);
                 }
             }
         }
@@ -267,6 +369,7 @@ impl Checker {
                         deliveries: Vec::new(),
                         acks: Vec::new(),
                         nacks: Vec::new(),
+                        lapses: Vec::new(),
                     },
                 );
             }
@@ -278,14 +381,22 @@ impl Checker {
                     message.again.push((conn, frame, tx));
                 }
             }
-            What::Subscribe { sub, queue, mode } => {
+            What::Subscribe {
+                sub,
+                queue,
+                mode,
+                lease,
+            } => {
                 self.subs.insert(
                     sub,
                     Sub {
                         conn,
                         queue,
                         mode,
+                        at,
+                        lease,
                         ended: None,
+                        gone: None,
                         held: BTreeMap::new(),
                     },
                 );
@@ -302,8 +413,24 @@ impl Checker {
                     self.end_sub(sub, frame, at);
                 }
             }
-            What::Ack { delivery, tx } => self.settle(at, conn, frame, delivery, tx, true),
-            What::Nack { delivery, tx } => self.settle(at, conn, frame, delivery, tx, false),
+            What::Ack { delivery, tx } => {
+                let asked = Asked {
+                    delivery,
+                    tx,
+                    accepted: true,
+                    due_ms: None,
+                };
+                self.settle(at, conn, frame, &asked);
+            }
+            What::Nack { delivery, tx, due_ms } => {
+                let asked = Asked {
+                    delivery,
+                    tx,
+                    accepted: false,
+                    due_ms,
+                };
+                self.settle(at, conn, frame, &asked);
+            }
             What::Begin { tx } => self.txs.entry(tx).or_default().conn = conn,
             What::Commit { tx } => {
                 let tx = self.txs.entry(tx).or_default();
@@ -317,7 +444,7 @@ impl Checker {
                     if self
                         .holders
                         .get(message)
-                        .is_some_and(|(held, _)| held == delivery)
+                        .is_some_and(|holder| holder.delivery == *delivery)
                     {
                         self.holders.remove(message);
                     }
@@ -332,8 +459,8 @@ impl Checker {
                             attempt.aborted |= attempt.tx == Some(no);
                         }
                     }
-                    let sub = self.holders.get(&message).filter(|(held, _)| *held == delivery);
-                    if let Some(sub) = sub.and_then(|(_, sub)| self.subs.get_mut(sub)) {
+                    let sub = self.sub_of.get(&delivery).and_then(|sub| self.subs.get_mut(sub));
+                    if let Some(sub) = sub.filter(|sub| sub.ended.is_none() && sub.gone.is_none()) {
                         sub.held.insert(delivery, message);
                     }
                 }
@@ -341,7 +468,13 @@ impl Checker {
         }
     }
 
-    fn settle(&mut self, at: Time, conn: u32, frame: u64, delivery: Time, tx: Option<u32>, accepted: bool) {
+    fn settle(&mut self, at: Time, conn: u32, frame: u64, asked: &Asked) {
+        let Asked {
+            delivery,
+            tx,
+            accepted,
+            due_ms,
+        } = *asked;
         let sub = self.sub_of.get(&delivery).and_then(|sub| self.subs.get_mut(sub));
         let Some(sub) = sub.filter(|sub| sub.held.contains_key(&delivery)) else {
             // The load's own mistake, or a history made by hand: there is nothing to settle.
@@ -359,12 +492,19 @@ impl Checker {
                 .into_iter()
                 .collect(),
         };
+        let leased = sub.lease.is_some();
         for (delivery, message) in settled {
             match tx.map(|tx| self.txs.entry(tx).or_default()) {
                 Some(tx) if accepted => tx.acks.push((message, delivery)),
                 Some(tx) => tx.nacks.push((message, delivery)),
                 None => {
-                    self.holders.remove(&message);
+                    if self
+                        .holders
+                        .get(&message)
+                        .is_some_and(|of| of.delivery == delivery)
+                    {
+                        self.holders.remove(&message);
+                    }
                 }
             }
             if let Some(message) = self.messages.get_mut(&message) {
@@ -374,11 +514,15 @@ impl Checker {
                     &mut message.nacks
                 };
                 attempts.push(Attempt {
+                    delivery,
+                    leased,
+                    life: self.life,
                     conn,
                     frame,
                     at,
                     tx,
                     aborted: false,
+                    due_ms,
                 });
             }
         }
@@ -388,7 +532,7 @@ impl Checker {
         if let Some(sub) = self.subs.get_mut(&no) {
             sub.ended.get_or_insert((frame, at));
             sub.held.clear();
-            self.holders.retain(|_, (_, sub)| *sub != no);
+            self.holders.retain(|_, holder| holder.sub != no);
         }
     }
 
@@ -396,7 +540,8 @@ impl Checker {
         for (no, sub) in &mut self.subs {
             if sub.conn == conn {
                 sub.held.clear();
-                self.holders.retain(|_, (_, holder)| holder != no);
+                sub.gone.get_or_insert(at);
+                self.holders.retain(|_, holder| holder.sub != *no);
                 if sub.mode == Mode::Auto {
                     self.auto_ends.push((sub.queue, at));
                 }
@@ -404,15 +549,13 @@ impl Checker {
         }
     }
 
-    fn read_delivery(
-        &mut self,
-        at: Time,
-        sub_no: u32,
-        no: u64,
-        redelivered: bool,
-        count: u64,
-        message_id: &str,
-    ) {
+    fn read_delivery(&mut self, sub_no: u32, no: u64, came: &Came, message_id: &str) {
+        let Came {
+            at,
+            at_ms,
+            redelivered,
+            count,
+        } = *came;
         let Some(sub) = self.subs.get_mut(&sub_no) else {
             return self.report(
                 Kind::Stranger,
@@ -443,7 +586,10 @@ impl Checker {
                 format!("message {no} on subscription {sub_no}, delivery {at}"),
             ));
         }
-        let made_by = sub.ended.map_or(at, |(_, ended)| ended.min(at));
+        let made_by = match sub.lease {
+            None => sub.ended.map_or(at, |(_, ended)| ended.min(at)),
+            Some(_) => sub.at,
+        };
         let earlier = message
             .deliveries
             .iter()
@@ -481,24 +627,53 @@ impl Checker {
         self.sub_of.insert(at, sub_no);
         message.deliveries.push(Delivery {
             at,
+            count,
+            leased: sub.lease.is_some(),
             made_by,
             life: self.life,
             queue,
             auto: sub.mode == Mode::Auto,
+            at_ms,
         });
         if sub.mode != Mode::Auto {
-            let holder = self.holders.get(&no).copied();
+            let before = self.holders.get(&no).copied();
+            // A delivery whose lease has run out may be read behind the next one.
+            let is_last = before.is_none_or(|before| before.until_ms.is_none() || before.count < count);
             if sub.ended.is_none() {
                 sub.held.insert(at, no);
-                self.holders.insert(no, (at, sub_no));
+                let holder = Holder {
+                    delivery: at,
+                    sub: sub_no,
+                    count,
+                    until_ms: sub.lease.map(|lease| lease.from_ms + lease.span_ms),
+                };
+                if is_last {
+                    self.holders.insert(no, holder);
+                }
             }
-            if let Some((held, holder)) = holder.filter(|(held, _)| *held < made_by) {
-                found.push((
-                    Kind::HeldTwice,
-                    format!(
-                        "message {no}, delivery {at}, is still held by subscription {holder} since {held}"
-                    ),
-                ));
+            if let Some(before) = before.filter(|_| is_last) {
+                let text = format!(
+                    "message {no}, delivery {at}, is still held by subscription {} since {}",
+                    before.sub, before.delivery
+                );
+                match before.until_ms {
+                    None if before.delivery < made_by => found.push((Kind::HeldTwice, text)),
+                    None => {}
+                    Some(until_ms) if at_ms < until_ms => found.push((Kind::LeaseCut, text)),
+                    Some(_) => {
+                        // Unless the broker has ended that connection by an ERROR that is not read yet.
+                        let conn = self.subs.get(&before.sub).map(|sub| sub.conn);
+                        let asked = conn.and_then(|conn| self.asked.get(&conn)?.last());
+                        let answered = conn.and_then(|conn| self.receipts.get(&conn)?.keys().next_back());
+                        if asked == answered {
+                            message.lapses.push(Lapse {
+                                delivery: before.delivery,
+                                at,
+                                life: self.life,
+                            });
+                        }
+                    }
+                }
             }
         }
         for (kind, text) in found {
@@ -512,17 +687,50 @@ impl Checker {
         receipts.range(frame..).next().map(|(_, at)| *at)
     }
 
+    /// Whether a frame was refused, or stood behind one that was.
+    fn is_void(&self, conn: u32, frame: u64) -> bool {
+        self.void.get(&conn).is_some_and(|from| *from <= frame)
+    }
+
+    /// The COMMIT of a transaction, unless it was refused.
+    fn commit_of(&self, tx: &Tx) -> Option<(u64, Time)> {
+        tx.commit.filter(|(frame, _)| !self.is_void(tx.conn, *frame))
+    }
+
     /// When a settlement was asked for and, if so, confirmed; `None` where it never came to that.
     fn settled(&self, attempt: &Attempt) -> Option<(Time, Option<Time>)> {
         match attempt.tx {
             _ if attempt.aborted => None,
+            None if self.is_void(attempt.conn, attempt.frame) => None,
             None => Some((attempt.at, self.confirmed(attempt.conn, attempt.frame))),
             Some(tx) => {
                 let tx = self.txs.get(&tx)?;
-                let (frame, at) = tx.commit?;
+                let (frame, at) = self.commit_of(tx)?;
                 Some((at, self.confirmed(tx.conn, frame)))
             }
         }
+    }
+
+    /// Whether an ACK may have settled a delivery. One behind the end of its lease takes effect once nobody else has the
+    /// message, which may be long after it was sent.
+    fn may_settle(&self, ack: &Attempt, last: &Delivery) -> bool {
+        self.settled(ack).is_some_and(|(at, confirmed)| {
+            let late = ack.leased && ack.life == last.life && confirmed.is_none_or(|by| by >= last.made_by);
+            at >= last.made_by || late
+        })
+    }
+
+    /// Whether a lease may have run out that no client knows of: its MESSAGE was on its way while the connection ended.
+    fn may_lapse_unseen(&self, message: &Message, until: Time) -> bool {
+        self.subs.values().any(|sub| {
+            let read_all = sub.ended.is_some_and(|(frame, _)| {
+                self.receipts
+                    .get(&sub.conn)
+                    .is_some_and(|receipts| receipts.contains_key(&frame))
+            });
+            let beside = sub.at < until && sub.gone.is_none_or(|gone| gone > message.at);
+            sub.lease.is_some() && sub.queue == message.queue && !read_all && beside
+        })
     }
 
     /// When a SEND was confirmed, alone or with its transaction.
@@ -531,7 +739,7 @@ impl Checker {
             None => self.confirmed(conn, frame),
             Some(tx) => {
                 let tx = self.txs.get(&tx)?;
-                self.confirmed(tx.conn, tx.commit?.0)
+                self.confirmed(tx.conn, self.commit_of(tx)?.0)
             }
         };
         message.sent().filter_map(sent).min()
@@ -551,6 +759,24 @@ impl Checker {
         self.found.extend(found);
     }
 
+    fn tally(&self) -> Tally {
+        let mut tally = Tally {
+            lease_lost_count: self.void.len() as u64,
+            ..Tally::default()
+        };
+        for message in self.messages.values() {
+            tally.lapse_count += message.lapses.len() as u64;
+            for rest in message.nacks.iter().filter(|nack| nack.due_ms.is_some()) {
+                if let Some((asked, Some(_))) = self.settled(rest) {
+                    tally.rest_count += 1;
+                    let next = message.deliveries.iter().find(|d| d.made_by > asked);
+                    tally.rest_over_end_count += u64::from(next.is_some_and(|d| d.life > rest.life));
+                }
+            }
+        }
+        tally
+    }
+
     fn judge_message(&self, no: u64, message: &Message, rules: &Rules, found: &mut Vec<Violation>) {
         let mut report = |kind, text: String| {
             found.push(Violation {
@@ -562,7 +788,7 @@ impl Checker {
             });
         };
         if let Some(first) = message.deliveries.first() {
-            let staged = |tx: u32| self.txs.get(&tx).is_some_and(|tx| tx.commit.is_none());
+            let staged = |tx: u32| self.txs.get(&tx).is_some_and(|tx| self.commit_of(tx).is_none());
             if message.sent().all(|(_, _, tx)| tx.is_some_and(staged)) {
                 report(
                     Kind::AbortedVisible,
@@ -590,12 +816,32 @@ impl Checker {
         }
         if let Some(last) = message.deliveries.iter().max_by_key(|d| d.made_by)
             && !last.auto
-            && !settles.iter().any(|(at, _)| *at >= last.made_by)
+            && !message.acks.iter().any(|ack| self.may_settle(ack, last))
         {
             report(
                 Kind::Lost,
                 format!("was delivered at {}, not settled, and never came again", last.at),
             );
+        }
+
+        for nack in &message.nacks {
+            let Some((due_ms, (asked, Some(_)))) = nack.due_ms.zip(self.settled(nack)) else {
+                continue;
+            };
+            for early in message
+                .deliveries
+                .iter()
+                // The last failure makes a dead letter, which does not rest.
+                .filter(|d| d.queue == message.queue && d.made_by > asked && d.at_ms < due_ms)
+            {
+                report(
+                    Kind::Early,
+                    format!(
+                        "rests until {due_ms} ms since {asked} and came at {}, {} ms",
+                        early.at, early.at_ms
+                    ),
+                );
+            }
         }
 
         let dead_queue = dead_letters_of(message.queue);
@@ -604,14 +850,16 @@ impl Checker {
             .iter()
             .filter(|d| d.queue == dead_queue)
             .min_by_key(|d| d.at);
-        let failures: Vec<_> = message
-            .nacks
-            .iter()
-            .filter_map(|nack| self.settled(nack))
-            .collect();
+        let asked = |nack: &&Attempt| self.settled(nack).map(|(at, _)| at);
         if let Some(dead) = dead {
-            let asked = failures.iter().filter(|(at, _)| *at < dead.at).count();
-            if asked < rules.failures_max {
+            let nacks = message.nacks.iter().filter(|nack| !nack.leased);
+            let nacked = nacks.filter(|nack| asked(nack).is_some_and(|at| at < dead.at));
+            let leased = message
+                .deliveries
+                .iter()
+                .filter(|d| d.leased && d.made_by < dead.at);
+            let asked = nacked.count() + leased.count();
+            if asked < rules.failures_max && !self.may_lapse_unseen(message, dead.at) {
                 report(
                     Kind::DeadLetterWrong,
                     format!("is a dead letter at {} after {asked} failures", dead.at),
@@ -631,24 +879,25 @@ impl Checker {
                 );
             }
         }
-        let mut confirmed: Vec<_> = failures.iter().filter_map(|(_, confirmed)| *confirmed).collect();
-        confirmed.sort_unstable();
-        let last_failure = rules
-            .failures_max
-            .checked_sub(1)
-            .and_then(|last| confirmed.get(last));
-        if let Some(failed) = last_failure {
-            for back in message
-                .deliveries
-                .iter()
-                .filter(|d| d.queue == message.queue && d.made_by > *failed)
-            {
+        // By delivery: when it had failed for certain, and for good or as long as the broker lives.
+        let mut failed: BTreeMap<Time, (Time, Option<usize>)> = BTreeMap::new();
+        for lapse in &message.lapses {
+            failed.insert(lapse.delivery, (lapse.at, Some(lapse.life)));
+        }
+        for nack in &message.nacks {
+            if let Some((_, Some(confirmed))) = self.settled(nack) {
+                failed.insert(nack.delivery, (confirmed, None));
+            }
+        }
+        for back in message.deliveries.iter().filter(|d| d.queue == message.queue) {
+            let before = |(by, life): &&(Time, Option<usize>)| {
+                *by <= back.made_by && life.is_none_or(|life| life == back.life)
+            };
+            let count = failed.values().filter(before).count();
+            if count >= rules.failures_max {
                 report(
                     Kind::DeadLetterWrong,
-                    format!(
-                        "failed for good by {failed} and came from its queue at {}",
-                        back.at
-                    ),
+                    format!("failed {count} times and came from its queue at {}", back.at),
                 );
             }
         }
@@ -676,7 +925,7 @@ impl Checker {
     }
 
     fn judge_tx(&self, no: u32, tx: &Tx, found: &mut Vec<Violation>) {
-        let Some((frame, committed)) = tx.commit else {
+        let Some((frame, committed)) = self.commit_of(tx) else {
             return;
         };
         let mut report = |kind, text: String| {
@@ -692,12 +941,24 @@ impl Checker {
                 .is_some_and(|m| !m.deliveries.is_empty())
         };
         let (present, absent): (Vec<u64>, Vec<u64>) = tx.sends.iter().partition(|message| came(message));
-        let (back, gone): (Vec<u64>, Vec<u64>) =
-            tx.acks.iter().map(|(message, _)| *message).partition(|message| {
-                self.messages
-                    .get(message)
-                    .is_some_and(|m| m.deliveries.iter().any(|d| d.made_by > committed))
-            });
+        let (mut back, mut gone) = (Vec::new(), Vec::new());
+        for (message, delivery) in &tx.acks {
+            let Some(of) = self.messages.get(message) else {
+                continue;
+            };
+            let Some(acked) = of.deliveries.iter().find(|d| d.at == *delivery) else {
+                continue;
+            };
+            let again = of.came_behind(acked);
+            // One whose lease had run out before COMMIT is another's to settle, and says nothing of this transaction.
+            if acked.leased && again {
+                continue;
+            }
+            match again || of.deliveries.iter().any(|d| d.made_by > committed) {
+                true => back.push(*message),
+                false => gone.push(*message),
+            }
+        }
         if !present.is_empty() && !absent.is_empty() {
             report(
                 Kind::TransactionSplit,

@@ -1,5 +1,6 @@
-//! The load: producers, one of which sends again what was not confirmed, workers that consume and forward in transactions, an `auto` consumer and an ordered one, each a
-//! thread with connections of its own, until the broker is gone.
+//! The load: producers, one of which sends again what was not confirmed, workers that consume, let rest and forward in transactions, one
+//! with leases that it does not always keep to, an `auto` consumer and an ordered one, each a thread with connections of its own, until
+//! the broker is gone.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,9 +8,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::record::{Event, History, Mode, Time, What, body_of};
+use super::record::{Event, History, Lease, Mode, Time, What, body_of};
 use crate::rig::{Client, Frame, Rng};
 
 /// The two queues of the workers and their transactions. The second is a durable subscription to a topic.
@@ -28,6 +29,8 @@ pub const QUEUES: [&str; 6] = [WORK[0], WORK[1], DEAD[0], DEAD[1], AUTO, ORDERED
 const BACKLOG_MAX: u64 = 1_500;
 /// How long a client waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest that a message is asked to rest.
+const REST_MS_MAX: u64 = 400;
 /// Confirmations a producer may wait for.
 const WINDOW: usize = 48;
 
@@ -111,13 +114,14 @@ impl Load {
         }
         let mut rng = Rng::new(seed);
         type Life = fn(&mut Link, &mut Rng) -> io::Result<()>;
-        let lives: [Life; 8] = [
+        let lives: [Life; 9] = [
             |link, rng| producer(link, rng, false),
             |link, rng| producer(link, rng, true),
             repeater,
             |link, rng| worker(link, rng, 0, false),
             |link, rng| worker(link, rng, 1, false),
             |link, rng| worker(link, rng, 1, true),
+            leaser,
             auto_consumer,
             ordered_consumer,
         ];
@@ -198,6 +202,7 @@ impl World {
                 quiet: false,
                 staged: 0,
                 has_ids: false,
+                lease_ms: None,
             };
             match life(&mut link, rng) {
                 Ok(()) => link.close(rng),
@@ -242,6 +247,8 @@ struct Link {
     staged: u64,
     /// Its messages have deduplication ids.
     has_ids: bool,
+    /// Its subscriptions have leases of this length. All it asks for is confirmed, so that a lost lease is told with its frame.
+    lease_ms: Option<u64>,
 }
 
 impl Link {
@@ -255,7 +262,7 @@ impl Link {
                 | What::Nack { .. }
                 | What::Commit { .. }
         );
-        let receipt = receipt && !(self.quiet && effect);
+        let receipt = (receipt && !(self.quiet && effect)) || (self.lease_ms.is_some() && effect);
         self.frame += 1;
         let frame = self.frame;
         let (mut headers, mut body, mut in_tx) = (Vec::<(&str, String)>::new(), Vec::new(), None);
@@ -277,14 +284,24 @@ impl Link {
                 }
                 "SEND"
             }
-            What::Subscribe { sub, queue, mode } => {
+            What::Subscribe {
+                sub,
+                queue,
+                mode,
+                lease,
+            } => {
                 headers.push(("id", sub.to_string()));
                 headers.push(("destination", (*queue).to_owned()));
                 headers.push(("ack", mode.text().to_owned()));
-                headers.push((
-                    "prefetch-count",
-                    ["1", "10", "100", "1000"][*sub as usize % 4].to_owned(),
-                ));
+                let prefetch = match lease {
+                    None => ["1", "10", "100", "1000"],
+                    Some(_) => ["1", "2", "4", "8"],
+                };
+                headers.push(("prefetch-count", prefetch[*sub as usize % 4].to_owned()));
+                if let Some(lease) = lease {
+                    let seconds = format!("{}.{:03}", lease.span_ms / 1_000, lease.span_ms % 1_000);
+                    headers.push(("ack-timeout", seconds));
+                }
                 self.subs.push((*sub, *mode));
                 "SUBSCRIBE"
             }
@@ -295,6 +312,14 @@ impl Link {
             What::Ack { tx, .. } | What::Nack { tx, .. } => {
                 headers.push(("id", ack.to_owned()));
                 in_tx = *tx;
+                if let What::Nack {
+                    due_ms: Some(due_ms), ..
+                } = &what
+                {
+                    // Named before it is sent: so the rest is no shorter than that.
+                    let delay_ms = due_ms.saturating_sub(self.world.history.now_ms()) + 1;
+                    headers.push(("delay", delay_ms.to_string()));
+                }
                 if matches!(what, What::Ack { .. }) {
                     "ACK"
                 } else {
@@ -341,7 +366,17 @@ impl Link {
 
     fn subscribe(&mut self, queue: &'static str, mode: Mode, receipt: bool) -> io::Result<u32> {
         let sub = self.world.counts.sub.fetch_add(1, SeqCst);
-        self.send(What::Subscribe { sub, queue, mode }, receipt, "")?;
+        let lease = self.lease_ms.map(|span_ms| Lease {
+            span_ms,
+            from_ms: self.world.history.now_ms(),
+        });
+        let what = What::Subscribe {
+            sub,
+            queue,
+            mode,
+            lease,
+        };
+        self.send(what, receipt, "")?;
         Ok(sub)
     }
 
@@ -381,6 +416,7 @@ impl Link {
                     count: number("delivery-count")?,
                     message_id: frame.header("message-id").unwrap_or_default().to_owned(),
                     intact: frame.body == body_of(message),
+                    at_ms: self.world.history.now_ms(),
                 });
                 let ack = frame.header("ack").unwrap_or_default().to_owned();
                 let held = Held {
@@ -403,9 +439,19 @@ impl Link {
     fn refused(&mut self, frame: &Frame) -> io::Error {
         self.last_error = true;
         let text = format!("{:?} {}", frame.headers, String::from_utf8_lossy(&frame.body));
-        self.world.history.record(Event::Refused {
-            conn: self.conn,
-            text: text.clone(),
+        let conn = self.conn;
+        let of = frame.header("receipt-id").and_then(|of| of.parse().ok());
+        let lost = frame.header("code") == Some("lease-lost") && self.lease_ms.is_some();
+        self.world.history.record(match of.filter(|_| lost) {
+            Some(frame) => Event::LeaseLost {
+                conn,
+                frame,
+                at_ms: self.world.history.now_ms(),
+            },
+            None => Event::Refused {
+                conn,
+                text: text.clone(),
+            },
         });
         io::Error::other(text)
     }
@@ -430,7 +476,11 @@ impl Link {
             self.world.counts.settled.fetch_add(settled.len() as u64, SeqCst);
             self.send(What::Ack { delivery, tx }, receipt, &ack)?;
         } else {
-            self.send(What::Nack { delivery, tx }, receipt, &ack)?;
+            // One in four, by a rule that needs no dice. A NACK behind the end of its lease asks for nothing.
+            let rests = delivery.is_multiple_of(4) && self.lease_ms.is_none();
+            let rest_ms = (delivery as u64 * 37) % REST_MS_MAX;
+            let due_ms = rests.then(|| self.world.history.now_ms() + rest_ms);
+            self.send(What::Nack { delivery, tx, due_ms }, receipt, &ack)?;
         }
         Ok(settled)
     }
@@ -690,6 +740,60 @@ fn worker(link: &mut Link, rng: &mut Rng, home: usize, quiet: bool) -> io::Resul
     }
 }
 
+/// A consumer with leases, which now and then works for longer than it has said.
+fn leaser(link: &mut Link, rng: &mut Rng) -> io::Result<()> {
+    loop {
+        let lease_ms = 30 + rng.below(90) as u64;
+        link.lease_ms = Some(lease_ms);
+        let sub = link.subscribe(WORK[rng.below(2)], Mode::Individual, true)?;
+        for _ in 0..rng.below(60) + 10 {
+            link.take(Duration::from_millis(10))?;
+            if link.held.is_empty() {
+                continue;
+            }
+            let at = rng.below(link.held.len());
+            match rng.below(100) {
+                0..6 => {
+                    let span = Duration::from_millis(lease_ms + rng.below(60) as u64);
+                    too_long(link, rng, span)?;
+                }
+                6..16 => forward(link, rng)?,
+                _ => {
+                    let accept = !poisonous(link.held[at].message);
+                    link.settle(at, accept, None, true)?;
+                }
+            }
+        }
+        match rng.below(100) {
+            0..90 => link.unsubscribe(sub)?,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Lets the leases of what is held run out, and answers a part of it all the same.
+fn too_long(link: &mut Link, rng: &mut Rng, span: Duration) -> io::Result<()> {
+    if let Some(frame) = link.waiting.back().copied() {
+        link.wait_for(frame)?;
+    }
+    let late = link.held.clone();
+    let begin = Instant::now();
+    while let Some(rest) = span.checked_sub(begin.elapsed()).filter(|rest| !rest.is_zero()) {
+        link.take(rest)?;
+    }
+    for held in late {
+        let Some(at) = link.held.iter().position(|of| *of == held) else {
+            continue;
+        };
+        match rng.below(100) {
+            0..10 => _ = link.settle(at, true, None, true)?,
+            10..40 => _ = link.settle(at, false, None, true)?,
+            _ => _ = link.held.remove(at),
+        }
+    }
+    Ok(())
+}
+
 /// One transaction over two queues: settles some of what is held and sends other messages on.
 fn forward(link: &mut Link, rng: &mut Rng) -> io::Result<()> {
     let tx = begin(link, rng)?;
@@ -764,6 +868,7 @@ pub fn drain(load: &Load, addr: SocketAddr) -> u64 {
             quiet: false,
             staged: 0,
             has_ids: false,
+            lease_ms: None,
         };
         let result = drain_queue(&mut link, queue);
         match result {
@@ -776,6 +881,10 @@ pub fn drain(load: &Load, addr: SocketAddr) -> u64 {
 }
 
 fn drain_queue(link: &mut Link, queue: &'static str) -> io::Result<u64> {
+    // What rests is in its old place from then on, before the last.
+    if WORK.contains(&queue) {
+        link.take(Duration::from_millis(REST_MS_MAX))?;
+    }
     let last = link.send_message(queue, None, true)?;
     link.subscribe(queue, Mode::Individual, true)?;
     let mut count = 0;

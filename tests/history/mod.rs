@@ -8,6 +8,6 @@ mod check;
 mod load;
 mod record;
 
-pub use check::{Kind, Rules, Violation, check};
+pub use check::{Kind, Rules, Tally, Violation, check};
 pub use load::{AUTO, Load, ORDERED, drain};
 pub use record::History;

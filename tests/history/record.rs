@@ -5,6 +5,7 @@
 //!   anything is done about it. So an event's place is never later than its cause's effects.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::rig::Rng;
 
@@ -30,6 +31,14 @@ impl Mode {
     }
 }
 
+/// How long a delivery of a subscription may be unsettled (`ack-timeout`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    pub span_ms: u64,
+    /// When its SUBSCRIBE was about to be written, by the history's watch: no lease of it begins earlier.
+    pub from_ms: u64,
+}
+
 /// What a client's frame asked for. Subscriptions, transactions and messages have numbers of their own in the whole
 /// history; a delivery is named by the time of its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +58,7 @@ pub enum What {
         sub: u32,
         queue: &'static str,
         mode: Mode,
+        lease: Option<Lease>,
     },
     Unsubscribe {
         sub: u32,
@@ -60,6 +70,8 @@ pub enum What {
     Nack {
         delivery: Time,
         tx: Option<u32>,
+        /// The message is to rest: until when at least, by the history's watch.
+        due_ms: Option<u64>,
     },
     Begin {
         tx: u32,
@@ -96,9 +108,13 @@ pub enum Event {
         message_id: String,
         /// Whether every byte of the body was right.
         intact: bool,
+        /// When it was read, by the history's watch.
+        at_ms: u64,
     },
     /// ERROR came.
     Refused { conn: u32, text: String },
+    /// ERROR `lease-lost` came, for this frame: it and those behind it had no effect.
+    LeaseLost { conn: u32, frame: u64, at_ms: u64 },
     /// The client is about to close the connection.
     Closing { conn: u32 },
     /// The connection ended from the other side; all that could be read was read.
@@ -110,20 +126,37 @@ pub enum Event {
 }
 
 /// See the module's text.
-#[derive(Debug, Default)]
-pub struct History(Mutex<Vec<Event>>);
+#[derive(Debug)]
+pub struct History {
+    events: Mutex<Vec<Event>>,
+    began: Instant,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            events: Mutex::default(),
+            began: Instant::now(),
+        }
+    }
+}
 
 impl History {
+    /// Milliseconds since its beginning.
+    pub fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
     /// Adds an event.
     pub fn record(&self, event: Event) -> Time {
-        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.push(event);
         events.len() - 1
     }
 
     /// All events so far.
     pub fn events(&self) -> Vec<Event> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

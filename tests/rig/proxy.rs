@@ -23,6 +23,10 @@ pub enum Fault {
     ZeroedBody,
     /// Of two SENDs of one connection to one queue, one behind the other, the second message is sent first.
     SwappedSends,
+    /// A NACK asks for a tenth of its rest.
+    ShortRest,
+    /// A subscription has a tenth of its lease.
+    ShortLease,
 }
 
 /// A running proxy. Dropping it ends it; its connections end with their ends.
@@ -137,7 +141,11 @@ fn forges(frame: &Frame, fault: Fault) -> bool {
     match fault {
         Fault::EarlyReceipt => matches!(frame.command.as_str(), "SEND" | "ACK" | "NACK" | "COMMIT"),
         Fault::LostSettlement | Fault::SplitTransaction => swallows(frame, fault),
-        Fault::LeakedTransaction | Fault::ZeroedBody | Fault::SwappedSends => false,
+        Fault::LeakedTransaction
+        | Fault::ZeroedBody
+        | Fault::SwappedSends
+        | Fault::ShortRest
+        | Fault::ShortLease => false,
     }
 }
 
@@ -163,6 +171,18 @@ fn tampered(mut frame: Frame, fault: Fault) -> Option<Frame> {
     }
     if fault == Fault::LeakedTransaction && frame.command == "SEND" && number(&frame).is_multiple_of(2) {
         frame.headers.retain(|(name, _)| name != "transaction");
+    }
+    let shortened = match fault {
+        Fault::ShortRest if frame.command == "NACK" => "delay",
+        Fault::ShortLease if frame.command == "SUBSCRIBE" => "ack-timeout",
+        _ => return Some(frame),
+    };
+    for (_, value) in frame.headers.iter_mut().filter(|(name, _)| name == shortened) {
+        let long: f64 = value.parse().expect("the load writes numbers");
+        *value = match fault {
+            Fault::ShortRest => format!("{:.0}", long / 10.0),
+            _ => format!("{:.3}", long / 10.0),
+        };
     }
     Some(frame)
 }

@@ -294,6 +294,30 @@ proptest! {
     }
 }
 
+/// A RECEIPT says that the failure is counted for good: that of the lease, where the NACK came behind its end.
+#[test]
+fn a_nack_behind_the_end_of_its_lease_waits_for_what_that_stated() {
+    let mut model = Model::new();
+    model.ask(|requests| send(requests, QUEUE, "0", true, None));
+    let tag = model.world.deliveries()[0].0.tag;
+    let now = Now {
+        mono_ms: NOW.mono_ms + ACK_TIMEOUT_MS,
+        wall_ms: NOW.wall_ms + ACK_TIMEOUT_MS,
+    };
+    model.world.broker.handle_tick(now);
+    assert!(model.world.broker.has_batch(), "the lapse is stated");
+    let mut requests = Requests::default();
+    requests.list.push(Request::Settle(Settle {
+        delivery: DeliveryKey::Tag(tag),
+        outcome: Outcome::Failed,
+        why: None,
+        tx: None,
+    }));
+    let applied = model.world.broker.handle_requests(S, &requests, now);
+    assert_eq!(applied.refusal, None);
+    assert!(applied.gate > model.world.last.last_seq, "{applied:?}");
+}
+
 /// The newest first, over requeues and restarts, and no more than some.
 #[test]
 fn a_dead_letter_keeps_its_history() {

@@ -61,6 +61,12 @@ pub enum Kind {
     WireWrong,
     /// ERROR, or the end of a connection, without a cause.
     Refused,
+    /// A message that rests was delivered before its time, or its rest was forgotten, or nobody has asked for it.
+    RestWrong,
+    /// A message whose time has come is still there.
+    Expired,
+    /// A RECEIPT says of a new message that it is known, or the reverse.
+    DuplicateWrong,
     /// A message that could be delivered is not.
     Stuck,
     /// What the queues' views say is not so.
@@ -108,7 +114,13 @@ pub(super) enum Ask {
         uid: Uid,
         to: To,
         persistent: bool,
+        ttl_ms: Option<u64>,
         tx: Option<u32>,
+    },
+    /// A message with a deduplication id, sent before.
+    Again {
+        uid: Uid,
+        to: To,
     },
     Subscribe {
         sub: u32,
@@ -128,6 +140,8 @@ pub(super) enum Ask {
     Settle {
         delivery: u64,
         accepted: bool,
+        /// How long a NACK lets it rest.
+        delay_ms: Option<u64>,
         tx: Option<u32>,
     },
     Begin,
@@ -159,6 +173,30 @@ enum Cause {
     Act,
     /// A stop, of a message in memory only.
     Stop,
+    /// Its time has come.
+    Expired,
+}
+
+/// A rest that a NACK has asked for.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    conn: Conn,
+    cause: Cause,
+    /// Until when at least.
+    due_ms: u64,
+    delay_ms: u64,
+    /// The NACK has happened.
+    sure: bool,
+}
+
+/// When a message expires.
+#[derive(Debug, Clone, Copy)]
+struct Expiry {
+    ttl_ms: u64,
+    /// Not before.
+    from_ms: u64,
+    /// For certain, once its SEND is known to have been executed.
+    until_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -186,6 +224,10 @@ struct Message {
     moved: bool,
     /// It was purged, and may still arrive.
     late: bool,
+    rest: Option<Rest>,
+    expiry: Option<Expiry>,
+    /// Sent more than once: whose message it is says nothing.
+    again: bool,
 }
 
 #[derive(Debug)]
@@ -248,6 +290,8 @@ enum Outcome {
 #[derive(Debug, Clone, Copy)]
 enum Op {
     Stored(Uid),
+    /// With a deduplication id that was known for certain, or not.
+    Again(Uid, bool),
     Settled(Uid, Outcome),
     Commit(u32),
     Abort,
@@ -276,8 +320,8 @@ struct Link {
 #[derive(Debug, Default)]
 struct Tx {
     sends: Vec<Uid>,
-    /// Connection, delivery, message, accepted.
-    settles: Vec<(Conn, u64, Uid, bool)>,
+    /// Connection, delivery, message, accepted, rest.
+    settles: Vec<(Conn, u64, Uid, bool, Option<u64>)>,
     /// Those of them that had their lease at COMMIT.
     applied: Vec<(Uid, Outcome)>,
     committed: Option<FrameNo>,
@@ -290,6 +334,9 @@ pub(super) struct Oracle {
     failures_max: u32,
     pub(super) found: Vec<Violation>,
     tick: u64,
+    now_ms: u64,
+    /// What may expire from when on.
+    expiring: BTreeSet<(u64, Uid)>,
     messages: BTreeMap<Uid, Message>,
     /// Topic messages that subscriptions are expected to get.
     published: BTreeSet<Uid>,
@@ -309,7 +356,7 @@ pub(super) struct Oracle {
     /// Acts that are not durable, with what they purge for certain.
     acts: Vec<(u64, Vec<Uid>)>,
     pub(super) paused: BTreeMap<Queue, Option<bool>>,
-    /// Copies made into a queue of their own: of which messages, how many, and whether a crash may have taken them.
+    /// Copies made into a queue of their own: of which messages, how many, and whether a crash, or their age, may have taken some.
     copies: BTreeMap<Queue, (BTreeSet<Uid>, u64, bool)>,
     stopping: bool,
     /// Causes for ERRORs of any connection, now.
@@ -322,6 +369,8 @@ impl Oracle {
             failures_max,
             found: Vec::new(),
             tick: 1,
+            now_ms: 0,
+            expiring: BTreeSet::new(),
             messages: BTreeMap::new(),
             published: BTreeSet::new(),
             unsettled: BTreeSet::new(),
@@ -350,6 +399,33 @@ impl Oracle {
         self.report(kind, text);
     }
 
+    /// So much time has passed since the beginning.
+    pub(super) fn passed(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        while let Some((at_ms, uid)) = self
+            .expiring
+            .first()
+            .copied()
+            .filter(|(at_ms, _)| *at_ms <= now_ms)
+        {
+            self.expiring.remove(&(at_ms, uid));
+            self.may_expire(uid);
+        }
+    }
+
+    /// A message may be gone for its age, if it may be in a queue that is not for dead letters.
+    fn may_expire(&mut self, uid: Uid) {
+        let now_ms = self.now_ms;
+        let Some(message) = self.messages.get_mut(&uid) else {
+            return;
+        };
+        let is_due = message.expiry.is_some_and(|expiry| expiry.from_ms <= now_ms);
+        let alive = |(place, _): &(Place, Cause)| matches!(place, Place::In(of) if !of.starts_with("DLQ."));
+        if is_due && message.places.iter().any(alive) {
+            message.places.push((Place::Gone, Cause::Expired));
+        }
+    }
+
     // ---- what clients do ----
 
     pub(super) fn opened(&mut self, conn: Conn, version: u8) {
@@ -376,8 +452,13 @@ impl Oracle {
                 uid,
                 to,
                 persistent,
+                ttl_ms,
                 tx,
-            } => self.sent_message(conn, frame, *uid, to, *persistent, *tx),
+            } => {
+                self.sent_message(conn, frame, *uid, to, *persistent, *tx);
+                self.sent_expiry(*uid, *ttl_ms);
+            }
+            Ask::Again { uid, to } => self.sent_again(conn, frame, *uid, to),
             Ask::Subscribe {
                 sub,
                 to,
@@ -413,8 +494,9 @@ impl Oracle {
             Ask::Settle {
                 delivery,
                 accepted,
+                delay_ms,
                 tx,
-            } => self.settle(conn, frame, *delivery, *accepted, *tx),
+            } => self.settle(conn, frame, *delivery, (*accepted, *delay_ms), *tx),
             Ask::Commit { tx } => {
                 self.push_op(conn, frame, Op::Commit(*tx));
                 self.commit(frame, *tx);
@@ -469,12 +551,56 @@ impl Oracle {
             exempt: false,
             moved: false,
             late: false,
+            rest: None,
+            expiry: None,
+            again: false,
         };
         self.messages.insert(uid, message);
         match to {
             To::Queue(_) => self.unsettled.insert(uid),
             To::Topic(_) => self.published.insert(uid),
         };
+    }
+
+    fn sent_expiry(&mut self, uid: Uid, ttl_ms: Option<u64>) {
+        let Some((ttl_ms, message)) = ttl_ms.zip(self.messages.get_mut(&uid)) else {
+            return;
+        };
+        let from_ms = self.now_ms + ttl_ms;
+        message.expiry = Some(Expiry {
+            ttl_ms,
+            from_ms,
+            until_ms: None,
+        });
+        self.expiring.insert((from_ms, uid));
+    }
+
+    /// The message may be stored by this, if no earlier SEND has.
+    fn sent_again(&mut self, conn: Conn, frame: FrameNo, uid: Uid, to: &To) {
+        let Some(message) = self.messages.get_mut(&uid) else {
+            // The first time it did not get as far as its connection.
+            return self.sent_message(conn, frame, uid, to, true, None);
+        };
+        message.again = true;
+        let known = !message.may_be(&Place::Nowhere);
+        if !known {
+            let home = Rc::clone(&message.home);
+            message.places.push((Place::In(home), Cause::Frame(conn, frame)));
+            self.unsettled.insert(uid);
+        }
+        self.push_op(conn, frame, Op::Again(uid, known));
+    }
+
+    /// Whether a SEND with a known deduplication id is on its way to a queue.
+    pub(super) fn may_come_again(&self, queue: &str) -> bool {
+        let mut ops = self.links.values().flat_map(|link| link.ops.values().flatten());
+        ops.any(|op| match op {
+            Op::Again(uid, _) => {
+                let message = self.messages.get(uid);
+                message.is_some_and(|message| matches!(&message.to, To::Queue(of) if **of == *queue))
+            }
+            _ => false,
+        })
     }
 
     /// A client writes no more on a connection, or DISCONNECT.
@@ -655,6 +781,15 @@ impl Oracle {
                 message.era += 1;
                 message.exempt = true;
                 message.moved = true;
+                message.rest = None;
+                if from.starts_with("DLQ.") {
+                    // A dead letter has no end of its own.
+                    message.expiry = message.expiry.map(|expiry| Expiry {
+                        until_ms: None,
+                        ttl_ms: u64::MAX,
+                        ..expiry
+                    });
+                }
             }
         }
         self.acts.push((gate, Vec::new()));
@@ -672,7 +807,14 @@ impl Oracle {
             })
             .copied()
             .collect();
-        self.copies.insert(Rc::clone(to), (of, count, false));
+        let of: BTreeSet<Uid> = of;
+        let expires = |uid: &Uid| {
+            self.messages
+                .get(uid)
+                .is_some_and(|message| message.expiry.is_some())
+        };
+        let may_vanish = of.iter().any(expires);
+        self.copies.insert(Rc::clone(to), (of, count, may_vanish));
         self.acts.push((gate, Vec::new()));
     }
 

@@ -12,6 +12,8 @@ pub(crate) struct Seen {
     pub(crate) uid: Uid,
     pub(crate) failures: u32,
     pub(crate) leased: bool,
+    /// Until when it rests, since the beginning.
+    pub(crate) due_ms: Option<u64>,
 }
 
 /// A queue, as it is seen.
@@ -132,7 +134,7 @@ impl Oracle {
                 continue;
             };
             let own = matches!(&message.to, To::Queue(of) if **of == *queue.view.name);
-            if !own || message.moved {
+            if !own || message.moved || message.again {
                 continue;
             }
             let place = (message.position, entry.uid);
@@ -152,6 +154,20 @@ impl Oracle {
     }
 
     fn check_entry(&mut self, uid: Uid, queue: &str, entry: Seen) {
+        if !entry.leased {
+            self.check_rest(uid, queue, entry.due_ms);
+        }
+        let until_ms = self
+            .messages
+            .get(&uid)
+            .and_then(|message| message.expiry?.until_ms);
+        if until_ms.is_some_and(|until_ms| until_ms <= self.now_ms) && !queue.starts_with("DLQ.") {
+            let text = format!(
+                "message {uid} is in {queue} at {}, and expired at {until_ms:?}",
+                self.now_ms
+            );
+            self.report(Kind::Expired, text);
+        }
         self.observe(uid, queue, "is in");
         let Some(message) = self.messages.get_mut(&uid) else {
             return self.report(
@@ -247,14 +263,20 @@ impl Oracle {
             .filter(|sub| self.links.get(&sub.conn).is_some_and(|link| !link.dead))
             .collect();
         let sub_count = subs.len() as u64;
-        let ready = depth - leased;
+        let resting = queue
+            .entries
+            .iter()
+            .filter(|entry| entry.due_ms.is_some())
+            .count() as u64;
+        let ready = depth - leased - resting;
         let could = subs.iter().any(|sub| !sub.is_full());
         let paused = self.paused.get(name).copied().flatten();
-        let expected = (depth, ready, leased, sub_count);
+        let expected = (depth, ready, leased, resting, sub_count);
         let told = (
             view.depth,
             view.ready_count,
             view.leased_count,
+            view.delayed_count,
             view.subscription_count,
         );
         if !differing.is_empty() {
@@ -265,7 +287,7 @@ impl Oracle {
         if told != expected {
             self.report(
                 Kind::ViewWrong,
-                format!("{name}: depth, ready, leased, subscriptions are {expected:?}, and told as {told:?}"),
+                format!("{name}: depth, ready, leased, resting, subscriptions are {expected:?}, and told as {told:?}"),
             );
         }
         if paused.is_some_and(|paused| paused != view.paused) {

@@ -11,7 +11,7 @@ impl Oracle {
         conn: Conn,
         frame: FrameNo,
         delivery: u64,
-        accepted: bool,
+        (accepted, delay_ms): (bool, Option<u64>),
         tx: Option<u32>,
     ) {
         let Some(link) = self.links.get_mut(&conn) else {
@@ -42,14 +42,30 @@ impl Oracle {
         }
         for (no, uid) in settled {
             if let Some(tx) = tx {
-                let staged = (conn, no, uid, accepted);
+                let staged = (conn, no, uid, accepted, delay_ms);
                 self.txs.entry(tx).or_default().settles.push(staged);
             } else if self.leases.get(&uid) == Some(&(conn, no)) {
                 self.leases.remove(&uid);
-                if let Some(outcome) = self.may_settle(uid, accepted, Cause::Frame(conn, frame)) {
+                let cause = Cause::Frame(conn, frame);
+                self.may_rest(uid, conn, delay_ms, cause);
+                if let Some(outcome) = self.may_settle(uid, accepted, cause) {
                     self.push_op(conn, frame, Op::Settled(uid, outcome));
                 }
             }
+        }
+    }
+
+    /// A message is answered: it rests from then on, or does not.
+    fn may_rest(&mut self, uid: Uid, conn: Conn, delay_ms: Option<u64>, cause: Cause) {
+        let now_ms = self.now_ms;
+        if let Some(message) = self.messages.get_mut(&uid) {
+            message.rest = delay_ms.map(|delay_ms| super::Rest {
+                conn,
+                cause,
+                due_ms: now_ms + delay_ms,
+                delay_ms,
+                sure: false,
+            });
         }
     }
 
@@ -72,11 +88,14 @@ impl Oracle {
     }
 
     /// A settlement has happened.
-    fn has_settled(&mut self, uid: Uid, outcome: Outcome) {
+    fn has_settled(&mut self, uid: Uid, outcome: Outcome, cause: Cause) {
         let failures_max = self.failures_max;
         let Some(message) = self.messages.get_mut(&uid) else {
             return;
         };
+        if let Some(rest) = message.rest.as_mut().filter(|rest| rest.cause == cause) {
+            rest.sure = true;
+        }
         match outcome {
             Outcome::Accepted => {
                 if !self.leave_only(uid, &Place::Gone) {
@@ -112,6 +131,7 @@ impl Oracle {
             return;
         };
         message.places.retain(|(_, of)| *of != cause);
+        message.rest = message.rest.filter(|rest| rest.cause != cause);
         if outcome == Outcome::Failed(message.era) {
             message.failures.1 = message.failures.1.saturating_sub(1).max(message.failures.0);
         }
@@ -137,12 +157,14 @@ impl Oracle {
             message.position = (frame, index);
             let home = Rc::clone(&message.home);
             message.places.push((Place::In(home), Cause::Tx(no)));
+            self.may_expire(uid);
         }
-        for (conn, delivery, uid, accepted) in settles {
+        for (conn, delivery, uid, accepted, delay_ms) in settles {
             if self.leases.get(&uid) != Some(&(conn, delivery)) {
                 continue;
             }
             self.leases.remove(&uid);
+            self.may_rest(uid, conn, delay_ms, Cause::Tx(no));
             if let Some(outcome) = self.may_settle(uid, accepted, Cause::Tx(no)) {
                 self.txs.entry(no).or_default().applied.push((uid, outcome));
             }
@@ -152,7 +174,7 @@ impl Oracle {
     /// ABORT is sent: what is staged is held again.
     pub(super) fn abort(&mut self, no: u32) {
         let Some(tx) = self.txs.get_mut(&no) else { return };
-        for (conn, delivery, uid, _) in std::mem::take(&mut tx.settles) {
+        for (conn, delivery, uid, _, _) in std::mem::take(&mut tx.settles) {
             let Some(link) = self.links.get_mut(&conn) else {
                 continue;
             };
@@ -210,7 +232,7 @@ impl Oracle {
         }
         for (uid, outcome) in applied {
             if happened {
-                self.has_settled(uid, outcome);
+                self.has_settled(uid, outcome, Cause::Tx(no));
             } else {
                 self.has_not_settled(uid, outcome, Cause::Tx(no));
             }
@@ -227,10 +249,13 @@ impl Oracle {
             None => Default::default(),
         };
         let done = std::mem::replace(&mut link.ops, rest);
-        for op in done.into_values().flatten() {
+        let done = done
+            .into_iter()
+            .flat_map(|(frame, ops)| ops.into_iter().map(move |op| (frame, op)));
+        for (frame, op) in done {
             match op {
-                Op::Stored(uid) => self.has_been_stored(uid),
-                Op::Settled(uid, outcome) => self.has_settled(uid, outcome),
+                Op::Stored(uid) | Op::Again(uid, _) => self.has_been_stored(uid),
+                Op::Settled(uid, outcome) => self.has_settled(uid, outcome, Cause::Frame(conn, frame)),
                 Op::Commit(tx) => self.decide(tx, true, "its COMMIT is confirmed"),
                 Op::Abort => {}
                 Op::Subscribed(sub) => {
@@ -246,10 +271,16 @@ impl Oracle {
     }
 
     fn has_been_stored(&mut self, uid: Uid) {
+        let now_ms = self.now_ms;
         let Some(message) = self.messages.get_mut(&uid) else {
             return;
         };
         message.places.retain(|(place, _)| *place != Place::Nowhere);
+        if let Some(expiry) = &mut message.expiry {
+            expiry
+                .until_ms
+                .get_or_insert(now_ms.saturating_add(expiry.ttl_ms));
+        }
         if message.places.is_empty() {
             message.places.push((Place::Nowhere, Cause::Sure));
             self.report(
@@ -275,7 +306,9 @@ impl Oracle {
                         if matches!(message.to, To::Topic(_)) {
                             continue;
                         }
-                        if !self.leave_only(uid, &Place::Nowhere) {
+                        if message.again {
+                            message.forget_place(cause);
+                        } else if !self.leave_only(uid, &Place::Nowhere) {
                             self.report(
                                 Kind::Stranger,
                                 format!(
@@ -285,6 +318,11 @@ impl Oracle {
                         }
                     }
                     Op::Settled(uid, outcome) => self.has_not_settled(uid, outcome, cause),
+                    Op::Again(uid, _) => {
+                        if let Some(message) = self.messages.get_mut(&uid) {
+                            message.forget_place(cause);
+                        }
+                    }
                     Op::Commit(tx) => self.decide(tx, false, "its COMMIT was refused"),
                     Op::Abort | Op::Subscribed(_) | Op::Unsubscribed(_) => {}
                 }
@@ -318,7 +356,9 @@ impl Oracle {
             .collect();
         let sent = message.tx;
         message.places = vec![(Place::In(queue.into()), Cause::Sure)];
+        let is_dead = queue.starts_with("DLQ.");
         if *message.home != *queue {
+            message.rest = None;
             message.home = queue.into();
             message.failures = (0, 0);
             message.era += 1;
@@ -334,6 +374,21 @@ impl Oracle {
         }
         if let Some(tx) = sent {
             self.decide(tx, true, &format!("its message {uid} is in {queue}"));
+        }
+        if is_dead && let Some(message) = self.messages.get_mut(&uid) {
+            // A dead letter waits for a person.
+            message.expiry = None;
+        }
+        self.may_expire(uid);
+    }
+}
+
+impl super::Message {
+    /// What would have brought it there has not happened.
+    fn forget_place(&mut self, cause: Cause) {
+        self.places.retain(|(_, of)| *of != cause);
+        if self.places.is_empty() {
+            self.places.push((Place::Nowhere, Cause::Sure));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the broker has written.
 
 use super::super::message::{UID, body_of};
-use super::{Cause, Conn, Delivery, FrameNo, Kind, Mode, Oracle, Place, State, To, Uid};
+use super::{Cause, Conn, Delivery, FrameNo, Kind, Mode, Op, Oracle, Place, State, To, Uid};
 use crate::client::{Frame, parse_number};
 
 /// ERRORs that need no cause of ours: bounds that are small in a simulation, and reached by chance.
@@ -62,7 +62,24 @@ impl Oracle {
                 format!("connection {conn}: RECEIPT of {of:?}; that of {due:?} is due"),
             );
         }
-        self.confirm(conn, of.unwrap_or_default());
+        let of = of.unwrap_or_default();
+        self.check_duplicate(conn, of, frame.header("duplicate") == Some(b"true"));
+        self.confirm(conn, of);
+    }
+
+    /// Whether a RECEIPT says `duplicate:true` where it must, and only there.
+    fn check_duplicate(&mut self, conn: Conn, of: FrameNo, told: bool) {
+        let ops = self.links.get(&conn).and_then(|link| link.ops.get(&of));
+        let op = ops.and_then(|ops| ops.first());
+        let wrong = match op {
+            Some(Op::Again(_, known)) => *known && !told,
+            Some(Op::Stored(uid)) => told && self.messages.get(uid).is_some_and(|message| !message.again),
+            _ => told,
+        };
+        if wrong {
+            let text = format!("connection {conn}: the RECEIPT of {of} says duplicate:{told} of {op:?}");
+            self.report(Kind::DuplicateWrong, text);
+        }
     }
 
     fn written_error(&mut self, conn: Conn, frame: &Frame<'_>) {
@@ -255,6 +272,7 @@ impl Oracle {
             let text = format!("message {uid}, while connection {holder} holds it as delivery {delivery}");
             self.report(Kind::HeldTwice, text);
         }
+        self.check_rest(uid, queue, None);
         self.observe(uid, queue, &format!("was delivered to connection {conn} from"));
         self.check_order(sub_no, uid, queue, frame);
         self.check_marks(uid, queue, frame);
@@ -262,6 +280,7 @@ impl Oracle {
         let Some(message) = self.messages.get_mut(&uid) else {
             return;
         };
+        message.rest = None;
         message.known += 1;
         message.known_in_life += 1;
         message.exempt = false;
@@ -272,13 +291,37 @@ impl Oracle {
         }
     }
 
+    /// A message is given, or waits until a time: no sooner than it was asked for.
+    pub(super) fn check_rest(&mut self, uid: Uid, queue: &str, due_ms: Option<u64>) {
+        let Some(message) = self.messages.get(&uid).filter(|message| *message.home == *queue) else {
+            return;
+        };
+        let asked = message.rest.filter(|rest| {
+            // What a living session holds is nobody's until its NACK has happened.
+            rest.sure || self.links.get(&rest.conn).is_some_and(|link| !link.dead)
+        });
+        let now_ms = self.now_ms;
+        let early = asked.is_some_and(|rest| rest.due_ms > due_ms.unwrap_or(now_ms));
+        let unasked = due_ms.is_some_and(|due_ms| {
+            let longest = message.rest.map(|rest| now_ms + rest.delay_ms);
+            due_ms <= now_ms || (!message.moved && longest.is_none_or(|longest| due_ms > longest))
+        });
+        if early || unasked {
+            let text = format!(
+                "message {uid} of {queue} at {now_ms} ms, due {due_ms:?}: {:?}",
+                message.rest
+            );
+            self.report(Kind::RestWrong, text);
+        }
+    }
+
     fn check_order(&mut self, sub_no: u32, uid: Uid, queue: &str, frame: &Frame<'_>) {
         let Some(message) = self.messages.get(&uid) else {
             return;
         };
         let sent_there = matches!(&message.to, To::Queue(of) if **of == *queue);
         let first = message.known == 0 && frame.header("redelivered") == Some(b"false");
-        if !first || !sent_there || message.moved {
+        if !first || !sent_there || message.moved || message.again {
             return;
         }
         let (producer, position, sent_at) = (message.conn, message.position, message.sent_at);

@@ -9,7 +9,7 @@ use crate::sim::host::{Failed, Host};
 use crate::sim::oracle::Conn;
 
 /// The wall clock of a run begins here, milliseconds since the Unix epoch.
-const WALL_START_MS: u64 = 1_700_000_000_000;
+pub(super) const WALL_START_MS: u64 = 1_700_000_000_000;
 
 /// Steps that a clean stop may take before connections are closed as they are.
 const STOP_STEP_COUNT: usize = 200;

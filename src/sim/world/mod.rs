@@ -42,6 +42,10 @@ pub struct Tally {
     pub accepted_count: u64,
     /// Messages that became dead letters.
     pub dead_lettered_count: u64,
+    /// Messages that expired.
+    pub expired_count: u64,
+    /// Messages not stored because they had been before.
+    pub duplicate_count: u64,
     /// Transactions committed and aborted.
     pub committed_count: u64,
     /// See above.
@@ -214,6 +218,9 @@ impl World {
             _ => {}
         }
         self.step_tick();
+        if self.rng.chance(1, 3) {
+            self.step_due();
+        }
         let one_of = |rng: &mut Rng, count: usize| count > 0 && rng.chance(1, count);
         if one_of(&mut self.rng, self.profile.cut_of) {
             self.disturb_network();
@@ -515,9 +522,16 @@ impl World {
         done
     }
 
+    /// The timer, which may be late.
+    fn step_due(&mut self) {
+        self.host().step_due();
+        self.look_at_sessions(None);
+    }
+
     /// Time passes.
     fn pass(&mut self, ms: u64) {
         self.elapsed_ms += ms;
+        self.oracle.passed(self.elapsed_ms);
         self.history.note(format!("time {ms}"));
         self.runtime
             .block_on(tokio::time::advance(Duration::from_millis(ms)));
@@ -546,8 +560,10 @@ impl World {
             }
             // Bodies may be on their way from the disk.
             self.pass(READ_MS_MAX as u64 + 1);
+            self.step_due();
             // What a tick moves is there again once it is durable.
-            idle_count = if self.step_tick() { 0 } else { idle_count + 1 };
+            let moved = self.step_tick() | self.step_commit() | !self.ready().is_empty();
+            idle_count = if moved { 0 } else { idle_count + 1 };
             if idle_count > 3 {
                 return;
             }
@@ -579,6 +595,7 @@ impl World {
         self.quiet();
         self.resume_all();
         self.connect(0, 12);
+        self.pass(client::REST_MS_MAX as u64);
         self.settle();
         let look = self.look();
         for queue in look.iter().filter(|queue| !queue.entries.is_empty()) {
@@ -626,6 +643,8 @@ impl World {
             delivered_count,
             accepted_count,
             dead_lettered_count,
+            expired_count,
+            duplicate_count,
             committed_count,
             aborted_count,
             compacted_count,
@@ -636,6 +655,8 @@ impl World {
         tally.delivered_count += delivered_count;
         tally.accepted_count += accepted_count;
         tally.dead_lettered_count += dead_lettered_count;
+        tally.expired_count += expired_count;
+        tally.duplicate_count += duplicate_count;
         tally.committed_count += committed_count;
         tally.aborted_count += aborted_count;
         tally.compacted_count += compacted_count;

@@ -130,6 +130,11 @@ impl World {
     }
 
     fn delete(&mut self, name: String) {
+        // A window that ends while the message is on its way again tells nobody anything.
+        if self.oracle.may_come_again(&name) {
+            return;
+        }
+        self.numbers.forget_recent(&name);
         let leased = self.leased(&name, &Selection::From(0));
         let act = Act::Delete {
             queue: name.clone(),

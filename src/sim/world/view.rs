@@ -1,6 +1,7 @@
 //! What the queues show.
 
 use super::World;
+use super::faults::WALL_START_MS;
 use crate::port::{Body, EntryView, PAGE_COUNT_MAX};
 use crate::sim::message::uid_in;
 use crate::sim::oracle::{Kind, Look, QueueLook, Seen};
@@ -26,6 +27,7 @@ impl World {
                             uid,
                             failures: entry.failures,
                             leased: entry.leased,
+                            due_ms: entry.due_at_ms.map(|at| at.saturating_sub(WALL_START_MS)),
                         }),
                         None => unread.push(format!(
                             "entry {} of {} cannot be read",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::record::{Event, Mode, Time, What};
+use super::super::record::{Event, Lease, Mode, Time, What};
 use super::{Kind, Rules, check};
 
 const A: &str = "/queue/a";
@@ -47,7 +47,40 @@ impl Book {
 
     fn subscribe(&mut self, conn: u32, queue: &'static str, mode: Mode) {
         let sub = conn * 10;
-        self.perhaps(conn, What::Subscribe { sub, queue, mode });
+        let lease = None;
+        self.perhaps(
+            conn,
+            What::Subscribe {
+                sub,
+                queue,
+                mode,
+                lease,
+            },
+        );
+    }
+
+    /// With a lease of 100 ms, from 0 on.
+    fn lease(&mut self, conn: u32, queue: &'static str) {
+        let lease = Lease {
+            span_ms: 100,
+            from_ms: 0,
+        };
+        let what = What::Subscribe {
+            sub: conn * 10,
+            queue,
+            mode: Mode::Individual,
+            lease: Some(lease),
+        };
+        self.perhaps(conn, what);
+    }
+
+    fn came_at(&mut self, conn: u32, at_ms: u64, count: u64) -> Time {
+        let at = self.came(conn, 1, count > 1, count);
+        let Some(Event::Delivered { at_ms: of, .. }) = self.events.last_mut() else {
+            panic!("it just came")
+        };
+        *of = at_ms;
+        at
     }
 
     fn came(&mut self, conn: u32, message: u64, redelivered: bool, count: u64) -> Time {
@@ -63,6 +96,7 @@ impl Book {
             count,
             message_id: id.to_owned(),
             intact: true,
+            at_ms: 0,
         })
     }
 
@@ -78,6 +112,7 @@ impl Book {
             auto: &[B],
         };
         check(&self.events, &rules)
+            .0
             .into_iter()
             .map(|violation| violation.kind)
             .collect()
@@ -89,7 +124,7 @@ impl Book {
             ordered: &[A],
             auto: &[B],
         };
-        assert_eq!(check(&self.events, &rules), []);
+        assert_eq!(check(&self.events, &rules).0, []);
     }
 
     fn shows(&self, kind: Kind) {
@@ -125,7 +160,11 @@ fn ack_in(tx: u32, delivery: Time) -> What {
 }
 
 fn nack(delivery: Time) -> What {
-    What::Nack { delivery, tx: None }
+    What::Nack {
+        delivery,
+        tx: None,
+        due_ms: None,
+    }
 }
 
 /// Message 1 in queue a, confirmed, and a subscriber on connection 2.
@@ -338,6 +377,7 @@ fn bytes_must_be_what_was_sent() {
         count: 1,
         message_id: "x".into(),
         intact: false,
+        at_ms: 0,
     });
     book.sure(2, ack(d));
     book.shows(Kind::BytesDiffer);
@@ -578,6 +618,166 @@ fn an_auto_queue_may_lose_only_what_was_on_its_way() {
     gap.came(2, 3, false, 1);
     gap.add(Event::Closing { conn: 2 });
     gap.shows(Kind::Lost);
+}
+
+#[test]
+fn what_rests_comes_at_its_time_and_not_before() {
+    for (confirmed, at_ms, early) in [(true, 100, false), (true, 99, true), (false, 99, false)] {
+        let mut book = Book::default();
+        book.sure(1, send(1, A));
+        book.subscribe(2, A, Mode::Individual);
+        let d = book.came(2, 1, false, 1);
+        let rest = What::Nack {
+            delivery: d,
+            tx: None,
+            due_ms: Some(100),
+        };
+        match confirmed {
+            true => book.sure(2, rest),
+            false => book.perhaps(2, rest),
+        }
+        book.crash();
+        book.subscribe(3, A, Mode::Individual);
+        let d = book.came_at(3, at_ms, 2);
+        book.sure(3, ack(d));
+        match early {
+            true => book.shows(Kind::Early),
+            false => book.is_fine(),
+        }
+    }
+}
+
+/// Message 1 in queue a, held with a lease by connection 2, and a subscriber on connection 3 without.
+fn one_lease() -> (Book, Time) {
+    let mut book = Book::default();
+    book.sure(1, send(1, A));
+    book.lease(2, A);
+    let d = book.came_at(2, 0, 1);
+    book.subscribe(3, A, Mode::Individual);
+    (book, d)
+}
+
+#[test]
+fn a_lease_is_not_cut_short() {
+    for (at_ms, cut) in [(99, true), (100, false)] {
+        let (mut book, _) = one_lease();
+        let d = book.came_at(3, at_ms, 2);
+        book.sure(3, ack(d));
+        match cut {
+            true => book.shows(Kind::LeaseCut),
+            false => book.is_fine(),
+        }
+
+        let (mut book, d) = one_lease();
+        let frame = book.frame(2, true, ack(d));
+        book.add(Event::LeaseLost {
+            conn: 2,
+            frame,
+            at_ms,
+        });
+        let d = book.came_at(3, 100, 2);
+        book.sure(3, ack(d));
+        match cut {
+            true => book.shows(Kind::LeaseCut),
+            false => book.is_fine(),
+        }
+    }
+}
+
+#[test]
+fn a_refused_answer_settles_nothing() {
+    let (mut book, d) = one_lease();
+    let frame = book.frame(2, true, ack(d));
+    book.add(Event::LeaseLost {
+        conn: 2,
+        frame,
+        at_ms: 100,
+    });
+    book.shows(Kind::Lost);
+
+    let (mut book, d) = one_lease();
+    book.perhaps(2, What::Begin { tx: 7 });
+    book.perhaps(2, send_in(7, 2, A));
+    book.perhaps(2, ack_in(7, d));
+    let frame = book.frame(2, true, What::Commit { tx: 7 });
+    book.add(Event::LeaseLost {
+        conn: 2,
+        frame,
+        at_ms: 100,
+    });
+    let d = book.came_at(3, 100, 2);
+    book.sure(3, ack(d));
+    book.is_fine();
+    let d = book.came(3, 2, false, 1);
+    book.sure(3, ack(d));
+    book.shows(Kind::AbortedVisible);
+}
+
+#[test]
+fn a_confirmed_answer_behind_the_end_of_its_lease_holds() {
+    let (mut book, d) = one_lease();
+    let other = book.came_at(3, 100, 2);
+    book.add(Event::Closing { conn: 3 });
+    book.sure(2, ack(d));
+    book.is_fine();
+    book.subscribe(4, A, Mode::Individual);
+    let d = book.came_at(4, 200, 3);
+    book.sure(4, ack(d));
+    book.shows(Kind::SettledAgain);
+    assert_ne!(d, other);
+}
+
+#[test]
+fn a_lease_that_ran_out_is_a_failure() {
+    let twice = || {
+        let (mut book, _) = one_lease();
+        book.lease(4, A);
+        book.came_at(4, 100, 2);
+        book
+    };
+    let mut back = twice();
+    let d = back.came_at(3, 200, 3);
+    back.sure(3, ack(d));
+    back.shows(Kind::DeadLetterWrong);
+
+    let mut crashed = twice();
+    crashed.crash();
+    crashed.subscribe(5, A, Mode::Individual);
+    let d = crashed.came_at(5, 200, 2);
+    crashed.sure(5, ack(d));
+    crashed.is_fine();
+
+    let mut dead = twice();
+    dead.subscribe(5, DEAD, Mode::Individual);
+    let d = dead.came_at(5, 200, 1);
+    dead.sure(5, ack(d));
+    dead.is_fine();
+
+    // One of them, and no connection on which another may have been.
+    let (mut early, _) = one_lease();
+    early.subscribe(5, DEAD, Mode::Individual);
+    let d = early.came_at(5, 200, 1);
+    early.sure(5, ack(d));
+    let mut unknown = Book {
+        events: early.events.clone(),
+        frames: early.frames,
+    };
+    early.sure(2, What::Unsubscribe { sub: 20 });
+    early.shows(Kind::DeadLetterWrong);
+    unknown.add(Event::Closing { conn: 2 });
+    unknown.is_fine();
+}
+
+#[test]
+fn what_is_read_behind_the_end_of_its_lease_came_before_the_next_delivery() {
+    let mut book = Book::default();
+    book.sure(1, send(1, A));
+    book.lease(2, A);
+    book.subscribe(3, A, Mode::Individual);
+    let d = book.came_at(3, 100, 2);
+    book.sure(3, ack(d));
+    book.came_at(2, 100, 1);
+    book.is_fine();
 }
 
 #[test]
