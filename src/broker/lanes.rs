@@ -87,6 +87,8 @@ pub(super) struct Lanes {
     /// The plain lane is parked.
     plain_parked: bool,
     groups: BTreeMap<GroupKey, Group>,
+    /// How many of them each subscription owns, if any.
+    owned: BTreeMap<SubRef, u64>,
     /// Groups that have an owner and no entries, the longest so first.
     idle: BTreeMap<u64, GroupKey>,
     idle_last: u64,
@@ -220,8 +222,32 @@ impl Lanes {
         while self.idle.len() > self.idle_count_max
             && let Some((_, oldest)) = self.idle.pop_first()
         {
-            self.groups.remove(&oldest);
+            let owner = self.groups.remove(&oldest).and_then(|group| group.owner);
+            self.count_owned(owner, None);
         }
+    }
+
+    /// A group has another owner.
+    fn count_owned(&mut self, before: Option<SubRef>, after: Option<SubRef>) {
+        if before == after {
+            return;
+        }
+        if let Some(before) = before
+            && let Some(count) = self.owned.get_mut(&before)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.owned.remove(&before);
+            }
+        }
+        if let Some(after) = after {
+            *self.owned.entry(after).or_default() += 1;
+        }
+    }
+
+    /// How many groups a subscription owns.
+    pub(super) fn owned_count(&self, sub: SubRef) -> u64 {
+        self.owned.get(&sub).copied().unwrap_or(0)
     }
 
     /// Keeps the order of lanes right.
@@ -303,8 +329,10 @@ impl Lanes {
         if let Some(key) = self.group_key(no)
             && let Some(group) = self.groups.get_mut(&key)
         {
-            group.owner = (!ends_group).then_some(by);
+            let owner = (!ends_group).then_some(by);
+            let before = std::mem::replace(&mut group.owner, owner);
             group.held_count += 1;
+            self.count_owned(before, owner);
         }
     }
 
@@ -348,13 +376,14 @@ impl Lanes {
         let Some(group) = self.groups.get_mut(key) else {
             return;
         };
-        group.owner = None;
+        let before = group.owner.take();
         if group.entry_count == 0 {
             if let Some(at) = group.idle_at {
                 self.idle.remove(&at);
             }
             self.groups.remove(key);
         }
+        self.count_owned(before, None);
         self.unpark_group(key);
     }
 
