@@ -378,6 +378,14 @@ pub struct Subscription {
     pub backlog_count: u64,
     /// It holds its limit and has settled nothing for `stuck_subscription_ms`.
     pub stuck: bool,
+    /// Of those of its queue, a higher one goes first.
+    pub priority: i32,
+    /// It gets all of its queue, unless another does that asked for it, too.
+    pub exclusive: bool,
+    /// It is not given what its own connection sends.
+    pub no_local: bool,
+    /// Message groups of its queue that are its own.
+    pub group_count: u64,
 }
 
 /// How much of a body is shown.
@@ -441,6 +449,10 @@ pub struct Message {
     pub origin: Option<String>,
     /// Until when it rests.
     pub due_at_ms: Option<u64>,
+    /// From 0 to 9: those of a higher one go first.
+    pub priority: u8,
+    /// Its message group.
+    pub group: Option<String>,
     /// The last times that it was taken out of a queue for good, the newest first.
     pub history: Vec<Death>,
     /// In the order sent, unescaped.

@@ -88,6 +88,8 @@ pub(super) struct Lanes {
     /// The plain lane is parked.
     plain_parked: bool,
     groups: BTreeMap<GroupKey, Group>,
+    /// How many of them each subscription owns, if any.
+    owned: BTreeMap<SubRef, u64>,
     /// Groups that have an owner and no entries, the longest so first.
     idle: BTreeMap<u64, GroupKey>,
     idle_last: u64,
@@ -224,8 +226,32 @@ impl Lanes {
         while self.idle.len() > self.idle_count_max
             && let Some((_, oldest)) = self.idle.pop_first()
         {
-            self.groups.remove(&oldest);
+            let owner = self.groups.remove(&oldest).and_then(|group| group.owner);
+            self.count_owned(owner.map(|(owner, _)| owner), None);
         }
+    }
+
+    /// A group has another owner.
+    fn count_owned(&mut self, before: Option<SubRef>, after: Option<SubRef>) {
+        if before == after {
+            return;
+        }
+        if let Some(before) = before
+            && let Some(count) = self.owned.get_mut(&before)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.owned.remove(&before);
+            }
+        }
+        if let Some(after) = after {
+            *self.owned.entry(after).or_default() += 1;
+        }
+    }
+
+    /// How many groups a subscription owns.
+    pub(super) fn owned_count(&self, sub: SubRef) -> u64 {
+        self.owned.get(&sub).copied().unwrap_or(0)
     }
 
     /// Keeps the order of lanes right.
@@ -308,8 +334,10 @@ impl Lanes {
         if let Some(key) = self.group_key(no)
             && let Some(group) = self.groups.get_mut(&key)
         {
-            let before = std::mem::replace(&mut group.owner, (!ends_group).then_some(by));
+            let owner = (!ends_group).then_some(by);
+            let before = std::mem::replace(&mut group.owner, owner);
             group.held_count += 1;
+            self.count_owned(before.map(|(owner, _)| owner), owner.map(|(owner, _)| owner));
             if before.is_some_and(|(owner, _)| owner != by.0) {
                 // What waits for the former one may be for this one.
                 self.unpark_group(&key);
@@ -357,13 +385,14 @@ impl Lanes {
         let Some(group) = self.groups.get_mut(key) else {
             return;
         };
-        group.owner = None;
+        let before = group.owner.take();
         if group.entry_count == 0 {
             if let Some(at) = group.idle_at {
                 self.idle.remove(&at);
             }
             self.groups.remove(key);
         }
+        self.count_owned(before.map(|(owner, _)| owner), None);
         self.unpark_group(key);
     }
 

@@ -235,22 +235,32 @@ impl Entry {
         deaths.map_or_else(Vec::new, |(_, bytes)| Death::decode(bytes))
     }
 
+    /// From 0 to 9.
+    pub(super) fn priority(&self) -> u8 {
+        let priority = self
+            .field(field::PRIORITY)
+            .and_then(|value| value.first().copied());
+        priority.unwrap_or(PRIORITY_DEFAULT).min(PRIORITY_MAX)
+    }
+
+    /// The group it is of.
+    pub(super) fn group(&self) -> Option<&Bytes> {
+        self.field(field::GROUP)
+    }
+
+    fn field(&self, tag: u8) -> Option<&Bytes> {
+        let field = self.fields().iter().find(|(of, _)| *of == tag);
+        field.map(|(_, value)| value)
+    }
+
     /// Its lane, unless that is the plain one.
     fn lane_key(&self, matched: Vec<SelectorNo>) -> Option<LaneKey> {
         if self.fields.is_none() && matched.is_empty() {
             return None;
         }
-        let field = |tag: u8| {
-            self.fields()
-                .iter()
-                .find(|(of, _)| *of == tag)
-                .map(|(_, value)| value)
-        };
-        let priority = field(field::PRIORITY).and_then(|value| value.first().copied());
-        let priority = priority.unwrap_or(PRIORITY_DEFAULT).min(PRIORITY_MAX);
         let key = LaneKey {
-            rank: PRIORITY_MAX - priority,
-            group: field(field::GROUP).map(|group| Arc::from(&**group)),
+            rank: PRIORITY_MAX - self.priority(),
+            group: self.group().map(|group| Arc::from(&**group)),
             matched,
         };
         let plain = key.rank == PLAIN_RANK && key.group.is_none() && key.matched.is_empty();
@@ -621,6 +631,16 @@ impl Queue {
     /// The subscription that gets all, if one wants to.
     pub(super) fn only(&self) -> Option<SubRef> {
         self.exclusive.first().map(|(.., sub)| *sub)
+    }
+
+    /// Whether a subscription asks for all of it.
+    pub(super) fn wants_all(&self, sub: SubRef) -> bool {
+        self.exclusive.iter().any(|(.., of)| *of == sub)
+    }
+
+    /// Groups whose messages go to a subscription.
+    pub(super) fn group_count(&self, sub: SubRef) -> u64 {
+        self.lanes.as_ref().map_or(0, |lanes| lanes.owned_count(sub))
     }
 
     /// Nothing refers to it any more.

@@ -262,7 +262,7 @@ impl Broker {
             words: words.into(),
         }];
         deaths.extend(entry.deaths());
-        let fields = vec![
+        let mut fields = vec![
             (
                 field::DEAD_LETTER_ORIGIN,
                 Bytes::copy_from_slice(origin.as_bytes()),
@@ -273,6 +273,10 @@ impl Broker {
             ),
             (field::DEATHS, Death::encode(&deaths)),
         ];
+        let kept =
+            |(tag, _): &&(u8, Bytes)| matches!(*tag, field::PRIORITY | field::GROUP | field::ENDS_GROUP);
+        fields.extend(entry.fields().iter().filter(kept).cloned());
+        fields.sort_by_key(|(tag, _)| *tag);
         let (message, accepted_at_ms, item) = (entry.message, entry.accepted_at_ms, entry.item());
         let failures = entry.failures;
         let target = self.open_queue(target);

@@ -150,6 +150,8 @@ impl Broker {
                 gate: entry.home,
                 origin: entry.origin().map(str::to_owned),
                 due_at_ms: entry.due_at_ms().filter(|_| entry.delayed),
+                priority: entry.priority(),
+                group: entry.group().cloned(),
                 deaths: entry.deaths(),
             })
     }
@@ -301,9 +303,11 @@ impl Broker {
             oldest.entry(held.sub).or_insert(held.since_ms);
         }
         peer.subs.iter().map(move |(no, sub)| {
+            let queue = sub.queue().and_then(|no| self.queue(no));
+            let sub_ref = (session, *no);
             let (kind, name, backlog_count) = match &sub.source {
-                Source::Queue(no) => {
-                    let queue = self.queue(*no).expect("it has a subscription");
+                Source::Queue(_) => {
+                    let queue = queue.expect("it has a subscription");
                     let kind = match queue.owner {
                         Some(_) => DestinationKind::Temporary,
                         None => DestinationKind::Queue,
@@ -329,6 +333,10 @@ impl Broker {
                 unsent_bytes: sub.unsent_bytes as u64,
                 backlog_count: backlog_count as u64,
                 stuck: sub.stuck_told,
+                priority: sub.class.priority,
+                exclusive: queue.is_some_and(|queue| queue.wants_all(sub_ref)),
+                no_local: sub.no_local,
+                group_count: queue.map_or(0, |queue| queue.group_count(sub_ref)),
             };
             (sub, view)
         })

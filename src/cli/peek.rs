@@ -9,6 +9,7 @@ use super::show::{counted, escaped, utc};
 use super::table::Look;
 use super::{Failure, StoreArgs, queue_name, write_json, written};
 use crate::api::{BodyEncoding, Message, Messages, PAGE_COUNT_MAX};
+use crate::port::PRIORITY_DEFAULT;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -100,6 +101,12 @@ fn show(out: &mut dyn Write, look: Look, message: &Message) -> io::Result<()> {
     }
     if let Some(due_at_ms) = message.due_at_ms {
         line.push_str(&format!(", rests until {}", utc(due_at_ms)));
+    }
+    if message.priority != PRIORITY_DEFAULT {
+        line.push_str(&format!(", priority {}", message.priority));
+    }
+    if let Some(group) = &message.group {
+        line.push_str(&format!(", group {}", escaped(group)));
     }
     writeln!(out, "{}", look.bold(&line))?;
     for death in &message.history {

@@ -139,7 +139,8 @@ struct RequeueArgs {
 const SHOW_EXAMPLES: &str = "\
 HELD messages are delivered and not settled, LIMIT is how many may be (and their bytes; of a pull subscription what it asked \
 for and was not given yet); SINCE is how long the oldest of them has been \
-held. Rates are measured over half a second.
+held. Rates are measured over half a second. FLAGS has \
+priority:N where it is not 0, and groups:N for the message groups that are the subscription's own.
 
 Examples:
   steadfast queue show orders
@@ -524,6 +525,24 @@ fn limit(subscription: &Subscription) -> String {
     }
 }
 
+/// What sets a subscription apart from others.
+fn standing(subscription: &Subscription) -> String {
+    let flag = |is: bool, name: &str| is.then(|| name.to_owned());
+    let number = |number: i64, name: &str| (number != 0).then(|| format!("{name}:{number}"));
+    let flags = [
+        flag(subscription.stuck, "stuck"),
+        flag(subscription.exclusive, "exclusive"),
+        flag(subscription.no_local, "no-local"),
+        number(i64::from(subscription.priority), "priority"),
+        number(
+            i64::try_from(subscription.group_count).unwrap_or(i64::MAX),
+            "groups",
+        ),
+    ];
+    let flags: Vec<String> = flags.into_iter().flatten().collect();
+    flags.join(" ")
+}
+
 /// Subscriptions of a queue or a connection.
 pub(super) fn subscription_rows(look: Look, subscriptions: &[Subscription]) -> Vec<[String; 10]> {
     let head = [
@@ -542,7 +561,7 @@ pub(super) fn subscription_rows(look: Look, subscriptions: &[Subscription]) -> V
     rows.extend(subscriptions.iter().map(|subscription| {
         [
             escaped(&subscription.destination),
-            if subscription.stuck { "stuck" } else { "" }.to_owned(),
+            standing(subscription),
             subscription.session.to_string(),
             subscription.peer.as_deref().map(escaped).unwrap_or_default(),
             escaped(&subscription.ack),

@@ -20,6 +20,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::base::{Death, DestinationKind, MessageId, Policy, Seq, SessionNo, Settings, SubNo, TxNo};
 
 use super::{AckMode, Body};
@@ -242,6 +244,10 @@ pub struct EntryView {
     pub origin: Option<String>,
     /// Until when it rests, milliseconds since the Unix epoch.
     pub due_at_ms: Option<u64>,
+    /// From 0 to 9.
+    pub priority: u8,
+    /// The group it is of.
+    pub group: Option<Bytes>,
     /// The queues that it was taken out of for good, the newest first.
     pub deaths: Vec<Death>,
 }
@@ -277,6 +283,14 @@ pub struct SubscriptionView {
     pub backlog_count: u64,
     /// It holds its limit and has settled nothing for `stuck_subscription_ms`.
     pub stuck: bool,
+    /// Of those of its queue, a higher one goes first.
+    pub priority: i32,
+    /// It gets all of its queue, unless another does that asked for it, too.
+    pub exclusive: bool,
+    /// It is not given what its own session sends.
+    pub no_local: bool,
+    /// Groups of its queue whose messages go to it.
+    pub group_count: u64,
 }
 
 /// One session, for people.

@@ -865,3 +865,53 @@ fn a_folder_with_a_long_path() {
     world.send("/queue/a", &["1"]);
     assert_eq!(world.depth("a"), 1);
 }
+
+#[test]
+fn what_goes_first_and_to_whom_is_shown() {
+    let world = World::new();
+    let mut client = world.client();
+    let standing = [
+        ("destination", "/queue/a"),
+        ("id", "1"),
+        ("ack", "client-individual"),
+        ("exclusive", "true"),
+        ("x-priority", "-3"),
+    ];
+    client.request("SUBSCRIBE", &standing, b"").unwrap();
+    let headers = [
+        ("destination", "/queue/a"),
+        ("JMSXGroupID", "blue\u{1b}shoes"),
+        ("priority", "7"),
+    ];
+    client.request("SEND", &headers, b"x").unwrap();
+    client.expect().unwrap();
+    let shown = world.said(&["queue", "show", "a"]);
+    assert!(shown.contains("exclusive priority:-3 groups:1"), "{shown}");
+    let detail = &world.json(&["queue", "show", "a"])[0]["subscriptions"][0];
+    assert_eq!(
+        (&detail["exclusive"], &detail["no_local"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(
+        (&detail["priority"], &detail["group_count"]),
+        (&(-3).into(), &1.into())
+    );
+
+    let said = world.said(&["peek", "a"]);
+    assert!(said.contains(", priority 7, group blue\\u{1b}shoes"), "{said}");
+    let seen = &world.json(&["peek", "a"])[0];
+    assert_eq!(
+        (&seen["priority"], &seen["group"]),
+        (&7.into(), &"blue\u{1b}shoes".into())
+    );
+
+    client
+        .request("SEND", &[("destination", "/queue/b")], b"y")
+        .unwrap();
+    assert!(!world.said(&["peek", "b"]).contains("priority"));
+    let plain = &world.json(&["peek", "b"])[0];
+    assert_eq!(
+        (&plain["priority"], &plain["group"]),
+        (&4.into(), &serde_json::Value::Null)
+    );
+}

@@ -104,16 +104,16 @@ class Client:
         self.take(b"fence")
         self.unsubscribe("fence")
 
-    def settle(self, kind, frame, transaction=None):
+    def settle(self, kind, frame, transaction=None, **more):
         receipt = self.receipt()
         act = getattr(self.conn, kind)
         headers = frame.headers
         if self.version == "1.0":
-            act(headers["message-id"], transaction=transaction, receipt=receipt)
+            act(headers["message-id"], transaction=transaction, receipt=receipt, **more)
         elif self.version == "1.1":
-            act(headers["message-id"], headers["subscription"], transaction=transaction, receipt=receipt)
+            act(headers["message-id"], headers["subscription"], transaction=transaction, receipt=receipt, **more)
         else:
-            act(headers["ack"], transaction=transaction, receipt=receipt)
+            act(headers["ack"], transaction=transaction, receipt=receipt, **more)
         self.wait(receipt)
 
     def end(self, kind, transaction):
@@ -131,6 +131,13 @@ class Client:
 
 def bytes_of(frame):
     return frame.body if isinstance(frame.body, bytes) else frame.body.encode()
+
+
+def named(version, frame):
+    """The delivery of a MESSAGE, as an order to the broker names it."""
+    if version == "1.2":
+        return {"id": frame.headers["ack"]}
+    return {name: frame.headers[name] for name in ("message-id", "subscription")}
 
 
 def check(fine, *what):
@@ -265,6 +272,64 @@ def first(port, version):
         client.settle("ack", client.take(f"job {n}".encode()))
     client.nothing()
     client.unsubscribe("16")
+    # Groups stay with their consumer, in order, and go to another when it leaves; priorities go before.
+    grouped = queue_of("grouped")
+    other = Client(port, version)
+    for consumer in (client, other):
+        consumer.subscribe(grouped, "17", "client")
+    for n in range(6):
+        client.send(grouped, f"m{n}", JMSXGroupID="even" if n % 2 == 0 else "odd")
+    odd = []
+    for consumer, first_of in ((client, 0), (other, 1)):
+        odd = [consumer.take(f"m{n}".encode()) for n in range(first_of, 6, 2)]
+        check([f.headers["JMSXGroupID"] for f in odd] == [["even", "odd"][first_of]] * 3, "group")
+    other.settle("ack", odd[0])
+    other.unsubscribe("17")
+    for n in (3, 5):
+        frame = client.take(f"m{n}".encode())
+        check(frame.headers["JMSXGroupID"] == "odd", "group", frame.headers)
+    client.settle("ack", frame)
+    client.unsubscribe("17")
+    urgent = queue_of("urgent")
+    for priority in ("1", "9", "5"):
+        client.send(urgent, priority, priority=priority)
+    client.subscribe(urgent, "18", "auto")
+    for priority in ("9", "5", "1"):
+        client.take(priority.encode())
+    client.unsubscribe("18")
+
+    # A delivery that is not settled within its time goes to another consumer; who held it has it no more.
+    leased = queue_of("leased")
+    client.subscribe(leased, "19", "client", **{"ack-timeout": "0.3"})
+    client.send(leased, "leased")
+    lost = client.take(b"leased")
+    other.subscribe(leased, "19", "client")
+    frame = other.take(b"leased")
+    check(frame.headers["delivery-count"] == "2", "delivery-count", frame.headers)
+    client.conn.send("/control/renew", "", receipt="late", **named(version, lost))
+    error = client.inbox.errors.get(timeout=PATIENCE)
+    check(error.headers.get("code") == "lease-lost", "code of an ERROR", error.headers)
+    other.settle("ack", frame)
+    other.nothing()
+    other.disconnect()
+    client = Client(port, version)
+
+    if version != "1.0":
+        # One that failed rests as long as its NACK says, and is overtaken.
+        resting = queue_of("resting")
+        client.send(resting, "rests")
+        client.send(resting, "overtakes")
+        client.subscribe(resting, "20", "client-individual", **{"prefetch-count": "1"})
+        frame = client.take(b"rests")
+        began = time.monotonic()
+        client.settle("nack", frame, delay="700")
+        client.settle("ack", client.take(b"overtakes"))
+        frame = client.take(b"rests")
+        check(time.monotonic() - began >= 0.7, "not before its time", time.monotonic() - began)
+        check(frame.headers["delivery-count"] == "2", "delivery-count", frame.headers)
+        client.settle("ack", frame)
+        client.unsubscribe("20")
+
     # What is sent again with its id is stored once, also after the restart.
     once = queue_of("once")
     for count, header in enumerate(("dedup-id", "_AMQ_DUPL_ID", "Nats-Msg-Id")):

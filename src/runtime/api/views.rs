@@ -399,6 +399,11 @@ impl Parts {
             fault,
             origin: entry.origin,
             due_at_ms: entry.due_at_ms,
+            priority: entry.priority,
+            group: entry
+                .group
+                .as_deref()
+                .map(|group| String::from_utf8_lossy(group).into_owned()),
             history: entry.deaths.iter().map(death).collect(),
         })
     }
@@ -511,6 +516,10 @@ impl Parts {
             unsent_bytes: view.unsent_bytes,
             backlog_count: view.backlog_count,
             stuck: view.stuck,
+            priority: view.priority,
+            exclusive: view.exclusive,
+            no_local: view.no_local,
+            group_count: view.group_count,
         }
     }
 
