@@ -24,3 +24,4 @@ mod lifecycle;
 mod paths;
 mod server;
 mod signals;
+mod transports;
