@@ -1,6 +1,5 @@
 //! What lies between a socket and STOMP: TLS, WebSocket, Unix sockets, and strangers on the wrong port.
 
-mod certificates;
 mod mistaken;
 mod tls;
 mod unix;
@@ -11,9 +10,11 @@ use std::sync::Arc;
 
 use steadfast::config::{self, CertificateName, ClientCertificate, WebSocket};
 use steadfast::runtime::{Listener, ServeOptions};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ClientConfig, ClientConnection, StreamOwned};
 
-use self::certificates::{Authority, Folder};
+use super::certificates::{Authority, Folder};
 use super::client::{Client, PATIENCE};
 use super::server::Server;
 
@@ -69,11 +70,20 @@ fn trusting(
 ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(authority.der()).unwrap();
+    let certificate = CertificateDer::from_pem_slice(authority.pem().as_bytes());
+    roots.add(certificate.unwrap()).unwrap();
     ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)
+}
+
+/// A client's certificate and its key.
+fn shown_by(authority: &Authority) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let (certificate, key) = authority.client("alice");
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    (vec![certificate], key)
 }
 
 /// TLS over a new connection; the handshake is done by the first read or write.

@@ -86,13 +86,13 @@ fn a_certificate_is_demanded_where_it_is_required() {
         for version in [&TLS12, &TLS13] {
             let server = serve(tls(&folder, wanted.clone()), |_| {});
             let builder = || trusting(&folder.authority, &[version]);
-            let (chain, key) = folder.authority.client("alice");
+            let (chain, key) = shown_by(&folder.authority);
             let known = builder().with_client_auth_cert(chain, key).unwrap();
             Client::over(dial_tls(server.address(), known))
                 .logged_in()
                 .disconnect();
 
-            let (chain, key) = stranger.client("alice");
+            let (chain, key) = shown_by(&stranger);
             let unknown = builder().with_client_auth_cert(chain, key).unwrap();
             expect_alert(dial_tls(server.address(), unknown));
             let bare = dial_tls(server.address(), builder().with_no_client_auth());

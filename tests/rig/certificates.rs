@@ -7,16 +7,15 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Who makes them.
-pub(super) struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: rcgen::Certificate,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -29,46 +28,39 @@ impl Authority {
         }
     }
 
-    pub(super) fn der(&self) -> CertificateDer<'static> {
-        self.certificate.der().clone()
-    }
-
-    pub(super) fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.certificate.pem()
     }
 
-    /// A certificate and its key, as PEM.
-    pub(super) fn server(&self, name: &str) -> (String, String) {
-        let (certificate, key) = self.sign(name, ExtendedKeyUsagePurpose::ServerAuth);
-        (certificate.pem(), key.serialize_pem())
+    /// That of a server, and its key, as PEM.
+    pub fn server(&self, name: &str) -> (String, String) {
+        self.sign(name, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// That of a client.
-    pub(super) fn client(&self, name: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        let (certificate, key) = self.sign(name, ExtendedKeyUsagePurpose::ClientAuth);
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        (vec![certificate.der().clone()], key)
+    /// That of a client, and its key, as PEM.
+    pub fn client(&self, name: &str) -> (String, String) {
+        self.sign(name, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    fn sign(&self, name: &str, purpose: ExtendedKeyUsagePurpose) -> (rcgen::Certificate, KeyPair) {
+    fn sign(&self, name: &str, purpose: ExtendedKeyUsagePurpose) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![purpose];
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        (certificate, key)
+        (certificate.pem(), key.serialize_pem())
     }
 }
 
 /// A folder with a server's certificate, its key, and the authority behind both.
-pub(super) struct Folder {
+pub struct Folder {
     dir: tempfile::TempDir,
-    pub(super) authority: Authority,
+    pub authority: Authority,
 }
 
 impl Folder {
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         let folder = Self {
             dir: tempfile::tempdir().unwrap(),
             authority: Authority::new(),
@@ -78,16 +70,16 @@ impl Folder {
         folder
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub(super) fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
     }
 
     /// Another certificate of the same authority.
-    pub(super) fn renew(&self, name: &str) {
+    pub fn renew(&self, name: &str) {
         let (certificate, key) = self.authority.server(name);
         self.write("server.pem", &certificate);
         self.write("server.key", &key);
