@@ -17,6 +17,8 @@ mod admin;
 mod backup;
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "rig/certificates.rs"]
+mod certificates;
 #[path = "cli/check.rs"]
 mod check;
 #[path = "cli/damaged.rs"]
@@ -26,6 +28,8 @@ mod exchange;
 #[path = "cli/messages.rs"]
 mod messages;
 mod rig;
+#[path = "cli/secure.rs"]
+mod secure;
 
 use std::path::Path;
 
