@@ -1,7 +1,7 @@
 //! Steadfast: a durable message-queue broker that speaks STOMP 1.0, 1.1 and 1.2.
 //!
 //! The floors, highest first; imports go down only (`tests/architecture.rs` reads them):
-//! `cli`, `sim` > `runtime` > `session`, `broker`, `store`, `config` > `wire`, `port`, `journal`, `api` > `selector` >
+//! `cli`, `sim` > `runtime` > `listener` > `session`, `broker`, `store`, `config` > `wire`, `port`, `journal`, `api` > `selector` >
 //! `base`; `client` stands on its own under `cli`.
 //! `docs/ARCHITECTURE.md` is the map.
 
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod journal;
+pub mod listener;
 pub mod port;
 pub mod runtime;
 pub mod selector;

@@ -17,6 +17,8 @@ mod admin;
 mod backup;
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "rig/certificates.rs"]
+mod certificates;
 #[path = "cli/check.rs"]
 mod check;
 #[path = "cli/damaged.rs"]
@@ -26,6 +28,8 @@ mod exchange;
 #[path = "cli/messages.rs"]
 mod messages;
 mod rig;
+#[path = "cli/secure.rs"]
+mod secure;
 
 use std::path::Path;
 
@@ -114,9 +118,10 @@ Options:
                                     reaches them may read and write every queue
   -h, --help                        Print help
 
-Prints the version, the data folder, what was recovered, and `listening on ADDR:PORT` for each
-listener, with its dialect unless that is steadfast (`, dialect rabbitmq`). SIGTERM and Ctrl-C
-answer what is due and end with exit code 0; a second one ends at once.
+Prints the version, the data folder, what was recovered, and `listening on ADDRESS` for each
+listener, with its transport unless that is plain (`, tls`) and its dialect unless that is steadfast
+(`, dialect rabbitmq`). SIGHUP reads policies and certificates again. SIGTERM and Ctrl-C answer what
+is due and end with exit code 0; a second one ends at once.
 
 Examples:
   steadfast serve

@@ -18,6 +18,8 @@
     reason = "a test of the real program: clocks, files and processes are real here"
 )]
 
+#[path = "rig/certificates.rs"]
+mod certificates;
 mod rig;
 
 use std::fs;
@@ -29,8 +31,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use certificates::Folder;
 use rig::Settings;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign")
@@ -93,26 +96,190 @@ fn node() -> &'static Path {
     })
 }
 
-/// The job, a kill, a restart, and the rest of the job.
-fn full_job(version: &str, command: impl Fn() -> Command) {
+/// The job, a kill, a restart, and the rest of the job; with the first listener, or with one of its own whose other keys these are.
+fn full_job(version: &str, listener: &str, command: impl Fn() -> Command) {
     let dir = tempfile::tempdir().unwrap();
-    let settings = Settings::in_dir(dir.path());
+    let mut settings = Settings::in_dir(dir.path());
+    let own = (!listener.is_empty()).then(free_port);
+    if let Some(port) = own {
+        settings.config = format!("[[listener]]\naddress = \"127.0.0.1:{port}\"\n{listener}");
+    }
     for phase in ["first", "again"] {
         let broker = settings.start();
-        let port = broker.addr().port().to_string();
+        let port = own.unwrap_or(broker.addr().port()).to_string();
         run(command().args([&port, version, phase]));
         broker.kill();
     }
 }
 
+fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
+}
+
+/// The script with stomp.py.
+fn stomp_py_command() -> Command {
+    let mut command = Command::new(python());
+    command
+        .arg(scripts().join("stomp_py.py"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
 fn stomp_py(version: &str) {
-    full_job(version, || {
-        let mut command = Command::new(python());
-        command
-            .arg(scripts().join("stomp_py.py"))
-            .env("PYTHONDONTWRITEBYTECODE", "1");
+    full_job(version, "", stomp_py_command);
+}
+
+/// The keys of a listener that has the certificate of a folder.
+fn tls_keys(transport: &str, folder: &Folder) -> String {
+    format!(
+        "transport = \"{transport}\"\ncertificate_file = {:?}\nkey_file = {:?}\n",
+        folder.path("server.pem"),
+        folder.path("server.key")
+    )
+}
+
+#[test]
+fn stomp_py_over_tls() {
+    let folder = Folder::new();
+    full_job("1.2", &tls_keys("tls", &folder), || {
+        let mut command = stomp_py_command();
+        command.env("TEST_CA", folder.path("ca.pem"));
         command
     });
+}
+
+#[test]
+fn stomp_py_with_a_certificate() {
+    let folder = Folder::new();
+    let (certificate, key) = folder.authority.client("alice");
+    folder.write("alice.pem", &certificate);
+    folder.write("alice.key", &key);
+    let asked = format!(
+        "{}client_certificate = \"required\"\nclient_ca_file = {:?}\n",
+        tls_keys("tls", &folder),
+        folder.path("ca.pem")
+    );
+    full_job("1.1", &asked, || {
+        let mut command = stomp_py_command();
+        command
+            .env("TEST_CA", folder.path("ca.pem"))
+            .env("TEST_CERTIFICATE", folder.path("alice.pem"))
+            .env("TEST_KEY", folder.path("alice.key"));
+        command
+    });
+
+    // Without it, nothing.
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let settings = Settings {
+        config: format!("[[listener]]\naddress = \"127.0.0.1:{port}\"\n{asked}"),
+        ..Settings::in_dir(dir.path())
+    };
+    let broker = settings.start();
+    // Not by stomp.py, which over TLS may wait for ever: it takes the end of a connection for nothing to read.
+    let refused = openssl(port, &folder, &["-tls1_2"]);
+    assert!(refused.contains("alert certificate required"), "{refused}");
+    let log = fs::read_to_string(settings.log.with_extension("err")).unwrap();
+    assert!(log.contains("closed before it could speak STOMP"), "{log}");
+    assert!(log.contains("peer sent no certificates"), "{log}");
+    broker.stop();
+}
+
+/// What openssl says of a handshake.
+fn openssl(port: u16, folder: &Folder, args: &[&str]) -> String {
+    let output = Command::new("openssl")
+        .args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-CAfile"])
+        .arg(folder.path("ca.pem"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("openssl is there, as scripts/test sees to");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[test]
+fn the_settings_of_tls_hold_from_outside() {
+    let folder = Folder::new();
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let settings = Settings {
+        config: format!(
+            "[[listener]]\naddress = \"127.0.0.1:{port}\"\n{}",
+            tls_keys("tls", &folder)
+        ),
+        ..Settings::in_dir(dir.path())
+    };
+    let broker = settings.start();
+    let handshake = |args: &[&str]| openssl(port, &folder, args);
+    for (version, name) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let said = handshake(&[version]);
+        for expected in [name, "Verify return code: 0 (ok)", "Compression: NONE"] {
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+    }
+    for old in ["-tls1", "-tls1_1"] {
+        let said = handshake(&[old, "-cipher", "ALL:@SECLEVEL=0"]);
+        // The broker's own word, not that of openssl.
+        assert!(said.contains("SSL alert number"), "{old}: {said}");
+        assert!(said.contains("Cipher is (NONE)"), "{old}: {said}");
+    }
+    // Nothing without forward secrecy, without encryption, or with CBC.
+    for weak in [
+        "kRSA",
+        "aNULL:eNULL",
+        "AES128-SHA:AES256-SHA",
+        "ECDHE+AES+SHA1:ECDHE+SHA256:!AESGCM",
+    ] {
+        let said = handshake(&["-tls1_2", "-cipher", &format!("{weak}:@SECLEVEL=0")]);
+        assert!(said.contains("alert handshake failure"), "{weak}: {said}");
+    }
+    broker.stop();
+}
+
+#[test]
+fn a_new_certificate_is_shown_from_sighup_on() {
+    let folder = Folder::new();
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let settings = Settings {
+        config: format!(
+            "[[listener]]\naddress = \"127.0.0.1:{port}\"\n{}",
+            tls_keys("tls", &folder)
+        ),
+        ..Settings::in_dir(dir.path())
+    };
+    let broker = settings.start();
+    let log = settings.log.with_extension("err");
+    let await_line = |line: &str| {
+        let start = Instant::now();
+        while !fs::read_to_string(&log).unwrap().contains(line) {
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "not in the log: {line}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let hang_up = || {
+        let pid = Pid::from_raw(i32::try_from(broker.pid()).unwrap()).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
+    };
+    let shown = |name: &str| {
+        let said = openssl(port, &folder, &[]);
+        assert!(said.contains(&format!("subject=CN = {name}\n")), "{said}");
+    };
+    shown("first");
+    folder.renew("second");
+    hang_up();
+    await_line("certificates read again");
+    shown("second");
+    folder.write("server.pem", "nonsense");
+    hang_up();
+    await_line("the certificates were not read again, the old ones stay: there is no certificate in");
+    shown("second");
+    broker.stop();
 }
 
 #[test]
@@ -138,10 +305,35 @@ fn stomp_py_with_a_listener_of_its_dialect() {
     broker.stop();
 }
 
+fn node_command(script: &str) -> Command {
+    let mut command = Command::new("node");
+    command.arg(node().join(script));
+    command
+}
+
 fn by_node(script: &str, version: &str) {
-    full_job(version, || {
-        let mut command = Command::new("node");
-        command.arg(node().join(script));
+    full_job(version, "", || node_command(script));
+}
+
+#[test]
+fn stompjs_over_websocket() {
+    for version in ["1.0", "1.1", "1.2"] {
+        full_job(version, "transport = \"ws\"\n", || {
+            let mut command = node_command("stompjs.mjs");
+            command.env("TEST_SCHEME", "ws");
+            command
+        });
+    }
+}
+
+#[test]
+fn stompjs_over_websocket_and_tls() {
+    let folder = Folder::new();
+    full_job("1.2", &tls_keys("wss", &folder), || {
+        let mut command = node_command("stompjs.mjs");
+        command
+            .env("TEST_SCHEME", "wss")
+            .env("NODE_EXTRA_CA_CERTS", folder.path("ca.pem"));
         command
     });
 }

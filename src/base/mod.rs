@@ -6,6 +6,7 @@
 mod death;
 mod destination;
 mod dialect;
+mod identity;
 mod ids;
 mod limits;
 mod policy;
@@ -18,6 +19,7 @@ pub use destination::{
     TEMPORARY_QUEUE_PREFIX, Wildcards, is_deep,
 };
 pub use dialect::Dialect;
+pub use identity::Identity;
 pub use ids::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SessionNo, SlotNo, SubNo, Tag, TxNo};
 pub use limits::Limits;
 pub use policy::{

@@ -162,8 +162,9 @@ struct ServeArgs {
 }
 
 const SERVE_EXAMPLES: &str = "\
-Prints the version, the data folder, what was recovered, and `listening on ADDR:PORT` for each listener, with its \
-dialect unless that is steadfast (`, dialect rabbitmq`). SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
+Prints the version, the data folder, what was recovered, and `listening on ADDRESS` for each listener, with its \
+transport unless that is plain (`, tls`) and its dialect unless that is steadfast (`, dialect rabbitmq`). SIGHUP \
+reads policies and certificates again. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
 
 Examples:
   steadfast serve

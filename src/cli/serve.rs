@@ -27,11 +27,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         count => count,
     };
     let data_dir = config.server.data_dir.clone();
-    let listen = config.every_listener().map(|listener| runtime::Listener {
-        address: listener.address,
-        dialect: listener.dialect,
-    });
-    let listen = listen.collect();
+    let listen = config.every_listener().collect();
     let options = ServeOptions {
         listen,
         data_dir: config.server.data_dir,

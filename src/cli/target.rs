@@ -1,10 +1,11 @@
 //! What `send`, `receive` and `bench` have in common: which broker, as whom, and headers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::client::Target;
+use crate::client::{Target, Tls};
 use crate::config::PASSCODE_VARIABLE;
 
 /// Which broker, any that speaks STOMP 1.2, and as whom.
@@ -22,6 +23,18 @@ pub(super) struct TargetArgs {
     /// Virtual host, sent as `host` [default: the host of the address]
     #[arg(long)]
     pub(super) host: Option<String>,
+    /// Speak TLS, and believe the authorities of the system
+    #[arg(long)]
+    tls: bool,
+    /// ... those in this PEM file instead
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    ca: Option<PathBuf>,
+    /// Show this certificate (PEM) to a broker that asks for one
+    #[arg(long, value_name = "FILE", requires_all = ["tls", "key"])]
+    cert: Option<PathBuf>,
+    /// ... with this private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
 }
 
 impl TargetArgs {
@@ -39,6 +52,10 @@ impl TargetArgs {
             login: login.map(str::to_owned),
             passcode: passcode.map(str::to_owned),
             host: None,
+            tls: false,
+            ca: None,
+            cert: None,
+            key: None,
         }
     }
 
@@ -51,6 +68,9 @@ impl TargetArgs {
             passcode: passcode.or_else(|| variable().map(|text| text.to_string_lossy().into_owned())),
             host: self.host.clone(),
             timeout,
+            tls: self
+                .tls
+                .then(|| Tls::new(self.ca.clone(), self.cert.clone().zip(self.key.clone()))),
             ..Target::new(&self.addr)
         }
     }

@@ -1,4 +1,4 @@
-//! One connection over TCP: opened and logged in blocking, then used either way.
+//! One connection over TCP or TLS: opened and logged in blocking, then used either way.
 //!
 //! Bytes to send gather in [`Connection::out`]; [`Connection::write_some`] hands as many to the socket as it takes.
 
@@ -7,7 +7,8 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::{ClientError, Decoder, Frame, encode_frame, parse_number};
+use super::stream::Stream;
+use super::{ClientError, Decoder, Frame, Tls, encode_frame, parse_number};
 
 /// Where to connect and as whom.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Target {
     pub timeout: Duration,
     /// The longest silence of the broker to ask for, in milliseconds; 0 for any.
     pub beat_ms: u32,
+    /// TLS, if it is to be spoken.
+    pub tls: Option<Tls>,
 }
 
 impl Target {
@@ -36,6 +39,7 @@ impl Target {
             host: None,
             timeout: Duration::from_secs(10),
             beat_ms: 0,
+            tls: None,
         }
     }
 }
@@ -43,7 +47,7 @@ impl Target {
 /// See the module's text.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     decoder: Decoder,
     out: Vec<u8>,
     written: usize,
@@ -72,6 +76,14 @@ impl Connection {
         stream.set_nodelay(true).map_err(fault)?;
         stream.set_read_timeout(Some(target.timeout)).map_err(fault)?;
         stream.set_write_timeout(Some(target.timeout)).map_err(fault)?;
+        let dialled = target
+            .addr
+            .rsplit_once(':')
+            .map_or(target.addr.as_str(), |(host, _)| host);
+        let stream = match &target.tls {
+            None => Stream::Plain(stream),
+            Some(tls) => Stream::secure(stream, dialled, tls).map_err(fault)?,
+        };
         let mut connection = Self {
             stream,
             decoder: Decoder::new(),
@@ -80,11 +92,7 @@ impl Connection {
             beat: None,
         };
 
-        let host = target
-            .addr
-            .rsplit_once(':')
-            .map_or(target.addr.as_str(), |(host, _)| host);
-        let host = target.host.as_deref().unwrap_or(host);
+        let host = target.host.as_deref().unwrap_or(dialled);
         let beat = format!("0,{}", target.beat_ms);
         let mut headers = vec![("accept-version", "1.2"), ("host", host), ("heart-beat", &beat)];
         headers.extend(target.login.as_deref().map(|login| ("login", login)));
@@ -113,14 +121,17 @@ impl Connection {
         (&mut self.decoder, &mut self.out)
     }
 
-    /// How many bytes wait to be sent.
+    /// How many bytes wait to be sent; what TLS holds back counts as one.
     pub fn pending_bytes(&self) -> usize {
-        self.out.len() - self.written
+        self.out.len() - self.written + usize::from(self.stream.holds_back())
     }
 
     /// From now on reads and writes do not wait.
     pub fn set_nonblocking(&self) -> Result<(), ClientError> {
-        self.stream.set_nonblocking(true).map_err(ClientError::Read)
+        self.stream
+            .socket()
+            .set_nonblocking(true)
+            .map_err(ClientError::Read)
     }
 
     /// Sends what the socket takes; true if nothing is left.
@@ -136,7 +147,14 @@ impl Connection {
         }
         self.out.clear();
         self.written = 0;
-        Ok(true)
+        loop {
+            match self.stream.flush() {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(ClientError::Write(error)),
+            }
+        }
     }
 
     /// Sends everything, waiting as long as the target's timeout.
@@ -185,10 +203,21 @@ impl Connection {
                 Ok(0) => return Err(ClientError::Closed),
                 Ok(count) => {
                     self.decoder.filled(count);
-                    return Ok(true);
+                    return self.read_rest();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(ClientError::Read(error)),
+            }
+        }
+    }
+
+    /// Behind a read: whoever waits for the socket must not wait for what is no longer there.
+    fn read_rest(&mut self) -> Result<bool, ClientError> {
+        loop {
+            match self.stream.read_more(self.decoder.space()) {
+                Ok(0) => return Ok(true),
+                Ok(count) => self.decoder.filled(count),
                 Err(error) => return Err(ClientError::Read(error)),
             }
         }
@@ -213,7 +242,7 @@ impl Connection {
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.stream.socket().as_fd()
     }
 }
 

@@ -5,8 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::ADDRESS_FORM;
 use super::keys::{Key, keys};
+use super::listener::{self, Address};
 use crate::base::{PATTERN_FORM, SETTINGS};
 
 /// Where a value was written.
@@ -84,15 +84,16 @@ pub enum ConfigError {
         section: &'static str,
     },
     /// A listener that is nowhere.
-    #[error("{at}: a [[listener]] needs the key address: {ADDRESS_FORM}")]
+    #[error("{at}: a [[listener]] needs the key address: {}", listener::address_form())]
     NoAddress {
         /// Where.
         at: Origin,
     },
     /// A key of a listener that does not exist.
     #[error(
-        "{at}: unknown key listener.{}; keys of [[listener]] are address, dialect",
-        on_one_line(name)
+        "{at}: unknown key listener.{}; keys of [[listener]] are {}",
+        on_one_line(name),
+        listener::KEYS.join(", ")
     )]
     UnknownListenerKey {
         /// Where.
@@ -100,11 +101,31 @@ pub enum ConfigError {
         /// As written.
         name: String,
     },
+    /// A key that the transport of its listener cannot do without.
+    #[error(
+        "{at}: a [[listener]] with this transport and client_certificate needs the key {key}: the path of a file"
+    )]
+    ListenerKeyMissing {
+        /// Where.
+        at: Origin,
+        /// Which.
+        key: &'static str,
+    },
+    /// A key that the transport of its listener has no use for.
+    #[error("{at}: listener.{key} has no use without {needs}")]
+    ListenerKeyIdle {
+        /// Where.
+        at: Origin,
+        /// Which.
+        key: &'static str,
+        /// What it is for.
+        needs: &'static str,
+    },
     /// Two listeners at one address.
     #[error("{address} is listened on twice: name it once, in server.listen or in a [[listener]]")]
     ListenerTwice {
         /// Which.
-        address: SocketAddr,
+        address: Address,
     },
     /// A policy that is for nothing.
     #[error("{at}: a [[policy]] needs the key pattern: {PATTERN_FORM}")]

@@ -11,6 +11,7 @@
 
 mod error;
 mod keys;
+mod listener;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +24,9 @@ use toml::de::{DeTable, DeValue};
 
 pub use error::{ConfigError, Origin};
 pub use keys::{Key, keys};
+pub use listener::{Address, CertificateName, ClientCertificate, Listener, Tls, WebSocket};
 
-use crate::base::{Dialect, Limits, PATTERN_FORM, Policies, SettingKey, Settings};
+use crate::base::{Limits, PATTERN_FORM, Policies, SettingKey, Settings};
 use keys::Value;
 
 /// The commented list of every key with its default.
@@ -58,21 +60,10 @@ pub struct Config {
     pub policies: Vec<(String, Settings)>,
 }
 
-/// The sections that are lists of tables, and the keys in each that say what it is for.
+/// The sections that are lists of tables, and the key that says what a policy is for.
 const LISTENER: &str = "listener";
-const ADDRESS: &str = "address";
-const DIALECT: &str = "dialect";
 const POLICY: &str = "policy";
 const PATTERN: &str = "pattern";
-
-/// One place to accept STOMP, and what holds for the connections that come in there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
-    /// Where; port 0 takes any free port.
-    pub address: SocketAddr,
-    /// Whose reading of a header counts where brokers differ.
-    pub dialect: Dialect,
-}
 
 /// Where the broker listens and stores, and how it stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,16 +216,15 @@ pub struct Overrides {
 impl Config {
     /// Every listener: those of `server.listen`, then the others.
     pub fn every_listener(&self) -> impl Iterator<Item = Listener> {
-        let short = self.server.listen.iter().map(|address| Listener {
-            address: *address,
-            dialect: Dialect::default(),
-        });
+        let short = self.server.listen.iter().map(|address| Listener::from(*address));
         short.chain(self.listeners.iter().cloned())
     }
 
     /// An address that others can reach must be asked for by name while there are no users.
     pub fn refuse_exposed(&self) -> Result<(), ConfigError> {
-        let mut addresses = self.every_listener().map(|listener| listener.address);
+        let mut addresses = self
+            .every_listener()
+            .filter_map(|listener| listener.address.tcp());
         match addresses.find(|address| !address.ip().to_canonical().is_loopback()) {
             Some(address) if !self.server.insecure_allow_anonymous => Err(ConfigError::Exposed { address }),
             _ => Ok(()),
@@ -323,7 +313,7 @@ impl Config {
                         return Err(ConfigError::NoList { at: begin, section });
                     };
                     match section {
-                        LISTENER => self.read_listener(text, table, begin, &at)?,
+                        LISTENER => self.listeners.push(listener::read(text, table, begin, &at)?),
                         _ => self.read_policy(text, table, begin, &at)?,
                     }
                 }
@@ -360,44 +350,6 @@ impl Config {
                 }
             }
         }
-        Ok(())
-    }
-
-    fn read_listener(
-        &mut self,
-        text: &str,
-        table: &DeTable<'_>,
-        begin: Origin,
-        at: &impl Fn(usize) -> Origin,
-    ) -> Result<(), ConfigError> {
-        let mut address = None;
-        let mut dialect = Dialect::default();
-        for (name, value) in table {
-            let found = text.get(value.span()).unwrap_or_default();
-            let bad = |allowed| {
-                let at = at(value.span().start);
-                ConfigError::bad(at, LISTENER, name.get_ref(), found, allowed)
-            };
-            let written = value.get_ref().as_str();
-            match &**name.get_ref() {
-                ADDRESS => {
-                    let parsed = written.and_then(parse_address);
-                    address = Some(parsed.ok_or_else(|| bad(ADDRESS_FORM.to_owned()))?);
-                }
-                DIALECT => {
-                    let names = || Dialect::ALL.map(Dialect::name).join(", ");
-                    dialect = written.and_then(Dialect::named).ok_or_else(|| bad(names()))?;
-                }
-                _ => {
-                    return Err(ConfigError::UnknownListenerKey {
-                        at: at(name.span().start),
-                        name: name.get_ref().to_string(),
-                    });
-                }
-            }
-        }
-        let address = address.ok_or(ConfigError::NoAddress { at: begin })?;
-        self.listeners.push(Listener { address, dialect });
         Ok(())
     }
 
@@ -468,9 +420,9 @@ impl Config {
     /// What no single key can know.
     fn check(&self) -> Result<(), ConfigError> {
         let mut taken = BTreeSet::new();
-        let fixed = self.every_listener().map(|listener| listener.address);
-        for address in fixed.filter(|address| address.port() != 0) {
-            if !taken.insert(address) {
+        for Listener { address, .. } in self.every_listener() {
+            let chosen = address.tcp().is_none_or(|address| address.port() != 0);
+            if chosen && !taken.insert(address.to_string()) {
                 return Err(ConfigError::ListenerTwice { address });
             }
         }

@@ -67,6 +67,25 @@ fn the_sample_holds_every_setting_with_its_default() {
 }
 
 #[test]
+fn the_sample_shows_every_key_of_a_listener() {
+    let (_, rest) = SAMPLE
+        .split_once("#[[listener]]")
+        .expect("the sample has a listener");
+    let (part, _) = rest.split_once("\n\n").expect("another part follows");
+    let shown: Vec<_> = part
+        .lines()
+        .filter_map(|line| line.strip_prefix('#')?.split_once(" = "))
+        .map(|(key, _)| key)
+        .filter(|key| !key.starts_with(' '))
+        .collect();
+    let mut known = listener::KEYS;
+    known.sort_unstable();
+    let mut sorted = shown.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, known);
+}
+
+#[test]
 fn listeners_are_read_and_refused_by_line() {
     let config = read(
         "[server]\nlisten = [\"127.0.0.1:1\"]\n[[listener]]\naddress = \"[::1]:2\"\n\n[[listener]]\naddress = \"localhost:3\"\ndialect = \"rabbitmq\"\n",
@@ -92,11 +111,12 @@ fn listeners_are_read_and_refused_by_line() {
     );
     assert_eq!(
         error("\n[[listener]]\ndialect = \"artemis\"\n"),
-        format!("test.toml, line 2: a [[listener]] needs the key address: {ADDRESS_FORM}")
+        format!("test.toml, line 2: a [[listener]] needs the key address: {ADDRESS_FORM}, or unix:PATH")
     );
     assert_eq!(
         error("[[listener]]\naddress = \"127.0.0.1:1\"\ntls = true\n"),
-        "test.toml, line 3: unknown key listener.tls; keys of [[listener]] are address, dialect"
+        "test.toml, line 3: unknown key listener.tls; keys of [[listener]] are address, dialect, transport, mode, \
+         certificate_file, key_file, client_certificate, client_ca_file, client_certificate_login, paths, origins"
     );
     assert_eq!(
         error("[[listener]]\naddress = \"127.0.0.1:1\"\ndialect = \"openmq\"\n"),
@@ -104,8 +124,124 @@ fn listeners_are_read_and_refused_by_line() {
     );
     assert_eq!(
         error("[[listener]]\naddress = 61613\n"),
-        format!("test.toml, line 2: listener.address = 61613 is not allowed; it takes {ADDRESS_FORM}")
+        format!(
+            "test.toml, line 2: listener.address = 61613 is not allowed; it takes {ADDRESS_FORM}, or unix:PATH"
+        )
     );
+}
+
+#[test]
+fn transports_take_their_own_keys_and_no_others() {
+    let listener = |keys: &str| {
+        let mut config = read(&format!("[[listener]]\naddress = \"127.0.0.1:1\"\n{keys}"))?;
+        Ok::<_, ConfigError>(config.listeners.remove(0))
+    };
+    let plain = listener("").unwrap();
+    assert_eq!(
+        (plain.transport(), plain.to_string()),
+        ("tcp", "127.0.0.1:1".to_owned())
+    );
+    let files = "certificate_file = \"c\"\nkey_file = \"k\"\n";
+    let tls = listener(&format!("transport = \"tls\"\n{files}")).unwrap();
+    assert_eq!(
+        (tls.transport(), tls.to_string()),
+        ("tls", "127.0.0.1:1, tls".to_owned())
+    );
+    let expected = Tls {
+        certificate_file: "c".into(),
+        key_file: "k".into(),
+        client: ClientCertificate::None,
+        login: CertificateName::CommonName,
+    };
+    assert_eq!(tls.tls, Some(expected));
+    let mutual = format!(
+        "transport = \"wss\"\n{files}client_certificate = \"required\"\nclient_ca_file = \"a\"\n\
+         client_certificate_login = \"uri\"\npaths = [\"/stomp\"]\norigins = [\"https://a.example:8443\"]\n"
+    );
+    let mutual = listener(&mutual).unwrap();
+    assert_eq!(mutual.transport(), "wss");
+    let asked = mutual.tls.unwrap();
+    assert_eq!(asked.client, ClientCertificate::Required("a".into()));
+    assert_eq!(asked.login, CertificateName::Uri);
+    let expected = WebSocket {
+        paths: vec!["/stomp".to_owned()],
+        origins: vec!["https://a.example:8443".to_owned()],
+    };
+    assert_eq!(mutual.websocket, Some(expected));
+    let ws = listener("transport = \"ws\"\n").unwrap();
+    assert_eq!((ws.transport(), ws.websocket), ("ws", Some(WebSocket::default())));
+
+    let unix = read("[[listener]]\naddress = \"unix:/run/s\"\n")
+        .unwrap()
+        .listeners
+        .remove(0);
+    assert_eq!(
+        (unix.transport(), unix.to_string()),
+        ("unix", "unix:/run/s".to_owned())
+    );
+    let open = read("[[listener]]\naddress = \"unix:/run/s\"\nmode = \"0666\"\n").unwrap();
+    for (listener, expected) in [(&unix, 0o600), (&open.listeners[0], 0o666)] {
+        assert!(matches!(listener.address, Address::Unix { mode, .. } if mode == expected));
+    }
+
+    let error = |keys: &str| listener(keys).expect_err(keys).to_string();
+    for (keys, expected) in [
+        (
+            "transport = \"quic\"\n",
+            "line 3: listener.transport = \"quic\" is not allowed; it takes tcp, tls, ws, wss",
+        ),
+        (
+            "transport = \"tls\"\nkey_file = \"k\"\n",
+            "line 1: a [[listener]] with this transport and client_certificate needs the key certificate_file: the path of a file",
+        ),
+        (
+            "transport = \"tls\"\ncertificate_file = \"c\"\n",
+            "line 1: a [[listener]] with this transport and client_certificate needs the key key_file: the path of a file",
+        ),
+        (
+            "transport = \"wss\"\ncertificate_file = \"c\"\nkey_file = \"k\"\nclient_certificate = \"optional\"\n",
+            "line 1: a [[listener]] with this transport and client_certificate needs the key client_ca_file: the path of a file",
+        ),
+        (
+            "transport = \"tls\"\ncertificate_file = \"c\"\nkey_file = \"k\"\nclient_ca_file = \"a\"\n",
+            "line 6: listener.client_ca_file has no use without client_certificate = \"optional\" or \"required\"",
+        ),
+        (
+            "key_file = \"k\"\n",
+            "line 3: listener.key_file has no use without transport = \"tls\" or \"wss\"",
+        ),
+        (
+            "origins = [\"*\"]\n",
+            "line 3: listener.origins has no use without transport = \"ws\" or \"wss\"",
+        ),
+        (
+            "mode = \"0600\"\n",
+            "line 3: listener.mode has no use without an address that is a Unix socket",
+        ),
+        (
+            "transport = \"ws\"\npaths = [\"ws\"]\n",
+            "line 4: listener.paths = [\"ws\"] is not allowed; it takes a list of paths, such as [\"/\", \"/ws\"]",
+        ),
+        (
+            "transport = \"ws\"\norigins = [\"https://a.example/\"]\n",
+            "line 4: listener.origins = [\"https://a.example/\"] is not allowed; it takes a list of origins, such as \
+             [\"https://app.example\"], or [\"*\"]",
+        ),
+    ] {
+        assert_eq!(error(keys), format!("test.toml, {expected}"));
+    }
+    for (address, keys) in [
+        ("unix:", ""),
+        ("unix:/run/s", "mode = \"0900\"\n"),
+        ("unix:/run/s", "mode = 600\n"),
+        ("unix:/run/s", "transport = \"tls\"\n"),
+    ] {
+        read(&format!("[[listener]]\naddress = \"{address}\"\n{keys}")).expect_err(keys);
+    }
+    let twice = "[[listener]]\naddress = \"unix:/run/s\"\n".repeat(2);
+    assert!(matches!(read(&twice), Err(ConfigError::ListenerTwice { .. })));
+    // Who may reach a socket of the file system is said by its mode.
+    assert!(open.refuse_exposed().is_ok());
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Why a broker did not start.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::config::Address;
+use crate::listener::TlsError;
 use crate::store::StoreError;
 
 /// Why a broker did not start.
@@ -25,10 +26,19 @@ pub enum RunError {
     #[error("cannot listen on {address}")]
     Listen {
         /// Which.
-        address: SocketAddr,
+        address: Address,
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A listener has no certificate that it could use.
+    #[error("no TLS can be spoken on {address}")]
+    Tls {
+        /// Which.
+        address: Address,
+        /// Why.
+        #[source]
+        source: Box<TlsError>,
     },
     /// The limit on open files leaves none for connections.
     #[error("the limit on open files is {limit}, and a broker needs {needed} at least")]
@@ -55,6 +65,7 @@ impl RunError {
         match self {
             Self::Store(StoreError::InUse(_)) => 5,
             Self::Store(StoreError::Append { .. } | StoreError::Flush { .. } | StoreError::Poisoned) => 3,
+            Self::Tls { .. } => 2,
             Self::Store(_) | Self::DataDir { .. } => 4,
             Self::Listen { .. } | Self::Descriptors { .. } | Self::System { .. } => 1,
         }

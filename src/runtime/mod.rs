@@ -42,6 +42,7 @@ mod clock;
 mod committer;
 mod connection;
 mod core;
+mod door;
 mod entropy;
 mod error;
 mod exit;
@@ -53,7 +54,6 @@ mod server;
 mod stats;
 mod timings;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::base::{Dialect, Epoch, Limits, Settings};
+use crate::base::{Epoch, Limits, Settings};
 use crate::store::{self, SledOptions, SledStore, StoreError};
 
 use self::clock::Clock;
@@ -72,6 +72,7 @@ pub use self::api::{ApiCode, METRICS, Metric, refusal_status};
 pub use self::error::RunError;
 pub use self::server::Running;
 pub use self::stats::StatsView;
+pub use crate::config::Listener;
 
 /// What a simulation drives itself, in place of threads and sockets.
 #[cfg(feature = "sim")]
@@ -82,34 +83,6 @@ pub(crate) mod parts {
     pub(crate) use super::core::{Core, Wait};
     pub(crate) use super::looks::show_headers;
     pub(crate) use super::server::{commit_term, relocate};
-}
-
-/// Where STOMP is accepted, and what holds for the connections that come in there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener {
-    /// Its address; port 0 takes any free port.
-    pub address: SocketAddr,
-    /// Whose reading of a header counts where brokers differ.
-    pub dialect: Dialect,
-}
-
-impl From<SocketAddr> for Listener {
-    fn from(address: SocketAddr) -> Self {
-        Self {
-            address,
-            dialect: Dialect::default(),
-        }
-    }
-}
-
-impl fmt::Display for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.address)?;
-        match self.dialect {
-            Dialect::Steadfast => Ok(()),
-            dialect => write!(f, ", dialect {}", dialect.name()),
-        }
-    }
 }
 
 /// What `serve` needs to know.
@@ -187,8 +160,8 @@ pub enum ExitReason {
 }
 
 /// Runs a broker until a signal stops it. Calls `started` once, when connections are accepted, and `reload` at each SIGHUP,
-/// for the policies that the configuration states from then on; `None` leaves them as they are. To be called before the
-/// process has other threads.
+/// for the policies that the configuration states from then on; `None` leaves them as they are. Certificates are read again then, too.
+/// To be called before the process has other threads.
 pub fn run(
     options: ServeOptions,
     started: impl FnOnce(&Started),
@@ -248,9 +221,12 @@ pub fn run(
         let reason = loop {
             tokio::select! {
                 reason = first_of(&mut terminate, &mut interrupt) => break reason,
-                _ = hangup.recv() => if let Some(stated) = reload() {
-                    running.set_policies(server::policies(&options.limits, &stated));
-                    tracing::info!(policy_count = stated.len(), "policies read again");
+                _ = hangup.recv() => {
+                    running.reload_certificates();
+                    if let Some(stated) = reload() {
+                        running.set_policies(server::policies(&options.limits, &stated));
+                        tracing::info!(policy_count = stated.len(), "policies read again");
+                    }
                 },
             }
         };

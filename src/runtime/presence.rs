@@ -3,10 +3,11 @@
 //! The lock is taken when a connection opens and closes, and when somebody looks; never for a message.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::base::SessionNo;
+use crate::base::{Identity, SessionNo};
 use crate::wire::Version;
 
 use super::stats::Counter;
@@ -17,11 +18,57 @@ pub(crate) struct Presence {
     connections: Mutex<BTreeMap<u64, Arc<Present>>>,
 }
 
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// An address of the network.
+    Net(SocketAddr),
+    /// A process of this machine.
+    Local { uid: Option<u32>, pid: Option<i32> },
+}
+
+impl Peer {
+    /// One that came by a Unix socket.
+    pub(crate) fn of(identity: &Identity) -> Self {
+        match identity {
+            Identity::Local { uid, pid } => Self::Local {
+                uid: Some(*uid),
+                pid: *pid,
+            },
+            _ => Self::Local { uid: None, pid: None },
+        }
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self::Net(address)
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Net(address) => write!(f, "{address}"),
+            Self::Local { uid, pid } => {
+                f.write_str("unix")?;
+                if let Some(uid) = uid {
+                    write!(f, ":uid={uid}")?;
+                }
+                if let Some(pid) = pid {
+                    write!(f, ",pid={pid}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Present {
     /// Where it comes from.
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     /// When it was accepted, milliseconds since the Unix epoch.
     pub(crate) connected_at_ms: u64,
     /// What it speaks, once that is agreed on.
@@ -42,7 +89,7 @@ pub(crate) struct Attendance {
 
 impl Presence {
     /// A connection is there.
-    pub(crate) fn enter(self: &Arc<Self>, session: SessionNo, peer: SocketAddr, at_ms: u64) -> Attendance {
+    pub(crate) fn enter(self: &Arc<Self>, session: SessionNo, peer: Peer, at_ms: u64) -> Attendance {
         let present = Arc::new(Present {
             peer,
             connected_at_ms: at_ms,

@@ -7,24 +7,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::base::{Dialect, Limits, Policies, Settings};
 use crate::broker::{Broker, Recovery};
-use crate::session::{SessionConfig, turned_away};
+use crate::config::Address;
+use crate::listener::Gate;
+use crate::session::SessionConfig;
 use crate::store::{Store, StoreError};
 
 use super::api::{self, Api};
 use super::bodies::Bodies;
 use super::clock::Clock;
 use super::committer::{Committer, Watchdog, commit};
-use super::connection::{Budget, Shared, welcome};
+use super::connection::{Budget, Shared};
 use super::core::Core;
+use super::door::{self, Door, Entrance};
 use super::looks::show_headers;
 use super::porch::Porch;
 use super::room::{RoomKeeper, reusable_bytes};
@@ -32,17 +33,8 @@ use super::stats::{Stats, StatsView};
 use super::timings::Timings;
 use super::{Listener, RunError, ServeOptions, Started, exit};
 
-/// Connections waiting to be accepted.
-const BACKLOG_COUNT: u32 = 1_024;
-
-/// After accept failed for want of descriptors or memory: time for others to close.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Descriptors kept for the store, listeners and the like.
 const DESCRIPTORS_KEPT: u64 = 64;
-
-/// Connections being told that there are too many.
-const TURN_AWAY_COUNT_MAX: usize = 64;
 
 /// Body chunks moved in one go, and the pause behind it: at most about 12 MiB a second.
 const RELOCATION_COUNT: usize = 16;
@@ -56,6 +48,8 @@ pub struct Running {
     shared: Arc<Shared>,
     api_server: api::Server,
     listen: Vec<Listener>,
+    /// Those listeners that have more than a socket before STOMP.
+    gates: Vec<(Address, Arc<Gate>)>,
     accepting: watch::Sender<bool>,
     /// Ends when every connection has.
     connections: mpsc::Receiver<()>,
@@ -94,10 +88,27 @@ impl Running {
         let sockets = options
             .listen
             .iter()
-            .map(|listener| Ok((*listener, bind(listener.address)?)))
+            .map(|listener| {
+                let gate = Gate::build(listener, options.limits.login_bytes_max);
+                let gate = gate.map_err(|source| RunError::Tls {
+                    address: listener.address.clone(),
+                    source: Box::new(source),
+                })?;
+                Ok((
+                    listener.clone(),
+                    door::take(&listener.address)?,
+                    gate.map(Arc::new),
+                ))
+            })
             .collect::<Result<Vec<_>, RunError>>()?;
-        let metrics = options.metrics_listen.map(bind).transpose()?;
-        let metrics = metrics.map(listen_on).transpose()?;
+        let metrics = options.metrics_listen.map(|address| {
+            let bound = door::bind_tcp(address).and_then(door::listen_tcp);
+            bound.map_err(|source| RunError::Listen {
+                address: Address::Tcp(address),
+                source,
+            })
+        });
+        let metrics = metrics.transpose()?;
         let metrics_listen = metrics.as_ref().map(|(_, bound)| *bound);
         let api = Arc::new(Api::default());
         let api_server = api::Server::start(&api, &options.data_dir, metrics.map(|(listener, _)| listener));
@@ -179,17 +190,18 @@ impl Running {
             operation: "starting the newcomers' thread",
             source,
         })?;
-        let mut listeners = Vec::new();
-        for (asked, socket) in sockets {
+        let mut entrances = Vec::new();
+        let mut gates = Vec::new();
+        for (asked, taken, gate) in sockets {
             let _there = porch.handle().enter();
-            let (listener, address) = listen_on(socket)?;
-            let bound = Listener { address, ..asked };
-            started.listen.push(bound);
-            let session = SessionConfig {
-                dialect: bound.dialect,
+            let session = Arc::new(SessionConfig {
+                dialect: asked.dialect,
                 ..SessionConfig::clone(&shared.session)
-            };
-            listeners.push((listener, Arc::new(session)));
+            });
+            let (entrance, address) = Entrance::open(taken, &asked.address, gate.clone(), session)?;
+            entrances.push(entrance);
+            gates.extend(gate.map(|gate| (address.clone(), gate)));
+            started.listen.push(Listener { address, ..asked });
         }
         let committer = committer.start().map_err(|source| RunError::System {
             operation: "starting the committer's thread",
@@ -197,27 +209,20 @@ impl Running {
         })?;
         let (accepting, accept_until) = watch::channel(true);
         let (present, connections) = mpsc::channel(1);
-        let door = Arc::new(Door {
-            shared: Arc::clone(&shared),
-            connection_count_max: connection_count_max(options.limits.connection_count_max),
-            turning_away: Arc::new(Semaphore::new(TURN_AWAY_COUNT_MAX)),
-            linger: Duration::from_millis(options.limits.linger_ms_max),
-            inside: Handle::current(),
-        });
+        let door = Arc::new(Door::new(
+            Arc::clone(&shared),
+            connection_count_max(options.limits.connection_count_max),
+            Handle::current(),
+        ));
         let mut helpers = vec![
             tokio::spawn(tick(Arc::clone(&shared), watchdog)),
             tokio::spawn(time(Arc::clone(&shared))),
             tokio::spawn(show_headers(Arc::clone(&shared))),
             tokio::spawn(keep_room(Arc::clone(&shared), room_store, keeper, look.pause)),
         ];
-        for (listener, session) in listeners {
-            helpers.push(porch.handle().spawn(accept(
-                Arc::clone(&door),
-                listener,
-                session,
-                accept_until.clone(),
-                present.clone(),
-            )));
+        for entrance in entrances {
+            let attended = Arc::clone(&door).attend(entrance, accept_until.clone(), present.clone());
+            helpers.push(porch.handle().spawn(attended));
         }
         api.begin(api::Parts {
             shared: Arc::clone(&shared),
@@ -234,6 +239,7 @@ impl Running {
             shared,
             api_server,
             listen: started.listen.clone(),
+            gates,
             accepting,
             connections,
             helpers,
@@ -244,10 +250,9 @@ impl Running {
         Ok((running, started))
     }
 
-    /// The first address bound, with the port chosen.
-    pub fn addr(&self) -> SocketAddr {
-        let first = self.listen.first().expect("there is at least one listener");
-        first.address
+    /// The first address of the network, with the port chosen, if there is one.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.listen.iter().find_map(|listener| listener.address.tcp())
     }
 
     /// Counters of connections and bytes.
@@ -260,6 +265,21 @@ impl Running {
         self.shared
             .core
             .handle_policies(policies, self.shared.clock.now());
+    }
+
+    /// Reads certificates and keys again, for connections from now on. Where they cannot be used the old ones stay, and the log says so.
+    pub fn reload_certificates(&self) {
+        for (address, gate) in &self.gates {
+            match gate.reload() {
+                Ok(true) => tracing::info!(listener = %address, "certificates read again"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(
+                    listener = %address,
+                    "the certificates were not read again, the old ones stay: {}",
+                    exit::chain(&error)
+                ),
+            }
+        }
     }
 
     /// Stops in good order: accepts no more, lets each connection have what is due to it, within `shutdown_ms_max`;
@@ -318,31 +338,6 @@ pub(crate) fn commit_term(
     Ok(durable)
 }
 
-fn bind(address: SocketAddr) -> Result<(SocketAddr, TcpSocket), RunError> {
-    let bound = || {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
-        // A restarted broker must not wait for the old connections' time to be up.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok((address, socket))
-    };
-    bound().map_err(|source| RunError::Listen { address, source })
-}
-
-/// Listens; gives the address with the port chosen.
-fn listen_on((address, socket): (SocketAddr, TcpSocket)) -> Result<(TcpListener, SocketAddr), RunError> {
-    let listen = || {
-        let listener = socket.listen(BACKLOG_COUNT)?;
-        let bound = listener.local_addr()?;
-        Ok((listener, bound))
-    };
-    listen().map_err(|source| RunError::Listen { address, source })
-}
-
 /// Refuses a limit on open files that leaves no descriptor for a connection.
 pub(super) fn check_descriptors() -> Result<(), RunError> {
     let needed = DESCRIPTORS_KEPT + 1;
@@ -376,120 +371,6 @@ fn connection_count_max(asked: usize) -> u64 {
         tracing::info!(asked, allowed, "fewer descriptors than connections asked for");
     }
     asked.min(allowed)
-}
-
-/// Who may come in.
-struct Door {
-    shared: Arc<Shared>,
-    connection_count_max: u64,
-    turning_away: Arc<Semaphore>,
-    linger: Duration,
-    /// Where those are served who are no newcomers any more.
-    inside: Handle,
-}
-
-/// One connection's place among those counted.
-struct Place {
-    shared: Arc<Shared>,
-    _present: mpsc::Sender<()>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.shared.stats.connection_count.subtract(1);
-    }
-}
-
-async fn accept(
-    door: Arc<Door>,
-    listener: TcpListener,
-    session: Arc<SessionConfig>,
-    mut accept_until: watch::Receiver<bool>,
-    present: mpsc::Sender<()>,
-) {
-    let mut failing = false;
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = accept_until.wait_for(|accepting| !accepting) => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                failing = false;
-                door.enter(stream, peer, &session, &present);
-                // As after a newcomer's turn: others may wait for the processor.
-                std::thread::yield_now();
-            }
-            Err(error) => {
-                door.shared.stats.accept_failed_count.add(1);
-                if !failing {
-                    tracing::warn!("accept failed, trying on: {error}");
-                }
-                failing = true;
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-impl Door {
-    fn enter(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        session: &Arc<SessionConfig>,
-        present: &mpsc::Sender<()>,
-    ) {
-        let stats = &self.shared.stats;
-        if stats.connection_count.value() >= self.connection_count_max {
-            stats.turned_away_count.add(1);
-            tracing::warn!(%peer, connection_count_max = self.connection_count_max, "connection turned away");
-            if let Ok(permit) = Arc::clone(&self.turning_away).try_acquire_owned() {
-                let linger = self.linger;
-                tokio::spawn(async move {
-                    // Told or not, in time or not: it is closed.
-                    let _ = timeout(linger, turn_away(stream)).await;
-                    drop(permit);
-                });
-            }
-            return;
-        }
-        stats.accepted_count.add(1);
-        stats.connection_count.add(1);
-        let place = Place {
-            shared: Arc::clone(&self.shared),
-            _present: present.clone(),
-        };
-        // Frames are written whole; waiting for more to come would only delay them.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, "TCP_NODELAY cannot be set: {error}");
-        }
-        let (shared, session) = (Arc::clone(&self.shared), Arc::clone(session));
-        let inside = self.inside.clone();
-        tokio::spawn(async move {
-            let Some(resident) = welcome(shared, session, stream, peer).await else {
-                drop(place);
-                return;
-            };
-            inside.spawn(async move {
-                let moved = |stream: TcpStream| TcpStream::from_std(stream.into_std()?);
-                if let Some(resident) = resident.rehome(moved) {
-                    resident.serve().await;
-                }
-                drop(place);
-            });
-        });
-    }
-}
-
-/// Tells a peer that there are too many connections, and lets it read that.
-async fn turn_away(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.write_all(&turned_away()).await?;
-    stream.shutdown().await?;
-    let mut nowhere = [0; 1_024];
-    while stream.read(&mut nowhere).await? > 0 {}
-    Ok(())
 }
 
 /// Does what is due when it is.

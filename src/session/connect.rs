@@ -25,7 +25,7 @@ const HTTP: [&[u8]; 9] = [
 const TLS: &[u8] = &[0x16, 0x03];
 
 /// Another protocol, told by its first bytes.
-pub(super) fn mistaken(bytes: &[u8]) -> Option<Violation> {
+pub fn mistaken(bytes: &[u8]) -> Option<Violation> {
     if bytes.starts_with(TLS) {
         Some(Violation::Tls)
     } else if HTTP.iter().any(|method| bytes.starts_with(method)) {

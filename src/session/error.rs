@@ -18,6 +18,12 @@ codes! {
         /// The first bytes are those of TLS.
         Tls, Violation, "tls-not-stomp",
             "this port speaks STOMP without TLS: connect without it";
+        /// STOMP, or something unknown, where TLS is spoken.
+        TlsNeeded, Violation, "tls-needed",
+            "this port speaks TLS: connect with it";
+        /// STOMP, or something unknown, where WebSocket is spoken.
+        WebSocketNeeded, Violation, "websocket-needed",
+            "this port speaks STOMP over WebSocket: connect by ws:// or wss://, or to a port for STOMP alone";
         /// The first frame is another than CONNECT.
         NotConnected, Violation, "not-connected",
             "the first frame must be CONNECT or STOMP";
@@ -153,10 +159,10 @@ pub const REFUSALS: [Refusal; 29] = [
     Refusal::QueueFull,
 ];
 
-/// The ERROR for a connection that gets no session, because there are too many.
-pub fn turned_away() -> Vec<u8> {
+/// The ERROR for a connection that gets no session.
+pub fn refusal(violation: Violation) -> Vec<u8> {
     let mut out = Vec::new();
-    Cause::from(Violation::TooManyConnections).write(Escapes::None, None, &mut out);
+    Cause::from(violation).write(Escapes::None, None, &mut out);
     out
 }
 

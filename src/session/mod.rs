@@ -33,17 +33,18 @@ mod temporary;
 
 use std::sync::Arc;
 
-use crate::base::{DestinationKind, Dialect, Epoch, Limits, Now, Seq, SessionNo, Settings, SubNo};
+use crate::base::{DestinationKind, Dialect, Epoch, Identity, Limits, Now, Seq, SessionNo, Settings, SubNo};
 use crate::port::{Applied, Delivery, Refusal, Request, Requests};
 use crate::wire::{
     DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, Header, Version, unescape,
 };
 
+pub use connect::mistaken;
 use declare::Declaration;
 use dialect::{Meaning, On, RowNo};
 pub use dialect::{dialect_table, refused_headers};
 use error::Cause;
-pub use error::{CODES, REFUSALS, Violation, turned_away};
+pub use error::{CODES, REFUSALS, Violation, refusal};
 use fields::{Fields, receipt_of};
 use heartbeat::{HeartBeat, Progress};
 use line::Line;
@@ -86,6 +87,8 @@ pub struct Session {
     id: Box<str>,
     /// Of CONNECT.
     client_id: Option<Box<[u8]>>,
+    /// What the transport knows of the peer.
+    identity: Identity,
     /// Those of the version; `None` before CONNECT.
     rules: Option<&'static Rules>,
     decoder: Decoder,
@@ -154,8 +157,19 @@ impl Session {
             told: 0,
             untold: Vec::new(),
             end: None,
+            identity: Identity::Unknown,
             config,
         }
+    }
+
+    /// The session of a peer of whom the transport knows something.
+    pub fn identified(self, identity: Identity) -> Self {
+        Self { identity, ..self }
+    }
+
+    /// What the transport knows of the peer.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Takes bytes from the peer: decodes whole frames into requests and returns how many bytes are done with. The rest

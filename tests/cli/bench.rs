@@ -168,6 +168,18 @@ Options:
       --host <HOST>
           Virtual host, sent as `host` [default: the host of the address]
 
+      --tls
+          Speak TLS, and believe the authorities of the system
+
+      --ca <FILE>
+          ... those in this PEM file instead
+
+      --cert <FILE>
+          Show this certificate (PEM) to a broker that asks for one
+
+      --key <FILE>
+          ... with this private key (PEM)
+
       --pid <PID>
           Process of the broker [default: the one that listens at the address, on this machine]
 

@@ -1,8 +1,10 @@
-// A full job with @stomp/stompjs over TCP. Arguments: port, version, and "first" or "again" (after a restart).
+// A full job with @stomp/stompjs. Arguments: port, version, and "first" or "again" (after a restart). Over TCP, or over
+// WebSocket as in a browser where TEST_SCHEME says ws or wss.
 
 import assert from 'node:assert/strict';
 import { Client, Versions } from '@stomp/stompjs';
 import { TCPWrapper } from '@stomp/tcp-wrapper';
+import WebSocket from 'ws';
 
 const [port, version, phase] = process.argv.slice(2);
 const queue = (name) => `/queue/stompjs-${version}-${name}`;
@@ -15,11 +17,18 @@ const soon = (promise, what) => {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 };
 
+// The library makes its own WebSocket, with the sub-protocol of its version, which must be confirmed.
+Object.assign(globalThis, { WebSocket });
+const scheme = process.env.TEST_SCHEME;
+const transport = scheme
+  ? { brokerURL: `${scheme}://127.0.0.1:${port}/ws` }
+  : { webSocketFactory: () => new TCPWrapper('127.0.0.1', port) };
+
 let receipts = 0;
 
 const connect = (options = {}) => soon(new Promise((resolve, reject) => {
   const client = new Client({
-    webSocketFactory: () => new TCPWrapper('127.0.0.1', port),
+    ...transport,
     stompVersions: new Versions([version]),
     reconnectDelay: 0,
     heartbeatIncoming: 0,

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// Long enough for any answer on a loaded machine; a test that waits this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
     unread: Vec<u8>,
 }
 
@@ -40,6 +40,29 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream)
+    }
+
+    /// Connected, in version 1.2.
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        Self::dial(address).logged_in()
+    }
+
+    /// Whether nothing comes for a little while. Where nothing must come, it proves little; it never fails falsely.
+    pub(crate) fn is_silent(&mut self) -> bool {
+        self.stream
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        let mut byte = [0];
+        let silent = self.unread.is_empty() && self.stream.peek(&mut byte).is_err();
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        silent
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Over any stream, without a word said.
+    pub(crate) fn over(stream: S) -> Self {
         Self {
             stream,
             unread: Vec::new(),
@@ -47,12 +70,11 @@ impl Client {
     }
 
     /// Connected, in version 1.2.
-    pub(crate) fn connect(address: SocketAddr) -> Self {
-        let mut client = Self::dial(address);
-        client.send("CONNECT\naccept-version:1.2\nhost:test\n\n\0");
-        let connected = client.frame();
+    pub(crate) fn logged_in(mut self) -> Self {
+        self.send("CONNECT\naccept-version:1.2\nhost:test\n\n\0");
+        let connected = self.frame();
         assert_eq!(connected.command, "CONNECTED", "{connected:?}");
-        client
+        self
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -148,17 +170,6 @@ impl Client {
             }
             self.unread.extend_from_slice(&buffer[..count]);
         }
-    }
-
-    /// Whether nothing comes for a little while. Where nothing must come, it proves little; it never fails falsely.
-    pub(crate) fn is_silent(&mut self) -> bool {
-        self.stream
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .unwrap();
-        let mut byte = [0];
-        let silent = self.unread.is_empty() && self.stream.peek(&mut byte).is_err();
-        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        silent
     }
 }
 

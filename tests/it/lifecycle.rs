@@ -93,8 +93,8 @@ fn several_addresses_serve_one_broker() {
     });
     let addresses = server.started().listen.clone();
     assert_eq!(addresses.len(), 2);
-    let mut first = super::client::Client::connect(addresses[0].address);
-    let mut second = super::client::Client::connect(addresses[1].address);
+    let mut first = super::client::Client::connect(addresses[0].address.tcp().unwrap());
+    let mut second = super::client::Client::connect(addresses[1].address.tcp().unwrap());
     first.publish("q", "hello", "r");
     first.expect_receipt("r");
     second.subscribe("q", "auto", "");

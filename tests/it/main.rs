@@ -16,6 +16,15 @@
 #[path = "../rig/http.rs"]
 mod http;
 
+#[allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "shared with tests of the real program"
+)]
+#[path = "../rig/certificates.rs"]
+mod certificates;
+
 mod api;
 mod client;
 mod faults;
@@ -24,3 +33,4 @@ mod lifecycle;
 mod paths;
 mod server;
 mod signals;
+mod transports;

@@ -105,8 +105,12 @@ impl Server {
         self.runtime.block_on(handle).unwrap()
     }
 
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().expect("it runs")
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
-        self.running.as_ref().expect("it runs").addr()
+        self.running().addr().expect("it listens on TCP")
     }
 
     pub(crate) fn started(&self) -> &Started {
@@ -118,7 +122,7 @@ impl Server {
     }
 
     pub(crate) fn stats(&self) -> StatsView {
-        self.running.as_ref().expect("it runs").stats()
+        self.running().stats()
     }
 
     /// Waits until the counters are as they should be.

@@ -35,6 +35,7 @@ mod reservation;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
+#[cfg(feature = "sim")]
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::base::{Limits, Now, Tag};
+use crate::base::{Identity, Limits, Now, Tag};
 use crate::port::{Event, Refusal};
 use crate::session::{EndReason, Phase, Session, SessionConfig};
 
@@ -56,7 +57,7 @@ use super::bodies::Bodies;
 use super::clock::Clock;
 use super::core::{Core, Seat, Step};
 use super::exit;
-use super::presence::{Attendance, Presence};
+use super::presence::{Attendance, Peer, Presence};
 use super::stats::Stats;
 
 pub(crate) use self::reservation::Budget;
@@ -195,23 +196,39 @@ pub(crate) async fn drive<S>(shared: Arc<Shared>, config: Arc<SessionConfig>, st
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    if let Some(resident) = welcome(shared, config, stream, peer).await {
+    let accepted = shared.clock.now();
+    let from = (peer.into(), Identity::Unknown);
+    if let Some(resident) = welcome(shared, config, stream, from, accepted).await {
         resident.serve().await;
     }
 }
 
-/// Runs a connection while it is a newcomer. Nothing if it ended as one.
+/// Runs a connection while it is a newcomer. Nothing if it ended as one. The time to log in began when it was accepted.
 pub(crate) async fn welcome<S>(
     shared: Arc<Shared>,
     config: Arc<SessionConfig>,
     stream: S,
-    peer: SocketAddr,
+    (peer, identity): (Peer, Identity),
+    accepted: Now,
 ) -> Option<Resident<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut connection = Box::new(Connection::new(shared, config, stream, peer));
-    tracing::info!(session = connection.seat.session().0, %peer, "connection opened");
+    let mut connection = Box::new(Connection::new(
+        shared,
+        config,
+        stream,
+        (peer, identity),
+        accepted,
+    ));
+    let session = connection.seat.session().0;
+    match connection.session.identity() {
+        Identity::Certificate { login } => {
+            let login = login.as_deref().unwrap_or_default();
+            tracing::info!(session, %peer, certificate = login, "connection opened");
+        }
+        _ => tracing::info!(session, %peer, "connection opened"),
+    }
     let reason = poll_fn(|cx| {
         let turn = connection.borrowed_turn(cx);
         // Others of this process may wait for the processor, and the system would let them for milliseconds.
@@ -236,7 +253,7 @@ where
 /// A connection that is no newcomer any more.
 pub(crate) struct Resident<S> {
     connection: Box<Connection<S>>,
-    peer: SocketAddr,
+    peer: Peer,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Resident<S> {
@@ -276,17 +293,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Resident<S> {
     }
 }
 
-fn end(stats: &Stats, session: u64, peer: SocketAddr, reason: &CloseReason) {
+fn end(stats: &Stats, session: u64, peer: Peer, reason: &CloseReason) {
     reason.count(stats);
     tracing::info!(session, %peer, reason = %reason, "connection closed");
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new(shared: Arc<Shared>, config: Arc<SessionConfig>, stream: S, peer: SocketAddr) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        config: Arc<SessionConfig>,
+        stream: S,
+        (peer, identity): (Peer, Identity),
+        accepted: Now,
+    ) -> Self {
         let now = shared.clock.now();
         let seat = shared.core.open(shared.clock);
         let attendance = shared.presence.enter(seat.session(), peer, now.wall_ms);
-        let session = Session::new(config, seat.session(), now);
+        let session = Session::new(config, seat.session(), accepted).identified(identity);
         Self {
             shared,
             stream,
@@ -616,7 +639,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Writes once. True if anything moved.
     fn write(&mut self, cx: &mut Context<'_>, now: Now) -> Result<bool, CloseReason> {
         let mut moved = false;
-        if self.output.pending() > 0 {
+        if self.output.is_unsent() {
             match self.output.poll_write(&mut self.stream, cx) {
                 Poll::Ready(Ok(count)) => {
                     self.shared.stats.out_bytes.add(count as u64);
@@ -666,7 +689,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(true)
             }
             Life::Closing { .. } => {
-                if self.deliveries.is_mid_frame() || self.output.pending() > 0 {
+                if self.deliveries.is_mid_frame() || self.output.is_unsent() {
                     return Ok(false);
                 }
                 self.seat.close(now);
@@ -675,13 +698,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 {
                     return Ok(false);
                 }
-                if self.input_ended {
-                    return Err(self.reason(CloseReason::Lost));
-                }
+                // A peer that has closed is told that so have we, as far as it still listens.
                 match Pin::new(&mut self.stream).poll_shutdown(cx) {
+                    Poll::Pending => {
+                        self.stalled_at = self.stalled_at.or(Some(now.mono_ms));
+                        return Ok(false);
+                    }
+                    Poll::Ready(_) if self.input_ended => return Err(self.reason(CloseReason::Lost)),
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Err(self.reason(CloseReason::Failed(error))),
-                    Poll::Pending => return Ok(false),
                 }
                 self.life = Life::Lingering { deadline: linger_at };
                 Ok(true)
@@ -824,6 +849,8 @@ impl CloseReason {
         match self {
             Self::Ended(EndReason::Disconnected) => stats.disconnected_count.add(1),
             Self::Ended(EndReason::Violation(_)) => stats.violation_count.add(1),
+            // What lies below STOMP was not as its protocol demands.
+            Self::Failed(error) if error.kind() == io::ErrorKind::InvalidData => stats.violation_count.add(1),
             Self::Ended(EndReason::Refused(_)) | Self::Stopped => stats.refused_count.add(1),
             Self::Ended(EndReason::TimedOut(_)) | Self::Unread => stats.timed_out_count.add(1),
             Self::Lost | Self::Failed(_) => stats.lost_count.add(1),

@@ -19,8 +19,10 @@ pub(super) struct Output {
     pub(super) bytes: Vec<u8>,
     /// Bytes at the beginning of `bytes` that are in the socket.
     at: usize,
-    /// Bytes that ever went into the socket.
+    /// Bytes that the stream ever took.
     passed: u64,
+    /// Of these, those that a stream with memory of its own has not put into the socket.
+    unflushed: bool,
     /// Deliveries with the number of bytes that must have passed for them to be in the socket; ascending.
     marks: VecDeque<(u64, Tag)>,
 }
@@ -29,6 +31,11 @@ impl Output {
     /// Bytes not yet in the socket.
     pub(super) fn pending(&self) -> usize {
         self.bytes.len() - self.at
+    }
+
+    /// Whether something is not in the socket.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.pending() > 0 || self.unflushed
     }
 
     /// Whether nothing may be added now.
@@ -41,7 +48,7 @@ impl Output {
         self.marks.push_back((self.passed + self.pending() as u64, tag));
     }
 
-    /// Writes as much as the socket takes; the number of bytes it took. Pending only if it took none.
+    /// Writes as much as the socket takes; the number of bytes it took. Pending only if it took none, or holds some back.
     pub(super) fn poll_write(
         &mut self,
         stream: &mut (impl AsyncWrite + Unpin),
@@ -54,6 +61,7 @@ impl Output {
                 Poll::Ready(Ok(n)) => {
                     self.at += n;
                     self.passed += n as u64;
+                    self.unflushed = true;
                     count += n;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -61,6 +69,9 @@ impl Output {
                 Poll::Pending => break,
             }
         }
+        // Nothing where the stream is a socket.
+        let flushed = Pin::new(stream).poll_flush(cx)?;
+        self.unflushed = flushed.is_pending();
         if self.pending() == 0 {
             self.bytes.clear();
             self.at = 0;
@@ -69,11 +80,17 @@ impl Output {
             self.bytes.drain(..self.at);
             self.at = 0;
         }
-        Poll::Ready(Ok(count))
+        match count {
+            0 if self.unflushed => Poll::Pending,
+            count => Poll::Ready(Ok(count)),
+        }
     }
 
     /// The last delivery whose bytes are all in the socket and that was not given before.
     pub(super) fn poll_written(&mut self) -> Option<Tag> {
+        if self.unflushed {
+            return None;
+        }
         let mut written = None;
         while let Some(&(end, tag)) = self.marks.front()
             && end <= self.passed
