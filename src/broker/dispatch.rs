@@ -135,11 +135,13 @@ impl Broker {
             queue.nacked_by.remove(&sequence);
         }
         queue.counters.out_count += 1;
-        let peer = self.peers.get(&session).expect("pick found it");
-        let class = peer
-            .subs
-            .get(&sub_no)
-            .map_or_else(Class::default, |sub| sub.class);
+        let class = match lane {
+            PLAIN => Class::default(),
+            _ => {
+                let sub = self.peers.get(&session).and_then(|peer| peer.subs.get(&sub_no));
+                sub.map_or_else(Class::default, |sub| sub.class)
+            }
+        };
         let entry = queue.lease(sequence, lane, to, class);
         let redelivered = entry.deliveries > 0 || entry.suspect;
         entry.deliveries += 1;

@@ -31,6 +31,7 @@ mod faults;
 mod flow;
 mod lifecycle;
 mod paths;
+mod selectors;
 mod server;
 mod signals;
 mod transports;
