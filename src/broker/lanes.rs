@@ -10,7 +10,7 @@
 //! - A lane that nobody can be given the first entry of is parked, and looked at again when one who may have it has credit.
 //! - A group belongs to at most one subscription; while entries of it are held, to the one that holds them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::queue::SubRef;
@@ -41,7 +41,8 @@ struct Lane {
     key: LaneKey,
     /// Entries of the queue, in whatever state.
     entry_count: u64,
-    ready: BTreeSet<u64>,
+    /// Ascending.
+    ready: VecDeque<u64>,
     /// For whom it waits, while it is parked.
     parked: Vec<Awaited>,
     /// Under what it stands in the order of lanes.
@@ -65,7 +66,8 @@ enum Awaited {
 struct Group {
     /// And its selector.
     owner: Option<(SubRef, Option<SelectorNo>)>,
-    lanes: BTreeSet<LaneNo>,
+    /// A few.
+    lanes: Vec<LaneNo>,
     entry_count: u64,
     held_count: u64,
     /// Entries that failed and rest: what is behind them waits.
@@ -75,6 +77,15 @@ struct Group {
 }
 
 type GroupKey = Arc<[u8]>;
+
+impl Lane {
+    /// An entry, ready or not, is ready no more. Mostly it is the first.
+    fn unready(&mut self, sequence: u64) {
+        if let Ok(at) = self.ready.binary_search(&sequence) {
+            self.ready.remove(at);
+        }
+    }
+}
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -154,7 +165,7 @@ impl Lanes {
                 *place = Some(Lane {
                     key,
                     entry_count: 0,
-                    ready: BTreeSet::new(),
+                    ready: VecDeque::new(),
                     parked: Vec::new(),
                     listed: None,
                 });
@@ -165,7 +176,9 @@ impl Lanes {
         if let Some(group) = group {
             let group = self.groups.entry(group).or_default();
             group.entry_count += 1;
-            group.lanes.insert(no);
+            if !group.lanes.contains(&no) {
+                group.lanes.push(no);
+            }
             if let Some(at) = group.idle_at.take() {
                 self.idle.remove(&at);
             }
@@ -181,7 +194,7 @@ impl Lanes {
         self.unrest(no, sequence);
         let group_key = self.group_key(no);
         let Some(lane) = self.lane_mut(no) else { return };
-        lane.ready.remove(&sequence);
+        lane.unready(sequence);
         lane.entry_count -= 1;
         // Those of a priority alone are few, and used again and again.
         let over = lane.entry_count == 0 && (lane.key.group.is_some() || !lane.key.matched.is_empty());
@@ -203,7 +216,7 @@ impl Lanes {
         {
             group.entry_count -= 1;
             if over {
-                group.lanes.remove(&no);
+                group.lanes.retain(|of| *of != no);
             }
             if group.entry_count == 0 {
                 self.rest_group(key);
@@ -257,7 +270,7 @@ impl Lanes {
     /// Keeps the order of lanes right.
     fn list(&mut self, no: LaneNo) {
         let Some(lane) = self.lane_mut(no) else { return };
-        let first = lane.ready.first().copied().filter(|_| lane.parked.is_empty());
+        let first = lane.ready.front().copied().filter(|_| lane.parked.is_empty());
         let (rank, listed) = (lane.key.rank, lane.listed);
         if listed == first {
             return;
@@ -274,8 +287,9 @@ impl Lanes {
     /// An entry of a lane is ready.
     pub(super) fn ready(&mut self, no: LaneNo, sequence: u64) {
         if let Some(lane) = self.lane_mut(no) {
-            lane.ready.insert(sequence);
-            match lane.ready.first() == Some(&sequence) && !lane.parked.is_empty() {
+            let at = lane.ready.partition_point(|of| *of < sequence);
+            lane.ready.insert(at, sequence);
+            match lane.ready.front() == Some(&sequence) && !lane.parked.is_empty() {
                 // It may be one that what the lane waits for does not hold up.
                 true => self.unpark(no),
                 false => self.list(no),
@@ -286,7 +300,7 @@ impl Lanes {
     /// An entry of a lane is ready no more.
     pub(super) fn unready(&mut self, no: LaneNo, sequence: u64) {
         if let Some(lane) = self.lane_mut(no) {
-            lane.ready.remove(&sequence);
+            lane.unready(sequence);
             self.list(no);
         }
     }
@@ -307,7 +321,7 @@ impl Lanes {
     /// The oldest ready entry of all lanes here, whether durable or not, or parked.
     pub(super) fn oldest(&self) -> Option<u64> {
         let all = self.lanes.iter().flatten();
-        all.filter_map(|lane| lane.ready.first().copied()).min()
+        all.filter_map(|lane| lane.ready.front().copied()).min()
     }
 
     /// Who may be given the first entry of a lane.
@@ -318,7 +332,7 @@ impl Lanes {
         let Some(group) = self.group_key(no).and_then(|key| self.groups.get(&key)) else {
             return Takers::Any;
         };
-        let first = lane.ready.first();
+        let first = lane.ready.front();
         let rests = |rests: &u64| first.is_some_and(|first| rests < first);
         let is_let = |selector: &SelectorNo| lane.key.matched.binary_search(selector).is_ok();
         match group.owner {

@@ -424,6 +424,9 @@ impl Queue {
         if let Some(lanes) = &mut self.lanes {
             lanes.clear();
         }
+        if let Some(selectors) = &mut self.selectors {
+            selectors.clear_pending();
+        }
         self.nacked_by.clear();
         (self.bytes, self.stored_count) = (0, 0);
         (self.leased_count, self.set_aside_count, self.away_bytes) = (0, 0, 0);

@@ -188,6 +188,11 @@ impl Selectors {
         self.pending.entry(sequence).or_default().extend(selectors);
     }
 
+    /// All entries are gone.
+    pub(super) fn clear_pending(&mut self) {
+        self.pending.clear();
+    }
+
     /// What was found of it meanwhile.
     pub(super) fn take_pending(&mut self, sequence: u64) -> Option<BTreeSet<SelectorNo>> {
         self.pending.remove(&sequence)
