@@ -9,6 +9,7 @@ mod dialect;
 mod ids;
 mod limits;
 mod policy;
+mod schedule;
 mod time;
 mod window;
 
@@ -23,5 +24,6 @@ pub use limits::Limits;
 pub use policy::{
     Overflow, PATTERN_FORM, Policies, Policy, SETTINGS, Setting, SettingForm, SettingKey, Settings,
 };
+pub use schedule::{Cron, Schedule};
 pub use time::Now;
 pub use window::Window;

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use crate::base::{DeathReason, Now};
 
 use super::Broker;
-use super::queue::{Afterlife, QueueNo};
+use super::queue::{Afterlife, Entry, QueueNo};
 
 /// Entries that a tick looks at at most, and each other input, so that those that come faster than ticks take them go as
 /// fast.
@@ -121,12 +121,16 @@ impl Broker {
         true
     }
 
-    /// Ends the rest of an entry if its time has come.
+    /// Ends the rest of an entry if its time has come. That of a schedule is one of its times.
     fn wake_one(&mut self, no: QueueNo, sequence: u64, now: Now) {
         let Some(queue) = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut) else {
             return;
         };
-        let due = queue.entries.get(sequence).and_then(|entry| entry.due_at_ms());
+        let entry = queue.entries.get(sequence);
+        if entry.is_some_and(Entry::is_schedule) {
+            return self.occur(no, sequence, now);
+        }
+        let due = entry.and_then(Entry::due_at_ms);
         if due.is_some_and(|at| at <= now.wall_ms) && queue.wake(sequence) {
             self.mark_dirty(no);
         }

@@ -101,6 +101,20 @@ fn show(out: &mut dyn Write, look: Look, message: &Message) -> io::Result<()> {
     if let Some(due_at_ms) = message.due_at_ms {
         line.push_str(&format!(", rests until {}", utc(due_at_ms)));
     }
+    if let Some(schedule) = &message.schedule {
+        match (&schedule.cron, schedule.period_ms) {
+            (Some(cron), _) => line.push_str(&format!(", comes again at `{}`", escaped(cron))),
+            (None, period_ms) => {
+                line.push_str(&format!(
+                    ", comes again every {} ms",
+                    period_ms.unwrap_or_default()
+                ));
+            }
+        }
+        if let Some(last_due_at_ms) = schedule.last_due_at_ms {
+            line.push_str(&format!(" until {}", utc(last_due_at_ms)));
+        }
+    }
     writeln!(out, "{}", look.bold(&line))?;
     for death in &message.history {
         let text = death.text.as_deref().map(|text| format!(": {}", escaped(text)));

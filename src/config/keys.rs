@@ -266,6 +266,8 @@ limits! {
     dedup_id_bytes_max[1, 1_000],
     group_id_bytes_max[1, 1_000],
     group_count_max[1, COUNT_MAX],
+    schedule_count_max[0, COUNT_MAX],
+    schedule_period_ms_min[1, DAY_MS],
     dedup_bytes_max[MIB, TIB],
     transaction_count_max[1, COUNT_MAX],
     staged_frame_count_max[1, COUNT_MAX],
