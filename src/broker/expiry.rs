@@ -24,9 +24,13 @@ pub(super) struct Expiring {
     by_time: BTreeSet<(u64, QueueNo, u64)>,
     /// From so many on, those that are gone are taken out.
     clean_at: usize,
+    /// Where that goes on, while it is under way.
+    cleaning: Option<(u64, QueueNo, u64)>,
 }
 
 const CLEAN_COUNT_MIN: usize = 1_024;
+/// Those that one input looks at: less than a millisecond.
+const CLEAN_INPUT: usize = 2_048;
 
 impl Expiring {
     pub(super) fn insert(&mut self, at_ms: Option<u64>, no: QueueNo, sequence: u64) {
@@ -63,13 +67,38 @@ impl Broker {
                 self.wake_one(no, sequence, now);
             }
         }
-        if self.expiring.by_time.len() > self.expiring.clean_at.max(CLEAN_COUNT_MIN) {
-            let queues = &self.queues;
-            self.expiring.by_time.retain(|&(_, no, sequence)| {
-                let queue = queues.get(no.0 as usize).and_then(Option::as_ref);
-                queue.is_some_and(|queue| queue.entries.get(sequence).is_some())
-            });
-            self.expiring.clean_at = 2 * self.expiring.by_time.len();
+        self.clean_expiring();
+    }
+
+    /// Takes out those that are gone, a piece at a time: there may be millions.
+    fn clean_expiring(&mut self) {
+        let Expiring {
+            by_time,
+            clean_at,
+            cleaning,
+        } = &mut self.expiring;
+        if cleaning.is_none() && by_time.len() > (*clean_at).max(CLEAN_COUNT_MIN) {
+            *cleaning = by_time.first().copied();
+        }
+        let Some(from) = *cleaning else { return };
+        let queues = &self.queues;
+        let is_gone = |&&(_, no, sequence): &&(u64, QueueNo, u64)| {
+            let queue = queues.get(no.0 as usize).and_then(Option::as_ref);
+            queue.is_none_or(|queue| queue.entries.get(sequence).is_none())
+        };
+        let mut piece = by_time.range(from..);
+        let gone: Vec<_> = piece
+            .by_ref()
+            .take(CLEAN_INPUT)
+            .filter(is_gone)
+            .copied()
+            .collect();
+        *cleaning = piece.next().copied();
+        for key in gone {
+            by_time.remove(&key);
+        }
+        if cleaning.is_none() {
+            *clean_at = 2 * by_time.len();
         }
     }
 

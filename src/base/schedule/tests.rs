@@ -101,3 +101,41 @@ fn one_that_goes_on_leaves_out_what_was_missed() {
         Some(MIDNIGHT + 4 * DAY)
     );
 }
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_not(text in "[0-9A-Za-z*,/#? \t-]{0,40}", behind_ms in 0..4_000_000_000_000_u64) {
+            if let Some(next) = Cron::parse(&text).and_then(|cron| cron.next(behind_ms)) {
+                prop_assert!(next > behind_ms);
+            }
+        }
+
+        /// Each match of hour and minute, and no other.
+        #[test]
+        fn none_is_left_out(minute in 0..60_u64, hour in 0..24_u64, behind_ms in 0..4_000_000_000_000_u64) {
+            let of_day = (hour * 60 + minute) * MINUTE;
+            let today = behind_ms / DAY * DAY + of_day;
+            let expect = if today > behind_ms { today } else { today + DAY };
+            prop_assert_eq!(next(&format!("{minute} {hour} * * *"), behind_ms), Some(expect));
+        }
+
+        #[test]
+        fn the_times_of_a_period_are_kept(first in 0..1_000_u64, period_ms in 1..50_u64, late in 0..500_u64, count in proptest::option::of(0..20_u64)) {
+            let last_at_ms = count.map(|count| first + count * period_ms);
+            let schedule = Schedule::Every { period_ms, last_at_ms };
+            match (schedule.next(first, first + late), last_at_ms) {
+                (Some(next), last) => {
+                    prop_assert_eq!((next - first) % period_ms, 0);
+                    prop_assert!(last.is_none_or(|last| next <= last));
+                    prop_assert!(last.is_some() || (next > first + late && next <= first + late + period_ms));
+                }
+                (None, last) => prop_assert_eq!(last, Some(first)),
+            }
+        }
+    }
+}
