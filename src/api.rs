@@ -160,6 +160,8 @@ pub struct Counters {
     pub topic_out_count: u64,
     /// Topic messages dropped for slow subscribers.
     pub topic_dropped_count: u64,
+    /// Occurrences of messages that come again and again.
+    pub occurrence_count: u64,
     /// Messages that expired.
     pub expired_count: u64,
     /// Messages that made room for newer ones in full queues.
@@ -453,6 +455,8 @@ pub struct Message {
     pub priority: u8,
     /// Its message group.
     pub group: Option<String>,
+    /// When it comes again, of one that does: it rests until its next time.
+    pub schedule: Option<Schedule>,
     /// The last times that it was taken out of a queue for good, the newest first.
     pub history: Vec<Death>,
     /// In the order sent, unescaped.
@@ -461,6 +465,17 @@ pub struct Message {
     pub body: Option<Body>,
     /// Why headers and body could not be read: the message left the queue meanwhile, or its bytes are damaged.
     pub fault: Option<String>,
+}
+
+/// When a message comes again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// From one time to the next; `null` with a cron expression.
+    pub period_ms: Option<u64>,
+    /// The last time; `null`: it goes on.
+    pub last_due_at_ms: Option<u64>,
+    /// The cron expression, if it has one; in UTC.
+    pub cron: Option<String>,
 }
 
 /// One time at which a message was taken out of a queue for good.

@@ -38,6 +38,10 @@ pub struct Limits {
     pub group_id_bytes_max: usize,
     /// Groups of one queue whose consumer is remembered although it has no messages of theirs.
     pub group_count_max: usize,
+    /// Messages that come again and again, of all queues.
+    pub schedule_count_max: usize,
+    /// From one occurrence of such a message to the next, where it names a period.
+    pub schedule_period_ms_min: u64,
     /// The deduplication id of one SEND.
     pub dedup_id_bytes_max: usize,
     /// About what the deduplication ids that all queues remember take in memory, with the queues that remember any; beyond it
@@ -130,6 +134,8 @@ impl Default for Limits {
             group_id_bytes_max: 255,
             group_count_max: 10_000,
             dedup_bytes_max: 128 * MIB,
+            schedule_count_max: 10_000,
+            schedule_period_ms_min: 1_000,
             transaction_count_max: 256,
             staged_frame_count_max: 100_000,
             staged_bytes_max: 64 * MIB,

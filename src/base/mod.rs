@@ -10,6 +10,7 @@ mod identity;
 mod ids;
 mod limits;
 mod policy;
+mod schedule;
 mod time;
 mod window;
 
@@ -25,5 +26,6 @@ pub use limits::Limits;
 pub use policy::{
     Overflow, PATTERN_FORM, Policies, Policy, SETTINGS, Setting, SettingForm, SettingKey, Settings,
 };
+pub use schedule::{Cron, Schedule};
 pub use time::Now;
 pub use window::Window;

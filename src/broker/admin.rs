@@ -282,7 +282,9 @@ impl Broker {
             self.purge_held(no, sequence);
         }
         let queue = self.queue_mut(no).expect("it was just there");
+        let schedule_count = queue.schedule_count as usize;
         let entries = queue.clear();
+        self.schedule_count -= schedule_count;
         self.purged.push_back(entries);
         // A small one ends here, as if its entries had been settled one by one.
         self.release_purged();

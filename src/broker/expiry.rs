@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use crate::base::{DeathReason, Now};
 
 use super::Broker;
-use super::queue::{Afterlife, QueueNo};
+use super::queue::{Afterlife, Entry, QueueNo};
 
 /// Entries that a tick looks at at most, and each other input, so that those that come faster than ticks take them go as
 /// fast.
@@ -24,9 +24,13 @@ pub(super) struct Expiring {
     by_time: BTreeSet<(u64, QueueNo, u64)>,
     /// From so many on, those that are gone are taken out.
     clean_at: usize,
+    /// Where that goes on, while it is under way.
+    cleaning: Option<(u64, QueueNo, u64)>,
 }
 
 const CLEAN_COUNT_MIN: usize = 1_024;
+/// Those that one input looks at: less than a millisecond.
+const CLEAN_INPUT: usize = 2_048;
 
 impl Expiring {
     pub(super) fn insert(&mut self, at_ms: Option<u64>, no: QueueNo, sequence: u64) {
@@ -63,13 +67,38 @@ impl Broker {
                 self.wake_one(no, sequence, now);
             }
         }
-        if self.expiring.by_time.len() > self.expiring.clean_at.max(CLEAN_COUNT_MIN) {
-            let queues = &self.queues;
-            self.expiring.by_time.retain(|&(_, no, sequence)| {
-                let queue = queues.get(no.0 as usize).and_then(Option::as_ref);
-                queue.is_some_and(|queue| queue.entries.get(sequence).is_some())
-            });
-            self.expiring.clean_at = 2 * self.expiring.by_time.len();
+        self.clean_expiring();
+    }
+
+    /// Takes out those that are gone, a piece at a time: there may be millions.
+    fn clean_expiring(&mut self) {
+        let Expiring {
+            by_time,
+            clean_at,
+            cleaning,
+        } = &mut self.expiring;
+        if cleaning.is_none() && by_time.len() > (*clean_at).max(CLEAN_COUNT_MIN) {
+            *cleaning = by_time.first().copied();
+        }
+        let Some(from) = *cleaning else { return };
+        let queues = &self.queues;
+        let is_gone = |&&(_, no, sequence): &&(u64, QueueNo, u64)| {
+            let queue = queues.get(no.0 as usize).and_then(Option::as_ref);
+            queue.is_none_or(|queue| queue.entries.get(sequence).is_none())
+        };
+        let mut piece = by_time.range(from..);
+        let gone: Vec<_> = piece
+            .by_ref()
+            .take(CLEAN_INPUT)
+            .filter(is_gone)
+            .copied()
+            .collect();
+        *cleaning = piece.next().copied();
+        for key in gone {
+            by_time.remove(&key);
+        }
+        if cleaning.is_none() {
+            *clean_at = 2 * by_time.len();
         }
     }
 
@@ -121,12 +150,16 @@ impl Broker {
         true
     }
 
-    /// Ends the rest of an entry if its time has come.
+    /// Ends the rest of an entry if its time has come. That of a schedule is one of its times.
     fn wake_one(&mut self, no: QueueNo, sequence: u64, now: Now) {
         let Some(queue) = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut) else {
             return;
         };
-        let due = queue.entries.get(sequence).and_then(|entry| entry.due_at_ms());
+        let entry = queue.entries.get(sequence);
+        if entry.is_some_and(Entry::is_schedule) {
+            return self.occur(no, sequence, now);
+        }
+        let due = entry.and_then(Entry::due_at_ms);
         if due.is_some_and(|at| at <= now.wall_ms) && queue.wake(sequence) {
             self.mark_dirty(no);
         }

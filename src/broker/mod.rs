@@ -31,6 +31,7 @@ mod relocation;
 mod request;
 mod ring;
 mod routes;
+mod schedule;
 mod selectors;
 mod settle;
 mod topic;
@@ -70,6 +71,8 @@ pub struct Broker {
     overfull: BTreeSet<QueueNo>,
     /// Queues that declare something of themselves.
     declared_count: usize,
+    /// Entries that are schedules.
+    schedule_count: usize,
     ledger: Ledger,
     queues: Vec<Option<Queue>>,
     free_queues: BTreeSet<QueueNo>,

@@ -31,11 +31,14 @@ impl Queue {
         } = *self.policy;
         let over = |is: u64, max: u64| max > 0 && is > max;
         over(self.waiting_count() + more_count, message_count_max)
-            || over(self.bytes - self.away_bytes + more_bytes, message_bytes_max)
+            || over(
+                self.bytes - self.away_bytes - self.schedule_bytes + more_bytes,
+                message_bytes_max,
+            )
     }
 
     fn waiting_count(&self) -> u64 {
-        self.entries.len() as u64 - self.leased_count - self.set_aside_count
+        self.entries.len() as u64 - self.leased_count - self.set_aside_count - self.schedule_count
     }
 }
 

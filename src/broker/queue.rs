@@ -28,11 +28,12 @@ use crate::base::{
     ChunkRef, Death, DeathReason, MessageId, Now, Policy, Seq, SessionNo, Settings, SlotNo, SubNo, Window,
 };
 use crate::journal::{Item, Place, field};
-use crate::port::{Body, Filter, PRIORITY_DEFAULT, PRIORITY_MAX, QueueCounters, Requests, Terms};
+use crate::port::{Body, Filter, PRIORITY_DEFAULT, PRIORITY_MAX, QueueCounters, Repeat, Requests, Terms};
 
 use super::dedup::SeenIds;
 use super::lanes::{LaneKey, LaneNo, Lanes, PLAIN, SelectorNo};
 use super::ring::{Class, Ring};
+use super::schedule::is_schedule;
 use super::selectors::Selectors;
 
 /// A queue's place in memory. Used again after the queue is gone: sequences, which are not, tell entries apart.
@@ -75,6 +76,11 @@ pub(super) struct Queue {
     pub(super) set_aside_count: u64,
     /// Entries that rest until a time.
     pub(super) delayed_count: u64,
+    /// Those of them that come again and again, and their bytes: they do not count against the queue's bounds.
+    pub(super) schedule_count: u64,
+    pub(super) schedule_bytes: u64,
+    /// An occurrence of one waits for room, and this was told.
+    pub(super) occurrence_waits: bool,
     /// Entries that another queue gave up.
     pub(super) dead_letter_count: u64,
     pub(super) stored_count: u64,
@@ -267,6 +273,11 @@ impl Entry {
         (!plain).then_some(key)
     }
 
+    /// Whether the head of the plain lane moves past it.
+    fn is_passed(&self) -> bool {
+        self.delayed || self.lane != PLAIN
+    }
+
     /// The last of them.
     pub(super) fn last_death(&self) -> Option<Box<Death>> {
         self.fields.as_ref()?;
@@ -310,6 +321,9 @@ impl Queue {
             away_bytes: 0,
             set_aside_count: 0,
             delayed_count: 0,
+            schedule_count: 0,
+            schedule_bytes: 0,
+            occurrence_waits: false,
             dead_letter_count: 0,
             stored_count: 0,
             watched: false,
@@ -348,10 +362,11 @@ impl Queue {
         }
     }
 
-    /// The fields of a new entry with the time at which it expires, if that is for the queue to say.
+    /// The fields of a new entry with the time at which it expires, if that is for the queue to say. It says nothing of schedules:
+    /// its time is that of each occurrence.
     pub(super) fn aged(&self, fields: &[(u8, Bytes)], now: Now) -> Option<Vec<(u8, Bytes)>> {
         let ttl_ms = self.policy.message_ttl_ms;
-        if ttl_ms == 0 || expiry_of(fields).is_some() {
+        if ttl_ms == 0 || expiry_of(fields).is_some() || is_schedule(fields) {
             return None;
         }
         let mut aged = fields.to_vec();
@@ -384,6 +399,10 @@ impl Queue {
         self.stored_count += u64::from(!entry.is_transient());
         self.delayed_count += u64::from(entry.delayed);
         self.dead_letter_count += u64::from(entry.is_dead_letter());
+        if entry.is_schedule() {
+            self.schedule_count += 1;
+            self.schedule_bytes += u64::from(entry.len);
+        }
         self.entries.insert(sequence, entry);
         sequence
     }
@@ -394,6 +413,10 @@ impl Queue {
         self.bytes -= u64::from(entry.len);
         self.stored_count -= u64::from(!entry.is_transient());
         self.dead_letter_count -= u64::from(entry.is_dead_letter());
+        if entry.is_schedule() {
+            self.schedule_count -= 1;
+            self.schedule_bytes -= u64::from(entry.len);
+        }
         if let Some(lanes) = self.lanes.as_mut().filter(|_| entry.lane != PLAIN) {
             lanes.leave(entry.lane, sequence, entry.leased);
         }
@@ -431,25 +454,26 @@ impl Queue {
         (self.bytes, self.stored_count) = (0, 0);
         (self.leased_count, self.set_aside_count, self.away_bytes) = (0, 0, 0);
         (self.delayed_count, self.dead_letter_count) = (0, 0);
+        (self.schedule_count, self.schedule_bytes) = (0, 0);
         std::mem::take(&mut self.entries)
     }
 
-    /// The oldest entry that no client holds, durable or not.
-    pub(super) fn oldest_waiting(&self) -> Option<u64> {
+    /// The oldest entry that no client holds, durable or not. One that rests only where no other waits, a schedule never.
+    pub(super) fn oldest_waiting(&mut self) -> Option<u64> {
         let lanes = self.lanes.as_ref().and_then(|lanes| lanes.oldest());
         let mut plain = self.returned.first().copied();
         if plain.is_none() {
+            self.pass_head();
             plain = self.entries.next_from(self.head);
-            while let Some(sequence) = plain.filter(|_| self.lanes.is_some())
-                && self
-                    .entries
-                    .get(sequence)
-                    .is_some_and(|entry| entry.lane != PLAIN)
+            while let Some(sequence) = plain
+                && self.entries.get(sequence).is_some_and(Entry::is_passed)
             {
                 plain = self.entries.next_from(sequence + 1);
             }
         }
-        plain.into_iter().chain(lanes).min()
+        let rests = |(_, entry): &(u64, &Entry)| entry.delayed && !entry.is_schedule();
+        let ready = plain.into_iter().chain(lanes).min();
+        ready.or_else(|| self.entries.iter().find(rests).map(|(sequence, _)| sequence))
     }
 
     /// The next ready entry that is durable, and its lane.
@@ -471,15 +495,16 @@ impl Queue {
         if let Some(&first) = self.returned.first() {
             return Some(first);
         }
-        if self.head >= self.durable_end {
-            return None;
-        }
-        let skipped = |entry: &Entry| entry.delayed || entry.lane != PLAIN;
-        while self.entries.get(self.head).is_none_or(skipped) && self.head < self.durable_end {
+        self.pass_head();
+        (self.head < self.durable_end).then_some(self.head)
+    }
+
+    /// Moves the head past what the plain lane does not give from there.
+    fn pass_head(&mut self) {
+        while self.head < self.durable_end && self.entries.get(self.head).is_none_or(Entry::is_passed) {
             let past = self.head + u64::from(self.entries.get(self.head).is_some());
             self.head = self.entries.next_from(past).unwrap_or(self.next_sequence);
         }
-        (self.head < self.durable_end).then_some(self.head)
     }
 
     /// Leases a ready entry to a subscription. Gives it.
@@ -684,6 +709,14 @@ pub(super) fn fields_of(terms: &Terms, requests: &Requests) -> Vec<(u8, Bytes)> 
         .group
         .map(|group| (field::GROUP, Bytes::copy_from_slice(requests.bytes(group))));
     let ends_group = terms.ends_group.then_some((field::ENDS_GROUP, Bytes::new()));
+    let (period_ms, last_at_ms, cron) = match terms.repeat {
+        None => (None, None, None),
+        Some(Repeat::Every {
+            period_ms,
+            last_at_ms,
+        }) => (Some(period_ms), last_at_ms, None),
+        Some(Repeat::Cron(text)) => (None, None, Some(Bytes::copy_from_slice(requests.bytes(text)))),
+    };
     [
         number(field::EXPIRES_AT, terms.expires_at_ms),
         number(field::DUE_AT, terms.due_at_ms),
@@ -691,10 +724,19 @@ pub(super) fn fields_of(terms: &Terms, requests: &Requests) -> Vec<(u8, Bytes)> 
         priority,
         group,
         ends_group,
+        number(field::PERIOD, period_ms),
+        number(field::LAST_DUE_AT, last_at_ms),
+        cron.map(|text| (field::CRON, text)),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Until when a new entry with these fields rests: a schedule always does.
+pub(super) fn rest_of(fields: &[(u8, Bytes)], now: Now) -> Option<u64> {
+    let due_at_ms = number_in(fields, field::DUE_AT)?;
+    (due_at_ms > now.wall_ms || is_schedule(fields)).then_some(due_at_ms)
 }
 
 /// When an entry with these fields expires.

@@ -32,6 +32,7 @@ impl Recovery {
             ledger: Ledger::new(limits.commit_bytes_max),
             policies: PolicyBook::new(Policies::new(limits.policy())),
             declared_count: 0,
+            schedule_count: 0,
             overfull: BTreeSet::new(),
             limits,
             queues: Vec::new(),
@@ -235,7 +236,9 @@ impl Recovery {
             for (sequence, entry) in queue.iter().flat_map(|queue| queue.entries.iter()) {
                 broker.ledger.recover_live(entry.home, &entry.bytes, entry.len);
                 broker.expiring.insert(entry.expires_at_ms(), no, sequence);
-                if let Some(due_at_ms) = entry.due_at_ms().filter(|due| *due > now.wall_ms) {
+                let is_schedule = entry.is_schedule();
+                broker.schedule_count += usize::from(is_schedule);
+                if let Some(due_at_ms) = entry.due_at_ms().filter(|due| is_schedule || *due > now.wall_ms) {
                     broker.expiring.insert(Some(due_at_ms), no, sequence);
                     resting.push((no, sequence));
                 }

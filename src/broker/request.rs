@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::base::{
     DestinationKind, MessageId, Now, Seq, SessionNo, SubNo, TEMPORARY_QUEUE_PREFIX, Tag, TxNo,
 };
-use crate::journal::{Item, Place, field};
+use crate::journal::{Item, Place};
 use crate::port::{
     Applied, Binding, Duplicate, Filter, Outcome, Payload, Refusal, Request, Requests, Send, Settle,
     Subscribe, Target,
@@ -22,8 +22,9 @@ use super::expiry::EXPIRE_INPUT;
 use super::lanes::PLAIN;
 use super::ledger::{Mark, Statement};
 use super::peer::{Held, HeldState, Source, Step, Sub, TopicMessage, Transaction};
-use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of, fields_of, number_in};
+use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of, fields_of, rest_of};
 use super::ring::Class;
+use super::schedule::is_schedule;
 use super::selectors::Headers;
 use super::settle::{Enqueue, Release};
 
@@ -168,6 +169,9 @@ impl Broker {
             if !again && self.is_kept(to()) {
                 return Err(Refusal::DiskFull);
             }
+        }
+        if send.terms.repeat.is_some() {
+            self.admit_schedules(1 + send.also.len())?;
         }
         if let Some(tx) = send.tx {
             return self.stage_send(session, tx, send, requests);
@@ -513,7 +517,8 @@ impl Broker {
         let aged = queue.aged(&new.fields, self.now);
         let fields = aged.as_ref().unwrap_or(&new.fields);
         let expires_at_ms = expiry_of(fields);
-        let rests_until = number_in(fields, field::DUE_AT).filter(|due| *due > self.now.wall_ms);
+        let rests_until = rest_of(fields, self.now);
+        self.schedule_count += usize::from(is_schedule(fields));
         let matched = queue.matched(new.block, fields);
         let unasked = matched.is_none();
         let entry = Entry {
@@ -597,11 +602,12 @@ impl Broker {
     ) {
         self.transient_bytes += bytes.len();
         self.transient_count += 1;
+        self.schedule_count += usize::from(is_schedule(&fields));
         let now = self.now;
         let queue = self.queue_mut(no).expect("the queue was just opened");
         let fields = queue.aged(&fields, now).unwrap_or(fields);
         let expires_at_ms = expiry_of(&fields);
-        let rests_until = number_in(&fields, field::DUE_AT).filter(|due| *due > now.wall_ms);
+        let rests_until = rest_of(&fields, now);
         let block = bytes.get(..item.header_len as usize);
         let matched = queue.matched(block, &fields).unwrap_or_default();
         let entry = Entry {
@@ -716,6 +722,16 @@ impl Broker {
             self.counters.aborted_count += 1;
             self.unstage(session, transaction);
             return Err(Refusal::DiskFull);
+        }
+        let schedules_of = |step: &Step| match step {
+            Step::Send { to, fields, .. } if is_schedule(fields) => to.len(),
+            _ => 0,
+        };
+        let schedule_count = transaction.steps.iter().map(schedules_of).sum();
+        if let Err(refusal) = self.admit_schedules(schedule_count) {
+            self.counters.aborted_count += 1;
+            self.unstage(session, transaction);
+            return Err(refusal);
         }
         let entries_of = |step: &Step| match step {
             Step::Send { to, .. } => {

@@ -134,6 +134,7 @@ impl Broker {
             self.end_lingering(no, sequence);
             return None;
         };
+        self.schedule_count -= usize::from(entry.is_schedule());
         if let EntryBytes::Memory(bytes) = &entry.bytes {
             self.transient_bytes -= bytes.len();
             self.transient_count -= 1;

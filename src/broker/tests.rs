@@ -6,6 +6,7 @@ mod expiry;
 mod lanes;
 mod policies;
 mod redelivery;
+mod schedule;
 mod temporary;
 mod topics;
 

@@ -47,6 +47,11 @@ pub enum Notice {
         /// Ids remembered.
         id_count: u64,
     },
+    /// An occurrence of a schedule waits for room: of its queue, on the disk or in memory. Told once, until one comes again.
+    OccurrenceWaits {
+        /// On which queue.
+        queue: Arc<str>,
+    },
     /// A topic subscription over its bound lost messages or was disconnected.
     SlowSubscriber {
         /// Whose.
@@ -83,6 +88,8 @@ pub struct Counters {
     pub topic_out_count: u64,
     /// Topic messages dropped for slow subscribers.
     pub topic_dropped_count: u64,
+    /// Occurrences of messages that come again and again.
+    pub occurrence_count: u64,
     /// Messages that expired.
     pub expired_count: u64,
     /// Entries that made room for newer ones in a queue that was full.
@@ -152,6 +159,7 @@ impl Broker {
                 due_at_ms: entry.due_at_ms().filter(|_| entry.delayed),
                 priority: entry.priority(),
                 group: entry.group().cloned(),
+                schedule: entry.schedule_view(),
                 deaths: entry.deaths(),
             })
     }
@@ -283,6 +291,7 @@ impl Broker {
             transient_count: self.transient_count,
             transient_bytes: self.transient_bytes as u64,
             staged_bytes: self.staged_bytes as u64,
+            schedule_count: self.schedule_count as u64,
             dedup_id_count: self.dedup.id_count,
             dedup_bytes: self.dedup.bytes as u64,
             unflushed_bytes: self.unflushed_bytes() as u64,
@@ -366,7 +375,11 @@ impl Queue {
             dead_letter_count: self.dead_letter_count,
             set_aside_count: self.set_aside_count,
             subscription_count: self.sub_count as u64,
-            oldest_at_ms: self.entries.first().map(|(_, entry)| entry.accepted_at_ms),
+            oldest_at_ms: self
+                .entries
+                .iter()
+                .find(|(_, entry)| !entry.is_schedule())
+                .map(|(_, entry)| entry.accepted_at_ms),
             next_sequence: self.next_sequence,
             paused: self.paused,
             owner: self.owner,

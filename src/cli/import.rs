@@ -36,6 +36,10 @@ pub(super) struct ImportArgs {
     /// have passed and a dead letter has none
     #[arg(long)]
     keep_expiry: bool,
+    /// Send the headers that delay a message or let it come again too: delays begin anew, and each message that came by a
+    /// schedule begins one of its own; else they are left out, and all come at once
+    #[arg(long)]
+    keep_schedule: bool,
     /// Messages of one transaction, at most; they are fewer where they are large
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     transaction: u64,
@@ -68,6 +72,15 @@ const DEDUP: [&str; 3] = ["dedup-id", "_AMQ_DUPL_ID", "Nats-Msg-Id"];
 
 /// Headers that would end a message, a dead letter perhaps, whose time may have passed since it was first sent.
 const EXPIRY: [&str; 3] = ["expires", "expiration", "ttl"];
+const SCHEDULE: [&str; 7] = [
+    "AMQ_SCHEDULED_DELAY",
+    "AMQ_SCHEDULED_TIME",
+    "AMQ_SCHEDULED_PERIOD",
+    "AMQ_SCHEDULED_REPEAT",
+    "AMQ_SCHEDULED_CRON",
+    "x-delay",
+    "deliver-after",
+];
 
 pub(super) fn run(args: &ImportArgs) -> Result<(), Failure> {
     let to = args.to.as_deref().map(queue_name).transpose()?;
@@ -326,6 +339,7 @@ impl Import<'_> {
                 !OWN.contains(name)
                     && !DEDUP.contains(name)
                     && (self.args.keep_expiry || !EXPIRY.contains(name))
+                    && (self.args.keep_schedule || !SCHEDULE.contains(name))
             }));
             headers.extend(transaction.map(|name| ("transaction", name)));
             headers.extend(receipt.map(|name| ("receipt", name)));

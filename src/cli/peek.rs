@@ -108,6 +108,20 @@ fn show(out: &mut dyn Write, look: Look, message: &Message) -> io::Result<()> {
     if let Some(group) = &message.group {
         line.push_str(&format!(", group {}", escaped(group)));
     }
+    if let Some(schedule) = &message.schedule {
+        match (&schedule.cron, schedule.period_ms) {
+            (Some(cron), _) => line.push_str(&format!(", comes again at `{}`", escaped(cron))),
+            (None, period_ms) => {
+                line.push_str(&format!(
+                    ", comes again every {} ms",
+                    period_ms.unwrap_or_default()
+                ));
+            }
+        }
+        if let Some(last_due_at_ms) = schedule.last_due_at_ms {
+            line.push_str(&format!(" until {}", utc(last_due_at_ms)));
+        }
+    }
     writeln!(out, "{}", look.bold(&line))?;
     for death in &message.history {
         let text = death.text.as_deref().map(|text| format!(": {}", escaped(text)));

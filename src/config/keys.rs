@@ -269,6 +269,8 @@ limits! {
     selector_count_max[0, COUNT_MAX],
     group_id_bytes_max[1, 1_000],
     group_count_max[1, COUNT_MAX],
+    schedule_count_max[0, COUNT_MAX],
+    schedule_period_ms_min[1, DAY_MS],
     dedup_bytes_max[MIB, TIB],
     transaction_count_max[1, COUNT_MAX],
     staged_frame_count_max[1, COUNT_MAX],

@@ -238,6 +238,12 @@ pub mod field {
     pub const GROUP: u8 = 8;
     /// Its group may go to another consumer behind it; empty.
     pub const ENDS_GROUP: u8 = 9;
+    /// It comes again and again, so often: in milliseconds, u64 big-endian. It is never delivered itself: its occurrences are.
+    pub const PERIOD: u8 = 16;
+    /// When it comes for the last time: milliseconds since the Unix epoch, u64 big-endian. Missing: it goes on.
+    pub const LAST_DUE_AT: u8 = 17;
+    /// It comes again and again, at the times of this cron expression, as with [`PERIOD`].
+    pub const CRON: u8 = 18;
 }
 
 /// Where message bytes begin.

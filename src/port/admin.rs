@@ -248,8 +248,21 @@ pub struct EntryView {
     pub priority: u8,
     /// The group it is of.
     pub group: Option<Bytes>,
+    /// When it comes again, of one that does.
+    pub schedule: Option<ScheduleView>,
     /// The queues that it was taken out of for good, the newest first.
     pub deaths: Vec<Death>,
+}
+
+/// When a message comes again, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleView {
+    /// From one time to the next, in milliseconds, unless a cron expression says.
+    pub period_ms: Option<u64>,
+    /// The last time, milliseconds since the Unix epoch; `None`: it goes on.
+    pub last_due_at_ms: Option<u64>,
+    /// The cron expression.
+    pub cron: Option<String>,
 }
 
 /// One subscription, for people.
@@ -362,6 +375,8 @@ pub struct HoldingsView {
     pub transient_bytes: u64,
     /// Bytes staged in transactions.
     pub staged_bytes: u64,
+    /// Messages that come again and again.
+    pub schedule_count: u64,
     /// Deduplication ids that queues remember.
     pub dedup_id_count: u64,
     /// About what they take in memory.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 pub use admin::{
     Act, Acted, EntryView, HoldingsView, PAGE_COUNT_MAX, Page, PolicyView, QueueCounters, QueueView,
-    Selection, SessionDetail, SessionView, SubscriptionView, TopicView, TransactionView,
+    ScheduleView, Selection, SessionDetail, SessionView, SubscriptionView, TopicView, TransactionView,
 };
 
 use crate::base::{ChunkRef, Death, DestinationKind, MessageId, Seq, Settings, SubNo, Tag, TxNo};
@@ -185,6 +185,22 @@ pub struct Terms {
     pub group: Option<Span>,
     /// Its group may go to another consumer behind it.
     pub ends_group: bool,
+    /// It comes again and again, for the first time at `due_at_ms`.
+    pub repeat: Option<Repeat>,
+}
+
+/// At which times a message comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// One every so often.
+    Every {
+        /// In milliseconds; not 0.
+        period_ms: u64,
+        /// The last time, in milliseconds since the Unix epoch; `None`: there is no last one.
+        last_at_ms: Option<u64>,
+    },
+    /// Those of a cron expression, which can be read.
+    Cron(Span),
 }
 
 impl Default for Terms {
@@ -196,6 +212,7 @@ impl Default for Terms {
             priority: PRIORITY_DEFAULT,
             group: None,
             ends_group: false,
+            repeat: None,
         }
     }
 }
@@ -484,6 +501,9 @@ pub enum Refusal {
     /// More queues that declare something of themselves than `declared_queue_count_max`.
     #[error("the broker has as many declared queues as it may have (declared_queue_count_max)")]
     TooManyDeclared,
+    /// More messages that come again and again than `schedule_count_max`.
+    #[error("the broker has as many messages that come again and again as it may have (schedule_count_max)")]
+    TooManySchedules,
     /// A queue holds as much as its policy, or its declaration, allows.
     #[error("the queue is full (message_count_max, message_bytes_max): nothing of this frame was stored")]
     QueueFull,
@@ -521,6 +541,7 @@ impl Refusal {
             Self::TooManyPolicies => "too-many-policies",
             Self::DeclarationDiffers => "declaration-differs",
             Self::TooManyDeclared => "too-many-declared-queues",
+            Self::TooManySchedules => "too-many-schedules",
             Self::QueueFull => "queue-full",
         }
     }

@@ -612,6 +612,9 @@ fn log(notice: &Notice) {
                 "deduplication ids are forgotten before their window is over: dedup_bytes_max is reached"
             );
         }
+        Notice::OccurrenceWaits { queue } => {
+            tracing::warn!(%queue, "an occurrence of a schedule waits for room: of its queue, on the disk or in memory");
+        }
         Notice::SlowSubscriber {
             session,
             sub,

@@ -548,9 +548,11 @@ fn the_document_says_what_is_so() {
         .lines()
         .filter_map(|line| line.strip_prefix("    "))
         .collect();
-    let [example, message] = *examples else {
-        panic!("two examples: {examples:?}");
+    let [example, _, _, _, subscribe, message] = *examples else {
+        panic!("three examples: {examples:?}");
     };
+    let (header, selector) = subscribe.split_once(':').unwrap();
+    assert_eq!((header, parse(selector).names().len()), ("selector", 2));
     assert_eq!(parse(example).names().len(), 3);
     let error = Selector::parse("amount > 'much'", LIMITS).unwrap_err();
     assert_eq!(error.to_string(), message);

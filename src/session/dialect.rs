@@ -102,7 +102,7 @@ const BYTES: Meaning = Credit(Form::Bytes);
 const NO: &[&str] = &["false"];
 const STREAM: &str = "there are no streams";
 const AT_DECLARATION: &str = "it is not built";
-const SCHEDULE: &str = "messages that come again and again are not built";
+const ACTION: &str = "schedules are listed and cancelled by the API, as messages of their queue";
 const EXCLUSIVE: Meaning = Stands(Standing::Exclusive);
 const PRIORITY: Meaning = Stands(Standing::Priority);
 const NO_LOCAL: Meaning = Stands(Standing::NoLocal);
@@ -188,10 +188,10 @@ const ROWS: &[Row] = &[
     all(On::Send, "priority", Done("from 0 to 9, 4 where nothing is said: the highest first"), ""),
     all(On::Send, "AMQ_SCHEDULED_DELAY", Done("not before so many milliseconds from now"), ""),
     all(On::Send, "AMQ_SCHEDULED_TIME", Done("not before this time, in milliseconds since 1970"), ""),
-    all(On::Send, "AMQ_SCHEDULED_PERIOD", Refused(&["0"]), SCHEDULE),
-    all(On::Send, "AMQ_SCHEDULED_REPEAT", Refused(&["0"]), SCHEDULE),
-    all(On::Send, "AMQ_SCHEDULED_CRON", Refused(&[]), SCHEDULE),
-    all(On::Send, "AMQ_SCHEDULER_ACTION", Refused(&[]), SCHEDULE),
+    all(On::Send, "AMQ_SCHEDULED_PERIOD", Done("how long from one occurrence to the next, in milliseconds"), ""),
+    all(On::Send, "AMQ_SCHEDULED_REPEAT", Done("how often it comes again; below 0: for ever"), ""),
+    all(On::Send, "AMQ_SCHEDULED_CRON", Done("at the times of this cron expression, in UTC"), ""),
+    all(On::Send, "AMQ_SCHEDULER_ACTION", Refused(&[]), ACTION),
     all(On::Send, "x-delay", Done("not before so many milliseconds from now"), ""),
     all(On::Send, "deliver-after", Done("not before so many seconds from now"), ""),
     all(On::Send, "JMSXGroupID", GROUP, ""),

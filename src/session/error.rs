@@ -90,6 +90,12 @@ codes! {
         /// A message for a topic that is to come later.
         DelayMisplaced, Refusal, "delay-misplaced",
             "a message for a topic cannot wait for a time: who is present gets it at once; send it to a queue";
+        /// Headers of a schedule that exclude or need each other.
+        ScheduleConflict { header: &'static str }, Refusal, "schedule-conflict",
+            "a header does not go with the others that say when this message comes: AMQ_SCHEDULED_CRON stands alone, AMQ_SCHEDULED_REPEAT needs AMQ_SCHEDULED_PERIOD";
+        /// Occurrences that follow each other too fast.
+        PeriodTooShort, Refusal, "period-too-short",
+            "AMQ_SCHEDULED_PERIOD is shorter than this broker allows (schedule_period_ms_min)";
         /// A temporary queue that this connection has not made.
         TemporaryUnknown, Refusal, "temporary-queue-unknown",
             "this connection has no such temporary queue: SUBSCRIBE to it, or name it in reply-to, first";
@@ -127,7 +133,7 @@ codes! {
 pub const CODES: [&[Code]; 2] = [DecodeError::CODES, Violation::CODES];
 
 /// Every refusal, for `docs/errors.md`: `code()` is its code, its `Display` the text.
-pub const REFUSALS: [Refusal; 29] = [
+pub const REFUSALS: [Refusal; 30] = [
     Refusal::DeliveryUnknown,
     Refusal::LeaseLost,
     Refusal::TransactionUnknown,
@@ -156,6 +162,7 @@ pub const REFUSALS: [Refusal; 29] = [
     Refusal::DeclarationDiffers,
     Refusal::TooManySelectors,
     Refusal::TooManyDeclared,
+    Refusal::TooManySchedules,
     Refusal::QueueFull,
 ];
 
@@ -216,7 +223,8 @@ impl Cause {
             Self::Violation(
                 Violation::HeaderMissing { header }
                 | Violation::HeaderInvalid { header }
-                | Violation::HeaderUnsupported { header },
+                | Violation::HeaderUnsupported { header }
+                | Violation::ScheduleConflict { header },
             ) => body.push_str(&format!("header: {header}\n")),
             _ => {}
         }

@@ -26,6 +26,7 @@ mod heartbeat;
 mod ids;
 mod line;
 mod rules;
+mod schedule;
 mod send;
 mod settle;
 mod subscribe;
@@ -463,6 +464,7 @@ impl Session {
             wall_ms: now.wall_ms,
             group_bytes_max: self.config.limits.group_id_bytes_max,
             dedup_id_bytes_max: self.config.limits.dedup_id_bytes_max,
+            schedule_period_ms_min: self.config.limits.schedule_period_ms_min,
             dialect: self.config.dialect,
             routing,
             declared,

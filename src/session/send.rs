@@ -10,6 +10,7 @@ use super::error::{Cause, Violation};
 use super::fields::{Fields, number, required};
 use super::ids::write_number;
 use super::rules::Rules;
+use super::schedule::times;
 use super::temporary;
 use crate::base::{Destination, DestinationKind, Dialect, Settings, TxNo, Wildcards};
 use crate::port::{PRIORITY_DEFAULT, PRIORITY_MAX, Payload, Request, Requests, Send, Span, Target, Terms};
@@ -44,6 +45,7 @@ pub(super) struct Sender<'a> {
     pub(super) declared: Option<Box<Settings>>,
     pub(super) dedup_id_bytes_max: usize,
     pub(super) group_bytes_max: usize,
+    pub(super) schedule_period_ms_min: u64,
 }
 
 /// When a message expires: the earliest of what its headers say, of which 0 says never.
@@ -62,24 +64,6 @@ fn expires_at_ms(fields: &Fields<'_>, wall_ms: u64) -> Result<Option<u64>, Viola
         }
     }
     Ok(earliest)
-}
-
-/// Before when a message is not delivered: the latest of what its headers say.
-fn due_at_ms(fields: &Fields<'_>, wall_ms: u64) -> Result<Option<u64>, Violation> {
-    let mut latest: Option<u64> = None;
-    for (header, value, since_ms, unit_ms) in [
-        ("AMQ_SCHEDULED_TIME", fields.scheduled_time, 0, 1),
-        ("AMQ_SCHEDULED_DELAY", fields.scheduled_delay, wall_ms, 1),
-        ("x-delay", fields.x_delay, wall_ms, 1),
-        ("deliver-after", fields.deliver_after, wall_ms, 1_000),
-    ] {
-        let Some(value) = value else { continue };
-        let number = number(value).ok_or(Violation::HeaderInvalid { header })?;
-        if number > 0 {
-            latest = latest.max(Some(since_ms.saturating_add(number.saturating_mul(unit_ms))));
-        }
-    }
-    Ok(latest.filter(|at| *at > wall_ms))
 }
 
 /// A priority; one above the highest counts as the highest.
@@ -204,10 +188,12 @@ pub(super) fn send(
         len: small(name.len()),
     });
     let group = group(fields, rules, of.group_bytes_max)?.map(|group| requests.push_bytes(&group));
+    let (due_at_ms, repeat) = times(requests, fields, rules, wall_ms, of.schedule_period_ms_min)?;
     let terms = Terms {
         expires_at_ms: expires_at_ms(fields, wall_ms)?,
         ack_timeout_ms: fields.ack_timeout_ms()?,
-        due_at_ms: due_at_ms(fields, wall_ms)?,
+        due_at_ms,
+        repeat,
         priority: priority(fields)?,
         group,
         ends_group: group.is_some() && fields.group_seq == Some(b"-1"),

@@ -188,6 +188,25 @@ fn expiry_is_imported_where_it_is_asked_for() {
     }
 }
 
+/// An occurrence of a schedule would begin a schedule of its own.
+#[test]
+fn schedules_are_imported_where_it_is_asked_for() {
+    let world = World::new();
+    let broker = world.settings.start();
+    let addr = broker.addr().to_string();
+    let file = world.path("export");
+    fs::write(
+        &file,
+        "SEND\ndestination:/queue/b\nAMQ_SCHEDULED_PERIOD:3600000\nAMQ_SCHEDULED_REPEAT:-1\n\nagain\0\
+         SEND\ndestination:/queue/b\nx-delay:3600000\n\nlater\0",
+    )
+    .unwrap();
+    for (flags, count) in [(&["--keep-schedule"][..], 0), (&[], 2)] {
+        run_well(&[&["import", "--addr", &addr], flags].concat(), &[&file]);
+        assert_eq!(drain(&broker, "b").len(), count, "{flags:?}");
+    }
+}
+
 /// They are gone with their sessions, and a SEND to their names is refused.
 #[test]
 fn temporary_queues_are_exported_by_name_alone() {

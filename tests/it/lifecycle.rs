@@ -142,3 +142,44 @@ fn what_an_ended_session_was_not_sent_is_not_settled() {
         heir.expect_message(&n.to_string());
     }
 }
+
+#[test]
+fn what_waits_is_kept_on_disk_and_comes_neither_early_nor_twice() {
+    let mut server = Server::on_disk();
+    let mut client = server.client();
+    let sent = std::time::Instant::now();
+    for (headers, body) in [
+        ("x-delay:1500", "late"),
+        ("x-delay:1", "while it is down"),
+        ("AMQ_SCHEDULED_PERIOD:1000\nAMQ_SCHEDULED_REPEAT:1", "again"),
+        ("AMQ_SCHEDULED_CRON:0 0 29 2 *", "in a leap year"),
+    ] {
+        client.send(format!(
+            "SEND\ndestination:/queue/q\nreceipt:{body}\n{headers}\n\n{body}\0"
+        ));
+        client.expect_receipt(body);
+    }
+    server.restart();
+    let mut client = server.client();
+    client.subscribe("q", "auto", "");
+    let mut came = Vec::new();
+    for _ in 0..4 {
+        let message = client.frame();
+        // The broker counts in whole milliseconds.
+        let after_ms = sent.elapsed().as_millis() + 1;
+        let body = message.text().to_owned();
+        let not_before_ms = match body.as_str() {
+            "late" => 1_500,
+            "again" if came.contains(&body) => 2_000,
+            "again" => 1_000,
+            _ => 1,
+        };
+        assert!(after_ms >= not_before_ms, "{body} after {after_ms} ms");
+        came.push(body);
+    }
+    came.sort();
+    assert_eq!(came, ["again", "again", "late", "while it is down"]);
+    client.disconnect();
+    server.restart();
+    assert_eq!(server.started().message_count, 1, "that of the leap year");
+}

@@ -159,6 +159,8 @@ metrics! {
     "steadfast_topic_messages_in", "Messages accepted for topics", Counter(|of| of.counters.topic_in_count);
     "steadfast_topic_messages_out", "Topic messages handed to sessions", Counter(|of| of.counters.topic_out_count);
     "steadfast_topic_messages_dropped", "Topic messages dropped for slow subscribers", Counter(|of| of.counters.topic_dropped_count);
+    "steadfast_schedules", "Messages that come again and again; schedule_count_max bounds them", Gauge(|of| of.holdings.schedule_count);
+    "steadfast_schedule_occurrences", "Times that such a message came", Counter(|of| of.counters.occurrence_count);
     "steadfast_messages_expired", "Messages that expired", Counter(|of| of.counters.expired_count);
     "steadfast_leases_lapsed", "Deliveries that were unsettled when their ack-timeout ran out", Counter(|of| of.counters.lapsed_count);
     "steadfast_messages_dropped", "Messages that made room for newer ones in a full queue", Counter(|of| of.counters.dropped_count);

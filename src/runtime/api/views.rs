@@ -97,6 +97,7 @@ impl Parts {
             topic_in_count: core.topic_in_count,
             topic_out_count: core.topic_out_count,
             topic_dropped_count: core.topic_dropped_count,
+            occurrence_count: core.occurrence_count,
             expired_count: core.expired_count,
             dropped_count: core.dropped_count,
             duplicate_count: core.duplicate_count,
@@ -404,6 +405,11 @@ impl Parts {
                 .group
                 .as_deref()
                 .map(|group| String::from_utf8_lossy(group).into_owned()),
+            schedule: entry.schedule.map(|schedule| api::Schedule {
+                period_ms: schedule.period_ms,
+                last_due_at_ms: schedule.last_due_at_ms,
+                cron: schedule.cron,
+            }),
             history: entry.deaths.iter().map(death).collect(),
         })
     }

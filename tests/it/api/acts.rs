@@ -186,3 +186,44 @@ fn a_connection_is_ended() {
     let again = server.post(&target, &json!({}));
     assert_eq!(again.failure(), (404, "session-unknown".to_owned()));
 }
+
+#[test]
+fn what_waits_for_its_time_is_seen_and_cancelled() {
+    let mut server = Server::on_disk();
+    let mut client = server.client();
+    for headers in [
+        "x-delay:86400000\nreport:daily",
+        "AMQ_SCHEDULED_CRON:0 4 * * MON\nreport:weekly",
+        "AMQ_SCHEDULED_PERIOD:3600000\nAMQ_SCHEDULED_REPEAT:3\nreport:weekly",
+    ] {
+        client.send(format!("SEND\ndestination:/queue/q\nreceipt:1\n{headers}\n\n\0"));
+        client.expect_receipt("1");
+    }
+    let queue = server.queue("q").queue;
+    assert_eq!((queue.depth, queue.delayed_count, queue.ready_count), (3, 3, 0));
+    let messages = server.messages("q", "").messages;
+    assert!(messages.iter().all(|message| message.state == "delayed"));
+    let [once, cron, period] = &messages[..] else {
+        panic!("{messages:?}")
+    };
+    assert_eq!(once.due_at_ms, Some(once.accepted_at_ms + 86_400_000));
+    assert_eq!(once.schedule, None);
+    let schedule = cron.schedule.as_ref().unwrap();
+    assert_eq!(schedule.cron.as_deref(), Some("0 4 * * MON"));
+    let schedule = period.schedule.as_ref().unwrap();
+    let last_due_at_ms = Some(period.due_at_ms.unwrap() + 3 * 3_600_000);
+    assert_eq!(
+        (schedule.period_ms, schedule.last_due_at_ms),
+        (Some(3_600_000), last_due_at_ms)
+    );
+
+    let weekly = json!({ "header": ["report:weekly"] });
+    assert_eq!(server.act("q", "purge", &weekly).count, 2);
+    server.restart();
+    let left = server.messages("q", "").messages;
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].sequence, once.sequence);
+    assert_eq!(server.act("q", "purge", &json!({})).count, 1);
+    server.restart();
+    assert_eq!(server.depth("q"), 0);
+}
