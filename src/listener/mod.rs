@@ -139,7 +139,7 @@ async fn meet_tls(
         Ok(0) => return Err(Met::Gone(Unwelcome::Lost)),
         Ok(_) if first == [TLS_HANDSHAKE] => {}
         Ok(_) => return Err(stranger(stream, rules).await),
-        Err(error) => return Err(Met::Gone(Unwelcome::Failed(error))),
+        Err(error) => return Err(Met::Gone(error.into())),
     }
     match keys.accept(stream).await {
         Ok(met) => Ok(met),
@@ -152,7 +152,7 @@ async fn meet_tls(
                 Vec::new(),
             ))
         }
-        Err((error, None)) => Err(Met::Gone(Unwelcome::Handshake(error))),
+        Err((error, None)) => Err(Met::Gone(error.into())),
     }
 }
 
@@ -161,7 +161,7 @@ async fn stranger(mut stream: TcpStream, rules: Option<&Rules>) -> Met {
     let mut said = [0; STRANGER_BYTES];
     let count = match stream.read(&mut said).await {
         Ok(count) => count,
-        Err(error) => return Met::Gone(Unwelcome::Failed(error)),
+        Err(error) => return Met::Gone(error.into()),
     };
     let said = said.get(..count).unwrap_or_default();
     let answer = match mistaken(said) {
