@@ -100,21 +100,24 @@ fn node() -> &'static Path {
 fn full_job(version: &str, listener: &str, command: impl Fn() -> Command) {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = Settings::in_dir(dir.path());
-    let own = (!listener.is_empty()).then(free_port);
-    if let Some(port) = own {
-        settings.config = format!("[[listener]]\naddress = \"127.0.0.1:{port}\"\n{listener}");
+    if !listener.is_empty() {
+        settings.config = listener_of(listener);
     }
     for phase in ["first", "again"] {
         let broker = settings.start();
-        let port = own.unwrap_or(broker.addr().port()).to_string();
+        let port = match listener {
+            "" => broker.addr().port(),
+            _ => broker.listener(1).port(),
+        };
+        let port = port.to_string();
         run(command().args([&port, version, phase]));
         broker.kill();
     }
 }
 
-fn free_port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap().port()
+/// The configuration of a listener with these keys, on any free port.
+fn listener_of(keys: &str) -> String {
+    format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{keys}")
 }
 
 /// The script with stomp.py.
@@ -171,12 +174,12 @@ fn stomp_py_with_a_certificate() {
 
     // Without it, nothing.
     let dir = tempfile::tempdir().unwrap();
-    let port = free_port();
     let settings = Settings {
-        config: format!("[[listener]]\naddress = \"127.0.0.1:{port}\"\n{asked}"),
+        config: listener_of(&asked),
         ..Settings::in_dir(dir.path())
     };
     let broker = settings.start();
+    let port = broker.listener(1).port();
     // Not by stomp.py, which over TLS may wait for ever: it takes the end of a connection for nothing to read.
     let refused = openssl(port, &folder, &["-tls1_2"]);
     assert!(refused.contains("alert certificate required"), "{refused}");
@@ -203,15 +206,12 @@ fn openssl(port: u16, folder: &Folder, args: &[&str]) -> String {
 fn the_settings_of_tls_hold_from_outside() {
     let folder = Folder::new();
     let dir = tempfile::tempdir().unwrap();
-    let port = free_port();
     let settings = Settings {
-        config: format!(
-            "[[listener]]\naddress = \"127.0.0.1:{port}\"\n{}",
-            tls_keys("tls", &folder)
-        ),
+        config: listener_of(&tls_keys("tls", &folder)),
         ..Settings::in_dir(dir.path())
     };
     let broker = settings.start();
+    let port = broker.listener(1).port();
     let handshake = |args: &[&str]| openssl(port, &folder, args);
     for (version, name) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
         let said = handshake(&[version]);
@@ -242,15 +242,12 @@ fn the_settings_of_tls_hold_from_outside() {
 fn a_new_certificate_is_shown_from_sighup_on() {
     let folder = Folder::new();
     let dir = tempfile::tempdir().unwrap();
-    let port = free_port();
     let settings = Settings {
-        config: format!(
-            "[[listener]]\naddress = \"127.0.0.1:{port}\"\n{}",
-            tls_keys("tls", &folder)
-        ),
+        config: listener_of(&tls_keys("tls", &folder)),
         ..Settings::in_dir(dir.path())
     };
     let broker = settings.start();
+    let port = broker.listener(1).port();
     let log = settings.log.with_extension("err");
     let await_line = |line: &str| {
         let start = Instant::now();
@@ -285,17 +282,12 @@ fn a_new_certificate_is_shown_from_sighup_on() {
 #[test]
 fn stomp_py_with_a_listener_of_its_dialect() {
     let dir = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let config = format!("[[listener]]\naddress = \"127.0.0.1:{port}\"\ndialect = \"rabbitmq\"\n");
     let settings = Settings {
-        config,
+        config: listener_of("dialect = \"rabbitmq\"\n"),
         ..Settings::in_dir(dir.path())
     };
     let broker = settings.start();
+    let port = broker.listener(1).port();
     for version in ["1.0", "1.1", "1.2"] {
         run(Command::new(python())
             .arg(scripts().join("stomp_py.py"))

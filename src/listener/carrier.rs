@@ -16,7 +16,7 @@ pub(crate) enum Carrier {
     /// What has not come through its gate, and is told so.
     Tcp(TcpStream),
     Unix(UnixStream),
-    Tls(Box<Tls<TcpStream>>),
+    Tls(Tls<TcpStream>),
     WebSocket(Box<WebSocket<TcpStream>>),
     SecureWebSocket(Box<WebSocket<Tls<TcpStream>>>),
 }

@@ -57,6 +57,16 @@ pub enum TlsError {
     },
 }
 
+/// What became of a socket.
+impl From<io::Error> for Unwelcome {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Self::Lost,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
 /// Why somebody did not come through.
 #[derive(Debug, thiserror::Error)]
 pub enum Unwelcome {

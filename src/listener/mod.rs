@@ -97,23 +97,39 @@ impl Gate {
 
     /// Leads a peer through. To be given up by the caller when its time is over.
     pub(crate) async fn meet(self: Arc<Self>, stream: TcpStream) -> Met {
-        match (&self.keys, &self.rules) {
-            (Some(keys), None) => match meet_tls(keys, stream, None).await {
-                Ok((stream, identity)) => Met::Welcome(Carrier::Tls(Box::new(stream)), identity),
-                Err(met) => met,
-            },
-            (None, Some(rules)) => match rules.accept(stream).await {
-                Ok(web) => Met::Welcome(Carrier::WebSocket(Box::new(web)), Identity::Unknown),
-                Err(refused) => refused.into_met(Carrier::Tcp),
-            },
-            (Some(keys), Some(rules)) => match meet_tls(keys, stream, Some(rules)).await {
-                Ok((stream, identity)) => match rules.accept(stream).await {
-                    Ok(web) => Met::Welcome(Carrier::SecureWebSocket(Box::new(web)), identity),
-                    Err(refused) => refused.into_met(|stream| Carrier::Tls(Box::new(stream))),
+        let rules = self.rules.as_ref();
+        let Some(keys) = &self.keys else {
+            return match rules {
+                None => Met::Welcome(Carrier::Tcp(stream), Identity::Unknown),
+                Some(rules) => match rules.accept(stream).await {
+                    Ok(web) => Met::Welcome(Carrier::WebSocket(Box::new(web)), Identity::Unknown),
+                    Err(refused) => refused.into_met(Carrier::Tcp),
                 },
-                Err(met) => met,
+            };
+        };
+        // Whoever says nothing takes no memory for TLS.
+        let mut first = [0];
+        match stream.peek(&mut first).await {
+            Ok(0) => return Met::Gone(Unwelcome::Lost),
+            Ok(_) if first == [TLS_HANDSHAKE] => {}
+            Ok(_) => return stranger(stream, rules).await,
+            Err(error) => return Met::Gone(error.into()),
+        }
+        let (stream, identity) = match Box::pin(keys.accept(stream)).await {
+            Ok(met) => met,
+            // What is wrong was said in an alert.
+            Err((error, Some(stream))) => {
+                let why = Unwelcome::Handshake(error);
+                return Met::Farewell(why, Carrier::Tcp(stream), Vec::new());
+            }
+            Err((error, None)) => return Met::Gone(error.into()),
+        };
+        match rules {
+            None => Met::Welcome(Carrier::Tls(stream), identity),
+            Some(rules) => match rules.accept(stream).await {
+                Ok(web) => Met::Welcome(Carrier::SecureWebSocket(Box::new(web)), identity),
+                Err(refused) => refused.into_met(Carrier::Tls),
             },
-            (None, None) => Met::Welcome(Carrier::Tcp(stream), Identity::Unknown),
         }
     }
 }
@@ -128,40 +144,12 @@ pub(crate) fn meet_local(stream: UnixStream) -> std::io::Result<(Carrier, Identi
     Ok((Carrier::Unix(stream), identity))
 }
 
-/// TLS, if that is what the peer begins with.
-async fn meet_tls(
-    keys: &Keys,
-    mut stream: TcpStream,
-    rules: Option<&Rules>,
-) -> Result<(Tls<TcpStream>, Identity), Met> {
-    let mut first = [0];
-    match stream.peek(&mut first).await {
-        Ok(0) => return Err(Met::Gone(Unwelcome::Lost)),
-        Ok(_) if first == [TLS_HANDSHAKE] => {}
-        Ok(_) => return Err(stranger(stream, rules).await),
-        Err(error) => return Err(Met::Gone(Unwelcome::Failed(error))),
-    }
-    match keys.accept(stream).await {
-        Ok(met) => Ok(met),
-        // What is wrong was said in an alert.
-        Err((error, Some(lost))) => {
-            stream = lost;
-            Err(Met::Farewell(
-                Unwelcome::Handshake(error),
-                Carrier::Tcp(stream),
-                Vec::new(),
-            ))
-        }
-        Err((error, None)) => Err(Met::Gone(Unwelcome::Handshake(error))),
-    }
-}
-
 /// Somebody without TLS where it is spoken.
 async fn stranger(mut stream: TcpStream, rules: Option<&Rules>) -> Met {
     let mut said = [0; STRANGER_BYTES];
     let count = match stream.read(&mut said).await {
         Ok(count) => count,
-        Err(error) => return Met::Gone(Unwelcome::Failed(error)),
+        Err(error) => return Met::Gone(error.into()),
     };
     let said = said.get(..count).unwrap_or_default();
     let answer = match mistaken(said) {

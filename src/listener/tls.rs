@@ -58,7 +58,7 @@ impl Keys {
         match TlsAcceptor::from(server).accept(stream).into_fallible().await {
             Ok(stream) => {
                 let identity = identity_of(&stream, self.files.login);
-                Ok((Tls(stream), identity))
+                Ok((Tls(Box::new(stream)), identity))
             }
             // The peer went away, or is gone.
             Err((error, _)) if error.kind() != io::ErrorKind::InvalidData => Err((error, None)),
@@ -132,7 +132,7 @@ fn unreadable(what: &'static str, path: &Path) -> impl FnOnce(pem::Error) -> Tls
 /// A stream over TLS. A peer that closes without saying so in TLS has closed: what is cut is a frame, which nobody takes
 /// for a whole one.
 #[derive(Debug)]
-pub(crate) struct Tls<S>(TlsStream<S>);
+pub(crate) struct Tls<S>(Box<TlsStream<S>>);
 
 impl<S: Rehome> Rehome for Tls<S> {
     fn rehome(&mut self) -> io::Result<()> {
@@ -146,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tls<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.0).poll_read(cx, buffer) {
+        match Pin::new(&mut *self.0).poll_read(cx, buffer) {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
             read => read,
         }
@@ -155,14 +155,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tls<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tls<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        Pin::new(&mut *self.0).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut *self.0).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut *self.0).poll_shutdown(cx)
     }
 }

@@ -1,6 +1,5 @@
 //! Commands that connect by TLS.
 
-use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use super::certificates::{Authority, Folder};
@@ -24,10 +23,9 @@ fn send_receive_and_bench_speak_tls_and_show_a_certificate() {
     folder.write("alice.key", &key);
     folder.write("other.pem", &Authority::new().pem());
     let dir = tempfile::tempdir().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let settings = Settings {
         config: format!(
-            "[[listener]]\naddress = \"{free}\"\ntransport = \"tls\"\ncertificate_file = {:?}\nkey_file = {:?}\n\
+            "[[listener]]\naddress = \"127.0.0.1:0\"\ntransport = \"tls\"\ncertificate_file = {:?}\nkey_file = {:?}\n\
              client_certificate = \"required\"\nclient_ca_file = {:?}\n",
             folder.path("server.pem"),
             folder.path("server.key"),
@@ -36,7 +34,7 @@ fn send_receive_and_bench_speak_tls_and_show_a_certificate() {
         ..Settings::in_dir(dir.path())
     };
     let broker = settings.start();
-    let addr = free.to_string();
+    let addr = broker.listener(1).to_string();
     let all = [
         ("--ca", "ca.pem"),
         ("--cert", "alice.pem"),

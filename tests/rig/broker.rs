@@ -171,6 +171,23 @@ impl Broker {
         String::from_utf8_lossy(bytes.get(self.from..).unwrap_or_default()).into_owned()
     }
 
+    /// Waits until the listener of this number was told, the first being 0; its address.
+    pub fn listener(&self, number: usize) -> SocketAddr {
+        let end = Instant::now() + self.settings.start_timeout;
+        loop {
+            let output = self.output();
+            let mut told = output
+                .split_inclusive('\n')
+                .filter_map(|line| line.strip_prefix("listening on ")?.strip_suffix('\n'));
+            if let Some(line) = told.nth(number) {
+                let address = line.split(',').next().unwrap_or_default();
+                return address.parse().expect("it is an address of the network");
+            }
+            assert!(Instant::now() < end, "listener {number} was not told: {output}");
+            pause();
+        }
+    }
+
     /// The end of its log.
     pub fn log_end(&self) -> String {
         let text = [self.settings.log_path("out"), self.settings.log_path("err")]

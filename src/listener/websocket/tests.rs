@@ -1,6 +1,9 @@
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
+use proptest::collection::vec;
+use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
 use super::input::{Broken, Input};
 use super::output::Output;
 
@@ -203,4 +206,33 @@ fn nothing_follows_a_close() {
         (OpCode::Control(Control::Close), true, vec![3, 232]),
     ];
     assert_eq!(frames(output.rest().expect("there is something")), expected);
+}
+
+proptest! {
+    #[test]
+    fn wild_bytes_are_the_same_at_every_split(bytes in vec(any::<u8>(), 0..200), size in 1_usize..20) {
+        // Most of them end at the first header, so that some are given one that is right.
+        for begin in [&[][..], &[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0, 40, 1, 2, 3, 4], &[0x02, 0x84, 9, 9, 9, 9]] {
+            let all = [begin, &bytes].concat();
+            let whole = taken(&mut Input::default(), std::iter::once(&all[..]));
+            prop_assert_eq!(taken(&mut Input::default(), all.chunks(size)), whole);
+        }
+    }
+
+    #[test]
+    fn every_body_arrives_however_its_frame_is_cut(body in vec(any::<u8>(), 0..400), cut in 0_usize..500) {
+        let head = format!("MESSAGE\nx:y\ncontent-length:{}\n\n", body.len());
+        let frame = [head.as_bytes(), &body, b"\0\n"].concat();
+        // The head is written in one piece, as the driver does.
+        let (begin, rest) = frame.split_at(cut.clamp(head.len(), frame.len()));
+        let mut output = Output::default();
+        let mut frames = encoded(&mut output, begin);
+        frames.extend(encoded(&mut output, rest));
+        let payload: Vec<u8> = frames.iter().flat_map(|(_, _, payload)| payload.clone()).collect();
+        prop_assert_eq!(payload, frame);
+        for (opcode, _, payload) in &frames {
+            let text = *opcode == OpCode::Data(Data::Text);
+            prop_assert!(!text || std::str::from_utf8(payload).is_ok());
+        }
+    }
 }

@@ -72,10 +72,7 @@ impl Rules {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Refused::silent(Unwelcome::Lost),
-            _ => Refused::silent(Unwelcome::Failed(error)),
-        };
+        let failed = |error: io::Error| Refused::silent(error.into());
         let mut bytes = Vec::new();
         let (why, answer) = loop {
             let before = bytes.len();

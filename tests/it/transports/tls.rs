@@ -212,6 +212,25 @@ fn who_dawdles_before_stomp_is_cut_and_counted() {
 }
 
 #[test]
+fn who_vanishes_before_stomp_is_lost_and_gives_back_its_place() {
+    let folder = Folder::new();
+    for (listener, said) in [
+        (tls(&folder, ClientCertificate::None), &b""[..]),
+        (tls(&folder, ClientCertificate::None), b"\x16\x03\x01"),
+        (ws(), b""),
+        (ws(), b"GET / HTTP/1.1\r\n"),
+    ] {
+        let server = serve(listener, |_| {});
+        for _ in 0..50 {
+            dial(server.address()).write_all(said).unwrap();
+        }
+        server.await_stats("the end of all", |stats| {
+            stats.lost_count == 50 && stats.connection_count == 0
+        });
+    }
+}
+
+#[test]
 fn a_stop_does_not_wait_for_a_handshake() {
     let folder = Folder::new();
     let mut server = serve(tls(&folder, ClientCertificate::None), |options| {
