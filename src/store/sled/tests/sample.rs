@@ -140,10 +140,15 @@ fn fill(store: &SledStore) {
     // So late that a broker which takes the sample over finds its message as long as there are samples.
     let expires_at_ms: u64 = 32_503_680_000_000;
     let expiring = Enqueued {
-        fields: vec![(
-            field::EXPIRES_AT,
-            Bytes::copy_from_slice(&expires_at_ms.to_be_bytes()),
-        )],
+        fields: vec![
+            (
+                field::EXPIRES_AT,
+                Bytes::copy_from_slice(&expires_at_ms.to_be_bytes()),
+            ),
+            (field::PRIORITY, Bytes::from_static(&[9])),
+            (field::GROUP, Bytes::from_static(b"a group")),
+            (field::ENDS_GROUP, Bytes::new()),
+        ],
         ..enqueued(24, Place::Extent(extent.clone()), vec![item(40_000)])
     };
     let counted = |deliveries, failures| Fact::Counted {
