@@ -22,7 +22,7 @@ use super::expiry::EXPIRE_INPUT;
 use super::lanes::PLAIN;
 use super::ledger::{Mark, Statement};
 use super::peer::{Held, HeldState, Source, Step, Sub, TopicMessage, Transaction};
-use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of, fields_of, rest_of};
+use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of, fields_of, kept_fields, rest_of};
 use super::ring::Class;
 use super::schedule::is_schedule;
 use super::settle::{Enqueue, Release};
@@ -495,6 +495,7 @@ impl Broker {
         let fields = aged.as_ref().unwrap_or(&new.fields);
         let expires_at_ms = expiry_of(fields);
         let rests_until = rest_of(fields, self.now);
+        let (due_at, kept) = kept_fields(fields.clone());
         self.schedule_count += usize::from(is_schedule(fields));
         let sequence = queue.push(Entry {
             message: new.message,
@@ -510,7 +511,8 @@ impl Broker {
             suspect: false,
             delayed: rests_until.is_some(),
             lane: PLAIN,
-            fields: (!fields.is_empty()).then(|| fields.clone().into_boxed_slice()),
+            due_at,
+            fields: kept,
         });
         self.expiring.insert(expires_at_ms, no, sequence);
         self.expiring.insert(rests_until, no, sequence);
@@ -579,6 +581,7 @@ impl Broker {
         let fields = queue.aged(&fields, now).unwrap_or(fields);
         let expires_at_ms = expiry_of(&fields);
         let rests_until = rest_of(&fields, now);
+        let (due_at, fields) = kept_fields(fields);
         let sequence = queue.push(Entry {
             message,
             accepted_at_ms,
@@ -593,7 +596,8 @@ impl Broker {
             suspect: false,
             delayed: rests_until.is_some(),
             lane: PLAIN,
-            fields: (!fields.is_empty()).then(|| fields.into_boxed_slice()),
+            due_at,
+            fields,
         });
         // It keeps its place among the stored ones: if one before it is not durable yet, it waits with that.
         let end = queue.next_sequence;
