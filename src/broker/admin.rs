@@ -437,7 +437,7 @@ impl Broker {
             Pass::Move(_) | Pass::Requeue => entry.message,
         };
         let (accepted_at_ms, item) = (entry.accepted_at_ms, entry.item());
-        let mut fields = entry.fields().to_vec();
+        let mut fields = entry.stated_fields().into_owned();
         if let Pass::Requeue = pass {
             fields.retain(|(tag, _)| {
                 !matches!(

@@ -553,7 +553,7 @@ impl Broker {
             // The one going on may not have been taken yet, and then never was; `Watched` speaks for it after a crash.
             deliveries: entry.deliveries - u32::from(entry.leased),
             failures: entry.failures,
-            fields: entry.fields(),
+            fields: &entry.stated_fields(),
         };
         self.ledger.state_enqueued(no, &queue.name, &statement);
         self.ledger.forget(old);

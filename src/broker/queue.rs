@@ -18,8 +18,10 @@
 //!     +--- Delayed <-----+ failed < max, with a delay
 //! ```
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -42,6 +44,9 @@ pub(super) struct QueueNo(pub(super) u32);
 
 /// The rank of the plain lane.
 const PLAIN_RANK: u8 = PRIORITY_MAX - PRIORITY_DEFAULT;
+
+/// Optional fields of an entry.
+type KeptFields = Option<Box<[(u8, Bytes)]>>;
 
 /// A subscription, named within the broker.
 pub(super) type SubRef = (SessionNo, SubNo);
@@ -137,8 +142,10 @@ pub(super) struct Entry {
     pub(super) set_aside: bool,
     /// Recovered after an unclean stop from a queue that had a subscriber: an earlier delivery cannot be excluded.
     pub(super) suspect: bool,
-    /// Optional fields; none in the common case.
-    pub(super) fields: Option<Box<[(u8, Bytes)]>>,
+    /// Until when it rests, or rested, in milliseconds since the Unix epoch. Not among its fields, which take more: millions may rest.
+    pub(super) due_at: Option<NonZeroU64>,
+    /// Other optional fields; none in the common case.
+    pub(super) fields: KeptFields,
 }
 
 /// Where an entry's bytes are. The chunk number of a slot is in the ledger.
@@ -227,7 +234,7 @@ impl Entry {
 
     /// Until when it rests, or rested.
     pub(super) fn due_at_ms(&self) -> Option<u64> {
-        number_in(self.fields(), field::DUE_AT)
+        self.due_at.map(NonZeroU64::get)
     }
 
     /// What it says of how long a delivery of it may be unsettled.
@@ -284,15 +291,23 @@ impl Entry {
         self.deaths().into_iter().next().map(Box::new)
     }
 
-    /// Sets a field that is a number.
-    pub(super) fn set_number(&mut self, tag: u8, number: u64) {
-        let mut fields = self.fields.take().map_or_else(Vec::new, Vec::from);
-        fields.retain(|(of, _)| *of != tag);
-        fields.push(number_field(tag, number));
-        fields.sort_by_key(|(tag, _)| *tag);
-        self.fields = Some(fields.into());
+    /// Lets it rest until a time.
+    pub(super) fn set_due(&mut self, due_at_ms: u64) {
+        self.due_at = NonZeroU64::new(due_at_ms);
     }
 
+    /// All optional fields, as they are stated.
+    pub(super) fn stated_fields(&self) -> Cow<'_, [(u8, Bytes)]> {
+        let Some(due_at) = self.due_at else {
+            return Cow::Borrowed(self.fields());
+        };
+        let mut fields = self.fields().to_vec();
+        fields.push(number_field(field::DUE_AT, due_at.get()));
+        fields.sort_by_key(|(tag, _)| *tag);
+        Cow::Owned(fields)
+    }
+
+    /// The optional fields but for its time.
     pub(super) fn fields(&self) -> &[(u8, Bytes)] {
         self.fields.as_deref().unwrap_or_default()
     }
@@ -731,6 +746,14 @@ pub(super) fn fields_of(terms: &Terms, requests: &Requests) -> Vec<(u8, Bytes)> 
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// The fields of a new entry as it keeps them: its time apart.
+pub(super) fn kept_fields(fields: Vec<(u8, Bytes)>) -> (Option<NonZeroU64>, KeptFields) {
+    let due_at = number_in(&fields, field::DUE_AT).and_then(NonZeroU64::new);
+    let mut rest = fields;
+    rest.retain(|(tag, _)| *tag != field::DUE_AT);
+    (due_at, (!rest.is_empty()).then(|| rest.into_boxed_slice()))
 }
 
 /// Until when a new entry with these fields rests: a schedule always does.

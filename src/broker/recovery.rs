@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::{Epoch, Limits, MessageId, Now, Policies, Seq};
-use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered, field};
+use crate::journal::{Enqueued, Fact, IndexChunk, Place, QueueName, Recovered};
 use crate::port::{Filter, QueueCounters};
 
 use super::dedup::Dedup;
@@ -12,7 +12,7 @@ use super::expiry::Expiring;
 use super::lanes::PLAIN;
 use super::ledger::{Ledger, Mark, Run};
 use super::policy::PolicyBook;
-use super::queue::{Entry, EntryBytes, QueueNo};
+use super::queue::{Entry, EntryBytes, QueueNo, kept_fields};
 use super::relocation::Relocation;
 use super::routes::Routes;
 use super::{Broker, Counters};
@@ -132,7 +132,7 @@ impl Recovery {
                     let queue = self.broker.queue_mut(queue).expect("it was just made");
                     for sequence in ranges.into_iter().flat_map(|(first, last)| first..=last) {
                         if let Some(entry) = queue.entries.get_mut(sequence) {
-                            entry.set_number(field::DUE_AT, due_at_ms);
+                            entry.set_due(due_at_ms);
                         }
                     }
                 }
@@ -191,7 +191,7 @@ impl Recovery {
 
     fn enqueue(&mut self, no: QueueNo, seq: Seq, fact: Enqueued) {
         let queue = self.broker.queue_mut(no).expect("it was just made");
-        let fields = (!fact.fields.is_empty()).then(|| fact.fields.into_boxed_slice());
+        let (due_at, fields) = kept_fields(fact.fields);
         let mut offset = match &fact.place {
             Place::Chunk { offset, .. } => *offset,
             Place::Extent(_) => 0,
@@ -221,6 +221,7 @@ impl Recovery {
                 suspect: false,
                 delayed: false,
                 lane: PLAIN,
+                due_at,
                 fields: fields.clone(),
             });
         }

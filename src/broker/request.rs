@@ -22,7 +22,7 @@ use super::expiry::EXPIRE_INPUT;
 use super::lanes::PLAIN;
 use super::ledger::{Mark, Statement};
 use super::peer::{Held, HeldState, Source, Step, Sub, TopicMessage, Transaction};
-use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of, fields_of, rest_of};
+use super::queue::{Entry, EntryBytes, Queue, QueueNo, expiry_of, fields_of, kept_fields, rest_of};
 use super::ring::Class;
 use super::schedule::is_schedule;
 use super::selectors::Headers;
@@ -518,6 +518,7 @@ impl Broker {
         let fields = aged.as_ref().unwrap_or(&new.fields);
         let expires_at_ms = expiry_of(fields);
         let rests_until = rest_of(fields, self.now);
+        let (due_at, kept) = kept_fields(fields.clone());
         self.schedule_count += usize::from(is_schedule(fields));
         let matched = queue.matched(new.block, fields);
         let unasked = matched.is_none();
@@ -535,7 +536,8 @@ impl Broker {
             suspect: false,
             delayed: rests_until.is_some(),
             lane: PLAIN,
-            fields: (!fields.is_empty()).then(|| fields.clone().into_boxed_slice()),
+            due_at,
+            fields: kept,
         };
         let sequence = queue.push_matched(entry, matched.unwrap_or_default());
         self.expiring.insert(expires_at_ms, no, sequence);
@@ -610,6 +612,7 @@ impl Broker {
         let rests_until = rest_of(&fields, now);
         let block = bytes.get(..item.header_len as usize);
         let matched = queue.matched(block, &fields).unwrap_or_default();
+        let (due_at, fields) = kept_fields(fields);
         let entry = Entry {
             message,
             accepted_at_ms,
@@ -624,7 +627,8 @@ impl Broker {
             suspect: false,
             delayed: rests_until.is_some(),
             lane: PLAIN,
-            fields: (!fields.is_empty()).then(|| fields.into_boxed_slice()),
+            due_at,
+            fields,
         };
         let sequence = queue.push_matched(entry, matched);
         // It keeps its place among the stored ones: if one before it is not durable yet, it waits with that.

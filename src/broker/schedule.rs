@@ -27,7 +27,7 @@ const FLUSH_WAIT_MS: u64 = 10;
 const LATE_WAIT_MS: u64 = 1;
 
 /// The fields that make a schedule, and those of its own that its occurrences do not have.
-const TIMES: [u8; 4] = [field::DUE_AT, field::PERIOD, field::LAST_DUE_AT, field::CRON];
+const TIMES: [u8; 3] = [field::PERIOD, field::LAST_DUE_AT, field::CRON];
 
 /// Whether an entry with these fields is a schedule.
 pub(super) fn is_schedule(fields: &[(u8, Bytes)]) -> bool {
@@ -107,7 +107,7 @@ impl Broker {
         let schedule = schedule_of(entry.fields());
         match schedule.and_then(|schedule| schedule.next(due_at_ms, now.wall_ms)) {
             Some(next) => {
-                entry.set_number(field::DUE_AT, next);
+                entry.set_due(next);
                 if !transient {
                     self.ledger.state(Fact::Delayed {
                         queue: Arc::clone(&queue.name),

@@ -197,7 +197,7 @@ impl Broker {
         let due_at_ms = (rest_ms > 0).then(|| self.now.wall_ms.saturating_add(rest_ms));
         let name = Arc::clone(&queue.name);
         if let Some(due_at_ms) = due_at_ms {
-            entry_of(queue, sequence).set_number(field::DUE_AT, due_at_ms);
+            entry_of(queue, sequence).set_due(due_at_ms);
             queue.rest(sequence);
             self.expiring.insert(Some(due_at_ms), no, sequence);
         } else {

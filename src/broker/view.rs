@@ -181,7 +181,7 @@ impl Broker {
                 items: vec![entry.item()],
                 deliveries: entry.deliveries,
                 failures: entry.failures,
-                fields: entry.fields().to_vec(),
+                fields: entry.stated_fields().into_owned(),
             };
             Some((view, fact))
         })
