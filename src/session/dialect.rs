@@ -26,6 +26,8 @@ pub(super) enum Meaning {
     Routing,
     /// How a subscription stands to others of its queue, or to its own session.
     Standing(Standing),
+    /// How a queue is looked at.
+    Browses(Look),
     /// Done, as the text says, where the frame is read.
     Done(&'static str),
     /// Something that is not built, and would change what arrives: refused, but for these values, which ask for what
@@ -42,7 +44,8 @@ pub(super) enum Meaning {
 }
 
 use Meaning::{
-    Credit, Declares as Declared, Done, Durable, NoEffect, Own, Refused, Routing, Standing as Stands, Unless,
+    Browses, Credit, Declares as Declared, Done, Durable, NoEffect, Own, Refused, Routing,
+    Standing as Stands, Unless,
 };
 
 /// How a subscription stands to others.
@@ -54,6 +57,19 @@ pub(super) enum Standing {
     Priority,
     /// It does not want what its own session sends.
     NoLocal,
+}
+
+/// What a header says of looking at a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// That nothing is taken.
+    Browse,
+    /// Whether it ends.
+    End,
+    /// Where it begins.
+    From,
+    /// The header in which each message says its sequence.
+    Sequence,
 }
 
 /// The frames that a header of the table stands on.
@@ -99,6 +115,7 @@ const BYTES: Meaning = Credit(Form::Bytes);
 const NO: &[&str] = &["false"];
 const STREAM: &str = "there are no streams";
 const AT_DECLARATION: &str = "it is not built";
+const BROWSER: &str = "it is for a browser (browser:true)";
 const SCHEDULE: &str = "messages that come again and again are not built";
 const EXCLUSIVE: Meaning = Stands(Standing::Exclusive);
 const PRIORITY: Meaning = Stands(Standing::Priority);
@@ -134,10 +151,10 @@ const ROWS: &[Row] = &[
     all(On::Subscribe, "x-queue-type", Refused(&["classic", "quorum"]), STREAM),
     // Which messages: a filter, a copy, a place in the past.
     all(On::Subscribe, "selector", Refused(&[]), "selectors are not built"),
-    all(On::Subscribe, "browser", Refused(NO), "browsing is not built"),
-    all(On::Subscribe, "browser-end", Refused(&[]), "browsing is not built"),
-    all(On::Subscribe, "from-seq", Refused(&[]), "messages that were settled are gone"),
-    all(On::Subscribe, "include-seq", Refused(&[]), "sequences are not told"),
+    all(On::Subscribe, "browser", Browses(Look::Browse), "only queues are browsed; a durable subscription by its own destination, /dsub/NAME"),
+    all(On::Subscribe, "browser-end", Browses(Look::End), BROWSER),
+    all(On::Subscribe, "from-seq", Browses(Look::From), BROWSER),
+    all(On::Subscribe, "include-seq", Browses(Look::Sequence), "the messages of a topic have no sequence"),
     all(On::Subscribe, "x-stream-offset", Refused(&[]), STREAM),
     all(On::Subscribe, "x-stream-filter", Refused(&[]), STREAM),
     all(On::Subscribe, "x-stream-match-unfiltered", Refused(&[]), STREAM),
@@ -302,7 +319,11 @@ pub(super) fn reason(header: &str) -> Option<&'static str> {
             && row.means.iter().any(|meaning| {
                 matches!(
                     meaning,
-                    Refused(_) | Unless(..) | Durable(Part::AutoDelete) | Stands(Standing::NoLocal)
+                    Refused(_)
+                        | Unless(..)
+                        | Durable(Part::AutoDelete)
+                        | Stands(Standing::NoLocal)
+                        | Browses(_)
                 )
             })
     };
@@ -439,6 +460,10 @@ impl Meaning {
             Stands(Standing::NoLocal) => {
                 "`true`: nothing that the connection itself sends; topics only".to_owned()
             }
+            Browses(Look::Browse) => "`true`: what is in the queue is shown and not taken".to_owned(),
+            Browses(Look::End) => "`false`: a browser goes on with what is added later".to_owned(),
+            Browses(Look::From) => "a browser begins at this sequence; `-1`: behind all".to_owned(),
+            Browses(Look::Sequence) => "the header in which each MESSAGE has its queue sequence".to_owned(),
             Routing => "`ANYCAST`, `MULTICAST`: what a bare name is".to_owned(),
             Done(text) => text.to_owned(),
             Declared(Declares::Overflow) => "declares the queue: `drop-head`, `reject-publish`".to_owned(),

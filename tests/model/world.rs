@@ -521,6 +521,7 @@ impl World {
                     priority: 0,
                     exclusive: false,
                     no_local: false,
+                    browse: None,
                     by_message: style != Style::Tag,
                 })
             }
