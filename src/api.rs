@@ -300,7 +300,7 @@ pub struct RateQuery {
 pub struct QueueDetail {
     /// In short.
     pub queue: Queue,
-    /// Its subscriptions; at most [`PAGE_COUNT_MAX`] (`queue.subscription_count` says how many there are).
+    /// Its subscriptions; at most [`PAGE_COUNT_MAX`] (`queue.subscription_count` says how many there are that are no browsers).
     pub subscriptions: Vec<Subscription>,
     /// Every setting that holds for it (`docs/concepts/policies.md`).
     pub policy: BTreeMap<String, Value>,
