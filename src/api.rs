@@ -304,7 +304,7 @@ pub struct RateQuery {
 pub struct QueueDetail {
     /// In short.
     pub queue: Queue,
-    /// Its subscriptions; at most [`PAGE_COUNT_MAX`] (`queue.subscription_count` says how many there are).
+    /// Its subscriptions; at most [`PAGE_COUNT_MAX`] (`queue.subscription_count` says how many there are that are no browsers).
     pub subscriptions: Vec<Subscription>,
     /// Every setting that holds for it (`docs/concepts/policies.md`).
     pub policy: BTreeMap<String, Value>,
@@ -380,6 +380,8 @@ pub struct Subscription {
     pub backlog_count: u64,
     /// It holds its limit and has settled nothing for `stuck_subscription_ms`.
     pub stuck: bool,
+    /// It only looks: what it is shown is neither held nor taken.
+    pub browser: bool,
     /// Of those of its queue, a higher one goes first.
     pub priority: i32,
     /// It gets all of its queue, unless another does that asked for it, too.

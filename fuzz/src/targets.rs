@@ -315,6 +315,7 @@ fn delivery(sub: SubNo, send: &Send, bytes: &[u8]) -> Delivery {
         delivery_count: 1,
         redelivered: false,
         death: None,
+        sequence: None,
     }
 }
 

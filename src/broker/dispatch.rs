@@ -20,7 +20,10 @@ impl Broker {
         while let Some(no) = self.dirty.pop_front() {
             if let Some(queue) = self.queue_mut(no) {
                 queue.dirty = false;
-                if !queue.paused {
+                let paused = queue.paused;
+                // First, so that what is taken at once was seen before.
+                self.browse_queue(no);
+                if !paused {
                     self.dispatch_queue(no, now);
                 }
                 self.close_queue_if_idle(no);
@@ -181,6 +184,7 @@ impl Broker {
             delivery_count,
             redelivered,
             death,
+            sequence: Some(sequence),
         };
         self.push_event(session, Event::Delivery(delivery));
     }
@@ -194,7 +198,8 @@ impl Broker {
         else {
             return;
         };
-        if !sub.has_credit() {
+        // The end of what a browser sees needs no credit.
+        if !sub.has_credit() && !sub.is_browser() {
             return;
         }
         match &sub.source {
@@ -212,6 +217,7 @@ impl Broker {
                 }
             }
             Source::Topic { .. } => self.pump_topic(session, no),
+            Source::Browse(_) => self.browse(session, no),
         }
     }
 

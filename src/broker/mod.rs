@@ -15,6 +15,7 @@
 
 mod admin;
 mod backup;
+mod browse;
 mod credit;
 mod dedup;
 mod dispatch;
@@ -84,6 +85,8 @@ pub struct Broker {
     peers: BTreeMap<SessionNo, Peer>,
     /// For each batch that is not durable, oldest first: the queues that got entries, and up to which sequence.
     touched: VecDeque<Vec<(QueueNo, u64)>>,
+    /// Browsers that have passed over much without showing anything, and go on at the next tick.
+    browsing: BTreeSet<SubRef>,
     /// Subscriptions that wait for a Seq before their first delivery.
     activating: BTreeSet<(Seq, SessionNo, SubNo)>,
     /// Topic messages of transactions, and those behind them, waiting for a Seq.
@@ -207,6 +210,7 @@ impl Broker {
         self.expire(now, EXPIRE_TICK);
         self.shed(SHED_TICK);
         self.forget_ids(now);
+        self.browse_on();
         self.dispatch(now);
         self.relocate();
         let rests = self.ledger.unflushed_bytes() == 0 && self.ledger.is_open_empty();

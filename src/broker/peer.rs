@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::base::{DestinationKind, MessageId, Seq, SessionNo, SubNo, Tag, TxNo, Window};
 use crate::port::{AckMode, DeliveryKey, Event, Filter, Outcome, Refusal, Why};
 
+use super::browse::Browser;
 use super::credit::Beyond;
 use super::lease::Lease;
 use super::queue::{EntryBytes, QueueNo};
@@ -99,6 +100,7 @@ pub(super) enum Source {
         backlog: VecDeque<TopicMessage>,
         backlog_bytes: usize,
     },
+    Browse(Browser),
 }
 
 /// A message sent to a topic.
@@ -203,9 +205,14 @@ impl Peer {
                 };
                 let ended = |tag: Tag| self.held.get(tag.0).is_some_and(|held| held.state.is_over());
                 // One that the client cannot know yet is not what it names.
-                let live = all().find(|(of, tag)| {
-                    !ended(*tag) && *tag <= self.handed && sub.is_none_or(|sub| sub == *of)
-                });
+                let live = || {
+                    all().filter(|(of, tag)| {
+                        !ended(*tag) && *tag <= self.handed && sub.is_none_or(|sub| sub == *of)
+                    })
+                };
+                // What a browser was shown is not what is to be settled, if there is both.
+                let taken = |tag: Tag| self.held.get(tag.0).is_some_and(|held| held.entry.is_some());
+                let live = live().find(|(_, tag)| taken(*tag)).or_else(|| live().next());
                 live.or_else(|| all().find(|(_, tag)| ended(*tag)))
                     .map(|(_, tag)| tag)
             }
@@ -274,10 +281,11 @@ impl Peer {
 }
 
 impl Sub {
-    /// The queue that it is on, if it is.
+    /// The queue that it is on, or looks at.
     pub(super) fn queue(&self) -> Option<QueueNo> {
-        match self.source {
-            Source::Queue(no) => Some(no),
+        match &self.source {
+            Source::Queue(no) => Some(*no),
+            Source::Browse(browser) => Some(browser.queue),
             Source::Topic { .. } => None,
         }
     }
@@ -285,9 +293,14 @@ impl Sub {
     /// Bytes of the topic messages that wait for it.
     pub(super) fn backlog_bytes(&self) -> usize {
         match self.source {
-            Source::Queue(_) => 0,
+            Source::Queue(_) | Source::Browse(_) => 0,
             Source::Topic { backlog_bytes, .. } => backlog_bytes,
         }
+    }
+
+    /// It only looks.
+    pub(super) fn is_browser(&self) -> bool {
+        matches!(self.source, Source::Browse(_))
     }
 
     /// Whether it may be given one more delivery, but for bytes.

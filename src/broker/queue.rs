@@ -70,6 +70,8 @@ pub(super) struct Queue {
     /// Subscriptions in all, and those of them that may be given a message now.
     pub(super) sub_count: usize,
     pub(super) ring: Ring,
+    /// Subscriptions that only look at it.
+    pub(super) browsers: BTreeSet<SubRef>,
     /// Subscriptions that want all of it for themselves: the first of them gets it.
     pub(super) exclusive: BTreeSet<(Reverse<i32>, u64, SubRef)>,
     /// Entries that a subscription has just nacked: another one gets them if it can.
@@ -329,6 +331,7 @@ impl Queue {
             selectors: None,
             sub_count: 0,
             ring: Ring::default(),
+            browsers: BTreeSet::new(),
             exclusive: BTreeSet::new(),
             nacked_by: BTreeMap::new(),
             bytes: 0,
@@ -690,6 +693,7 @@ impl Queue {
     pub(super) fn is_idle(&self) -> bool {
         self.entries.is_empty()
             && self.sub_count == 0
+            && self.browsers.is_empty()
             && !self.paused
             && !self.is_declared()
             && self.owner.is_none()

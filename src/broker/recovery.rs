@@ -46,6 +46,7 @@ impl Recovery {
             dedup: Dedup::default(),
             peers: BTreeMap::new(),
             touched: VecDeque::new(),
+            browsing: BTreeSet::new(),
             activating: BTreeSet::new(),
             deferred: VecDeque::new(),
             deferred_bytes: 0,

@@ -1048,7 +1048,7 @@ impl Broker {
 
     // ---- SUBSCRIBE, UNSUBSCRIBE ----
 
-    fn subscribe(
+    pub(super) fn subscribe(
         &mut self,
         session: SessionNo,
         subscribe: &Subscribe,
@@ -1059,6 +1059,9 @@ impl Broker {
         let mut gate = Seq(0);
         let mut selector = None;
         let source = match subscribe.kind {
+            DestinationKind::Queue | DestinationKind::Temporary if subscribe.browse.is_some() => {
+                self.open_browser(session, subscribe, requests)?
+            }
             DestinationKind::Queue => {
                 let there = self.find_queue(name);
                 if there.is_some_and(|queue| queue.owner.is_some()) {
@@ -1254,7 +1257,7 @@ impl Broker {
         };
         let watched_at = match source {
             Source::Queue(no) => self.queue(*no).map_or(Seq(0), |queue| queue.watched_at),
-            Source::Topic { .. } => Seq(0),
+            Source::Topic { .. } | Source::Browse(_) => Seq(0),
         };
         let gate = gate.max(watched_at);
         if gate <= self.ledger.durable() {
@@ -1279,7 +1282,7 @@ impl Broker {
     pub(super) fn unsubscribe(&mut self, session: SessionNo, no: SubNo) {
         let peer = self.peer(session);
         let Some(sub) = peer.subs.remove(&no) else { return };
-        if sub.held_count > 0 {
+        if sub.held_count > 0 || sub.unsent_bytes > 0 {
             self.give_up(session, no, &sub);
         }
         self.leave(session, no, &sub);
@@ -1315,6 +1318,9 @@ impl Broker {
         for (tag, Held { entry, lease, .. }) in held {
             self.end_lease(session, tag, lease);
             let never = tag > handed;
+            if never && sub.is_browser() {
+                self.unpin_one(session, tag);
+            }
             let peer = self.peer(session);
             if never || sub.ack_mode == crate::port::AckMode::Auto {
                 peer.unhold(tag);
@@ -1362,6 +1368,15 @@ impl Broker {
         }
     }
 
+    /// What was pinned for a delivery will not be read.
+    fn unpin_one(&mut self, session: SessionNo, tag: Tag) {
+        let pinned = &mut self.peer(session).pinned;
+        let at = pinned.binary_search_by_key(&tag, |(of, ..)| *of).ok();
+        if let Some((_, bytes, len)) = at.and_then(|at| pinned.remove(at)) {
+            self.ledger.release(&bytes, len);
+        }
+    }
+
     /// A subscription no longer stands at its source.
     fn leave(&mut self, session: SessionNo, no: SubNo, sub: &Sub) {
         match &sub.source {
@@ -1387,6 +1402,7 @@ impl Broker {
                 // Also so that it is forgotten if nothing is left of it.
                 self.mark_dirty(*queue_no);
             }
+            Source::Browse(browser) => self.end_browser((session, no), browser.queue),
             Source::Topic {
                 name, backlog_bytes, ..
             } => {
@@ -1462,7 +1478,7 @@ struct Left {
 }
 
 /// The queue of a temporary queue's name.
-fn temporary(name: &str) -> String {
+pub(super) fn temporary(name: &str) -> String {
     format!("{TEMPORARY_QUEUE_PREFIX}{name}")
 }
 

@@ -81,7 +81,9 @@ impl Broker {
             .expect("requests come from an open session");
         let Some(held) = peer.unhold(tag) else { return };
         let (mut by, mut freed) = (None, None);
+        let mut browsed = false;
         if let Some(sub) = peer.subs.get_mut(&held.sub) {
+            browsed = sub.is_browser();
             by = Some((session, held.sub));
             if held.state == HeldState::Held {
                 sub.let_go(tag);
@@ -97,6 +99,7 @@ impl Broker {
             queue.stuck_count -= 1;
         }
         match (outcome, held.entry) {
+            _ if browsed => {}
             (Outcome::Accepted, entry) => {
                 self.counters.accepted_count += 1;
                 if let Some((no, sequence)) = entry
@@ -310,7 +313,7 @@ impl Broker {
     }
 
     /// The bytes of a delivery cannot be read, so that nobody has got it: its entry is set aside, for the queue to flow on.
-    /// Gives queue, sequence and message, unless the entry is the session's no more.
+    /// Gives queue, sequence and message, unless the entry is the session's no more, or never was.
     pub fn handle_unreadable(
         &mut self,
         session: SessionNo,
@@ -331,7 +334,11 @@ impl Broker {
             sub.beyond.give_back();
         }
         self.end_lease(session, tag, held.lease);
-        let (no, sequence) = held.entry?;
+        let Some((no, sequence)) = held.entry else {
+            // A browser does without it; the entry is for a consumer to find out.
+            self.refill(session, held.sub);
+            return None;
+        };
         let queue = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut);
         let set_aside = queue.and_then(|queue| {
             let name = Arc::clone(&queue.name);

@@ -1,6 +1,7 @@
 //! The broker alone, driven by hand: one `World` holds it, its durable batches and their body chunks.
 
 mod admin;
+mod browse;
 mod dedup;
 mod expiry;
 mod lanes;
@@ -222,6 +223,7 @@ fn subscribe(requests: &mut Requests, sub: u32, kind: DestinationKind, name: &st
         priority: 0,
         exclusive: false,
         no_local: false,
+        browse: None,
         by_message: false,
     }));
 }

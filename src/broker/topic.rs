@@ -119,6 +119,7 @@ impl Broker {
                 delivery_count: 1,
                 redelivered: false,
                 death: None,
+                sequence: None,
             };
             self.push_event(session, Event::Delivery(delivery));
         }

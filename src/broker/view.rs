@@ -315,7 +315,7 @@ impl Broker {
             let queue = sub.queue().and_then(|no| self.queue(no));
             let sub_ref = (session, *no);
             let (kind, name, backlog_count) = match &sub.source {
-                Source::Queue(_) => {
+                Source::Queue(_) | Source::Browse(_) => {
                     let queue = queue.expect("it has a subscription");
                     let kind = match queue.owner {
                         Some(_) => DestinationKind::Temporary,
@@ -342,6 +342,7 @@ impl Broker {
                 unsent_bytes: sub.unsent_bytes as u64,
                 backlog_count: backlog_count as u64,
                 stuck: sub.stuck_told,
+                browser: sub.is_browser(),
                 priority: sub.class.priority,
                 exclusive: queue.is_some_and(|queue| queue.wants_all(sub_ref)),
                 no_local: sub.no_local,

@@ -140,7 +140,7 @@ const SHOW_EXAMPLES: &str = "\
 HELD messages are delivered and not settled, LIMIT is how many may be (and their bytes; of a pull subscription what it asked \
 for and was not given yet); SINCE is how long the oldest of them has been \
 held. Rates are measured over half a second. FLAGS has \
-priority:N where it is not 0, and groups:N for the message groups that are the subscription's own.
+priority:N where it is not 0, groups:N for the message groups that are the subscription's own, and browser for one that only looks.
 
 Examples:
   steadfast queue show orders
@@ -531,6 +531,7 @@ fn standing(subscription: &Subscription) -> String {
     let number = |number: i64, name: &str| (number != 0).then(|| format!("{name}:{number}"));
     let flags = [
         flag(subscription.stuck, "stuck"),
+        flag(subscription.browser, "browser"),
         flag(subscription.exclusive, "exclusive"),
         flag(subscription.no_local, "no-local"),
         number(i64::from(subscription.priority), "priority"),

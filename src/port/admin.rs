@@ -296,6 +296,8 @@ pub struct SubscriptionView {
     pub backlog_count: u64,
     /// It holds its limit and has settled nothing for `stuck_subscription_ms`.
     pub stuck: bool,
+    /// It only looks.
+    pub browser: bool,
     /// Of those of its queue, a higher one goes first.
     pub priority: i32,
     /// It gets all of its queue, unless another does that asked for it, too.

@@ -258,8 +258,21 @@ pub struct Subscribe {
     pub exclusive: bool,
     /// It is not given what its own session sends to the topic.
     pub no_local: bool,
+    /// It only looks at the queue; `None`: it takes messages.
+    pub browse: Option<Browse>,
     /// Deliveries will be settled by message id (STOMP 1.0 and 1.1) instead of by tag.
     pub by_message: bool,
+}
+
+/// A look at what is in a queue, in the order of queue sequences. What is shown is neither held nor taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Browse {
+    /// From which queue sequence on; `None`: only what is added later.
+    pub from: Option<u64>,
+    /// It goes on with what is added later, instead of ending with a marker.
+    pub follow: bool,
+    /// The header block of that marker, as a message's.
+    pub end: Span,
 }
 
 /// Which messages a subscription takes.
@@ -577,6 +590,8 @@ pub struct Delivery {
     pub redelivered: bool,
     /// Of a message that was taken out of a queue for good: the last time.
     pub death: Option<Box<Death>>,
+    /// Its queue sequence, unless it is of a topic, or a browser's end marker.
+    pub sequence: Option<u64>,
 }
 
 /// Where the bytes of a message are.

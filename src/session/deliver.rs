@@ -1,6 +1,6 @@
 //! MESSAGE: from a delivery to a frame.
 
-use memchr::memchr;
+use memchr::{memchr, memmem};
 
 use super::ids::{write_message, write_number};
 use super::rules::Rules;
@@ -35,6 +35,10 @@ pub(super) fn write(
         false => b"\nredelivered:false\ndelivery-count:",
     });
     write_number(u64::from(delivery.delivery_count), out);
+    if let (Some(head), Some(sequence)) = (&subscription.sequence_head, delivery.sequence) {
+        out.extend_from_slice(head);
+        write_number(sequence, out);
+    }
     out.push(b'\n');
     if let Some(death) = &delivery.death {
         write_death(death, rules.escapes(), out);
@@ -48,12 +52,23 @@ pub(super) fn write(
         header_left -= block.len();
         if header_left == 0 && !ended {
             end_block(block_start, rules.escapes(), out);
+            if subscription.browser && delivery.sequence.is_some() {
+                deny_end(block_start, out);
+            }
             ended = true;
         }
         out.extend_from_slice(body);
     }
     assert!(ended, "the pieces hold the whole header block");
     out.extend_from_slice(FRAME_END);
+}
+
+/// A producer's header could be taken for the marker of a browser's end: then the broker says before it that it is none.
+fn deny_end(block_start: usize, out: &mut Vec<u8>) {
+    let block = out.get(block_start..).unwrap_or_default();
+    if memmem::find(block, b"\nbrowser:end\n").is_some() {
+        out.splice(block_start..block_start, *b"browser:false\n");
+    }
 }
 
 /// The headers of a message that was taken out of a queue for good.

@@ -28,6 +28,8 @@ pub(super) enum Meaning {
     Selector,
     /// How a subscription stands to others of its queue, or to its own session.
     Standing(Standing),
+    /// How a queue is looked at.
+    Browses(Look),
     /// Done, as the text says, where the frame is read.
     Done(&'static str),
     /// Something that is not built, and would change what arrives: refused, but for these values, which ask for what
@@ -44,7 +46,7 @@ pub(super) enum Meaning {
 }
 
 use Meaning::{
-    Credit, Declares as Declared, Done, Durable, NoEffect, Own, Refused, Routing, Selector,
+    Browses, Credit, Declares as Declared, Done, Durable, NoEffect, Own, Refused, Routing, Selector,
     Standing as Stands, Unless,
 };
 
@@ -57,6 +59,19 @@ pub(super) enum Standing {
     Priority,
     /// It does not want what its own session sends.
     NoLocal,
+}
+
+/// What a header says of looking at a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// That nothing is taken.
+    Browse,
+    /// Whether it ends.
+    End,
+    /// Where it begins.
+    From,
+    /// The header in which each message says its sequence.
+    Sequence,
 }
 
 /// The frames that a header of the table stands on.
@@ -103,6 +118,7 @@ const NO: &[&str] = &["false"];
 const STREAM: &str = "there are no streams";
 const AT_DECLARATION: &str = "it is not built";
 const ACTION: &str = "schedules are listed and cancelled by the API, as messages of their queue";
+const BROWSER: &str = "it is for a browser (browser:true)";
 const EXCLUSIVE: Meaning = Stands(Standing::Exclusive);
 const PRIORITY: Meaning = Stands(Standing::Priority);
 const NO_LOCAL: Meaning = Stands(Standing::NoLocal);
@@ -136,11 +152,11 @@ const ROWS: &[Row] = &[
     all(On::Subscribe, "x-queue-name", Refused(&[]), "the broker names the queues of durable subscriptions"),
     all(On::Subscribe, "x-queue-type", Refused(&["classic", "quorum"]), STREAM),
     // Which messages: a filter, a copy, a place in the past.
-    all(On::Subscribe, "selector", Selector, ""),
-    all(On::Subscribe, "browser", Refused(NO), "browsing is not built"),
-    all(On::Subscribe, "browser-end", Refused(&[]), "browsing is not built"),
-    all(On::Subscribe, "from-seq", Refused(&[]), "messages that were settled are gone"),
-    all(On::Subscribe, "include-seq", Refused(&[]), "sequences are not told"),
+    all(On::Subscribe, "selector", Selector, "a browser shows everything"),
+    all(On::Subscribe, "browser", Browses(Look::Browse), "only queues are browsed; a durable subscription by its own destination, /dsub/NAME"),
+    all(On::Subscribe, "browser-end", Browses(Look::End), BROWSER),
+    all(On::Subscribe, "from-seq", Browses(Look::From), BROWSER),
+    all(On::Subscribe, "include-seq", Browses(Look::Sequence), "the messages of a topic have no sequence"),
     all(On::Subscribe, "x-stream-offset", Refused(&[]), STREAM),
     all(On::Subscribe, "x-stream-filter", Refused(&[]), STREAM),
     all(On::Subscribe, "x-stream-match-unfiltered", Refused(&[]), STREAM),
@@ -305,7 +321,12 @@ pub(super) fn reason(header: &str) -> Option<&'static str> {
             && row.means.iter().any(|meaning| {
                 matches!(
                     meaning,
-                    Refused(_) | Unless(..) | Durable(Part::AutoDelete) | Stands(Standing::NoLocal)
+                    Refused(_)
+                        | Unless(..)
+                        | Durable(Part::AutoDelete)
+                        | Selector
+                        | Stands(Standing::NoLocal)
+                        | Browses(_)
                 )
             })
     };
@@ -443,6 +464,10 @@ impl Meaning {
             Stands(Standing::NoLocal) => {
                 "`true`: nothing that the connection itself sends; topics only".to_owned()
             }
+            Browses(Look::Browse) => "`true`: what is in the queue is shown and not taken".to_owned(),
+            Browses(Look::End) => "`false`: a browser goes on with what is added later".to_owned(),
+            Browses(Look::From) => "a browser begins at this sequence; `-1`: behind all".to_owned(),
+            Browses(Look::Sequence) => "the header in which each MESSAGE has its queue sequence".to_owned(),
             Routing => "`ANYCAST`, `MULTICAST`: what a bare name is".to_owned(),
             Done(text) => text.to_owned(),
             Declared(Declares::Overflow) => "declares the queue: `drop-head`, `reject-publish`".to_owned(),

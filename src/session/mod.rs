@@ -13,6 +13,7 @@
 //! # Not here
 //! Deliveries, credit, what a transaction holds: the core. Sockets and their bounds: the driver.
 
+mod browse;
 mod connect;
 mod control;
 mod credit;

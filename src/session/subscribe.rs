@@ -10,9 +10,9 @@ use super::durable::Family;
 use super::error::{Cause, Violation};
 use super::fields::{Fields, required};
 use super::rules::{AckKey, Rules};
-use super::{Session, credit, dialect, durable, temporary};
+use super::{Session, browse, credit, dialect, durable, temporary};
 use crate::base::{Destination, DestinationKind, Dialect, REPLY_PREFIX, Settings, SubNo, Wildcards};
-use crate::port::{AckMode, Binding, Credit, Filter, Request, Subscribe};
+use crate::port::{AckMode, Binding, Browse, Credit, Filter, Request, Subscribe};
 use crate::selector::SelectorLimits;
 use crate::wire::{DecodeError, Frame, Header, Part, escape, unescape};
 
@@ -60,6 +60,10 @@ pub(super) struct Subscription {
     pub(super) ack_id: bool,
     /// What its MESSAGEs begin with, up to the epoch in `message-id`.
     pub(super) message_head: Box<[u8]>,
+    /// What comes before the sequence in them, if they have it.
+    pub(super) sequence_head: Option<Box<[u8]>>,
+    /// It is a browser, which is told of its end.
+    pub(super) browser: bool,
 }
 
 /// The subscriptions of a session. Few, as a rule, so they are searched and not indexed.
@@ -148,12 +152,17 @@ impl Session {
             declared,
             standing,
             filter,
+            look,
         } = self.wishes(frame, rules)?;
         let named = named(self.config.dialect, text, routing);
         let source = self.source(text, named, id.as_deref(), &durable, rules)?;
         let ack_timeout_ms = fields.ack_timeout_ms()?;
+        let is_topic = source.kind == DestinationKind::Topic;
+        look.check(matches!(source.of, Of::Queue | Of::Temporary { .. }))?;
+        let browser = look.is_browser();
+        let sequence_head = look.sequence_head(escapes, !is_topic)?;
         // Nobody else gets it, and settled at once it is anyway.
-        if ack_timeout_ms.is_some() && (source.kind == DestinationKind::Topic || ack_mode == AckMode::Auto) {
+        if ack_timeout_ms.is_some() && (is_topic || browser || ack_mode == AckMode::Auto) {
             return Err(Violation::HeaderUnsupported {
                 header: "ack-timeout",
             }
@@ -168,17 +177,34 @@ impl Session {
             Some(id) => Key::Id(id.as_ref().into()),
             None => Key::Destination(source.named.0, source.named.1.into()),
         };
+        let of = match source.of {
+            Of::Temporary { name, .. } if browser => {
+                if !self.subscriptions.temporary.contains(&name) {
+                    return Err(Violation::TemporaryUnknown.into());
+                }
+                Of::Queue
+            }
+            of => of,
+        };
         // Of a temporary queue whose replies came under its own name until now, the client takes care itself from here on.
-        if let Of::Temporary { name, .. } = &source.of
+        if let Of::Temporary { name, .. } = &of
             && let Some((no, true)) = self.subscriptions.of_temporary(name)
         {
             self.subscriptions.live.retain(|live| live.no != no);
             self.requests.list.push(Request::Unsubscribe { sub: no });
         }
-        let binds_durably = matches!(source.of, Of::Durable(_));
-        let sub = self.add_subscription(key, source.of, id.as_deref(), ack_mode, rules)?;
+        if browser && filter.is_some() {
+            return Err(Violation::HeaderUnsupported { header: "selector" }.into());
+        }
+        let binds_durably = matches!(of, Of::Durable(_));
+        let sub = self.add_subscription(key, of, id.as_deref(), ack_mode, rules)?;
+        if let Some(added) = self.subscriptions.live.last_mut() {
+            (added.sequence_head, added.browser) = (sequence_head, browser);
+        }
         let binding = match source.topic {
             Bound::No => Binding::None,
+            // A look makes no durable subscription.
+            Bound::To(_) if browser => Binding::None,
             Bound::Present => Binding::Present,
             Bound::To(topic) => Binding::To(self.requests.push_bytes(topic.as_bytes())),
         };
@@ -189,6 +215,12 @@ impl Session {
             }
             self.requests.list.push(Request::Declare { name, settings });
         }
+        let browse = browser.then(|| {
+            let (from, follow) = look.way();
+            let end = browse::end(escapes, fields.destination.unwrap_or_default());
+            let end = self.requests.push_bytes(&end);
+            Browse { from, follow, end }
+        });
         self.requests.list.push(Request::Subscribe(Subscribe {
             sub,
             kind: source.kind,
@@ -202,6 +234,7 @@ impl Session {
             priority: standing.priority,
             exclusive: standing.exclusive,
             no_local: standing.no_local.is_some(),
+            browse,
             by_message: rules.ack_key != AckKey::AckId,
         }));
         Ok(())
@@ -249,6 +282,8 @@ impl Session {
             ack_mode,
             ack_id: rules.ack_key == AckKey::AckId && ack_mode != AckMode::Auto,
             message_head: head.into_boxed_slice(),
+            sequence_head: None,
+            browser: false,
         });
         Ok(no)
     }
@@ -331,6 +366,7 @@ impl Session {
         let mut declaration = Declaration::default();
         let mut standing = Standings::default();
         let mut filter = None;
+        let mut look = browse::Wish::default();
         for header in frame.headers() {
             let Header { name, value } = header?;
             let Some((row, meaning)) = dialect::meaning(self.config.dialect, On::Subscribe, name) else {
@@ -351,6 +387,7 @@ impl Session {
                     filter = Some(self.filter(text)?);
                 }
                 Meaning::Standing(what) => standing.take(what, header, value)?,
+                Meaning::Browses(what) => look.take(what, header, value)?,
                 Meaning::NoEffect => self.note(row),
                 Meaning::Declares(what) => declaration.take(what, header, value)?,
                 _ => {}
@@ -363,6 +400,7 @@ impl Session {
             declared: declaration.end()?,
             standing,
             filter: filter.flatten(),
+            look,
         })
     }
 
@@ -494,6 +532,8 @@ struct Wishes<'a> {
     declared: Option<Box<Settings>>,
     standing: Standings,
     filter: Option<Arc<Filter>>,
+    /// How it looks at its queue.
+    look: browse::Wish<'a>,
 }
 
 /// Headers of a MESSAGE that are no part of the message as it was sent (obligation 11 of the first version, and our own).

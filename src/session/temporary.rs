@@ -103,6 +103,7 @@ impl Session {
             priority: 0,
             exclusive: false,
             no_local: false,
+            browse: None,
             by_message: false,
         }));
         Ok(())

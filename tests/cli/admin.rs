@@ -897,6 +897,16 @@ fn what_goes_first_and_to_whom_is_shown() {
         (&(-3).into(), &1.into())
     );
 
+    let look = [("destination", "/queue/a"), ("id", "2"), ("browser", "true")];
+    client.request("SUBSCRIBE", &look, b"").unwrap();
+    assert_eq!(client.expect().unwrap().header("priority"), Some("7"));
+    assert_eq!(client.expect().unwrap().header("browser"), Some("end"));
+    let shown = world.said(&["queue", "show", "a"]);
+    assert!(shown.contains(" browser "), "{shown}");
+    let detail = &world.json(&["queue", "show", "a"])[0];
+    assert_eq!(detail["queue"]["subscription_count"], 1, "it is no consumer");
+    assert_eq!(detail["subscriptions"][1]["browser"], true);
+
     let said = world.said(&["peek", "a"]);
     assert!(said.contains(", priority 7, group blue\\u{1b}shoes"), "{said}");
     let seen = &world.json(&["peek", "a"])[0];

@@ -335,6 +335,37 @@ def first(port, version):
         client.settle("ack", frame)
         client.unsubscribe("20")
 
+    # A browser sees all that is there, with its sequence, and takes nothing; then it may go on.
+    shelf = queue_of("shelf")
+    for n in range(3):
+        client.send(shelf, f"m{n}")
+    client.subscribe(shelf, "21", "client", **{"prefetch-count": "1"})
+    held = client.take(b"m0")
+    for options, numbers in (({}, range(3)), ({"browser-end": "false", "ack": "client"}, range(1, 3))):
+        ack = options.pop("ack", "auto")
+        if numbers.start > 0:
+            options["from-seq"] = sequences[numbers.start]
+        client.subscribe(shelf, "22", ack, browser="true", **{"include-seq": "at"}, **options)
+        frames = [client.take(f"m{n}".encode()) for n in numbers]
+        check(all(f.headers["subscription"] == "22" for f in frames), "subscription")
+        sequences = [int(f.headers["at"]) for f in frames]
+        check(sequences == sorted(set(sequences)), "sequences", sequences)
+        if ack == "auto":
+            end = client.take(b"")
+            check(end.headers["browser"] == "end" and "at" not in end.headers, "the end", end.headers)
+        else:
+            client.send(shelf, "added")
+            frames.append(client.take(b"added"))
+            client.settle("ack", frames[2])
+        client.nothing()
+        client.unsubscribe("22")
+    for body in (b"m0", b"m1", b"m2", b"added"):
+        client.settle("ack", held)
+        check(bytes_of(held) == body and held.headers["delivery-count"] == "1", "taken once", held.headers)
+        held = client.take() if body != b"added" else None
+    client.nothing()
+    client.unsubscribe("21")
+
     # What is sent again with its id is stored once, also after the restart.
     once = queue_of("once")
     for count, header in enumerate(("dedup-id", "_AMQ_DUPL_ID", "Nats-Msg-Id")):

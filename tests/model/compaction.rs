@@ -72,6 +72,7 @@ fn one_kept_while_many_pass(kept: Kept) {
             priority: 0,
             exclusive: false,
             no_local: false,
+            browse: None,
             by_message: false,
         }));
         broker.handle_requests(session, &requests, now);

@@ -523,6 +523,7 @@ impl World {
                     priority: 0,
                     exclusive: false,
                     no_local: false,
+                    browse: None,
                     by_message: style != Style::Tag,
                 })
             }

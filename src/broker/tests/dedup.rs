@@ -78,6 +78,7 @@ impl World {
                 priority: 0,
                 exclusive: false,
                 no_local: false,
+                browse: None,
                 by_message: false,
             }));
         });

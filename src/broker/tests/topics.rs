@@ -61,6 +61,7 @@ impl World {
             priority: 0,
             exclusive: false,
             no_local: false,
+            browse: None,
             by_message: false,
         }));
         self.broker.handle_requests(session, &requests, NOW)

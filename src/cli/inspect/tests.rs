@@ -328,6 +328,7 @@ fn a_queue_says_which_topic_it_keeps() {
         priority: 0,
         exclusive: false,
         no_local: false,
+        browse: None,
         by_message: false,
     }));
     broker.handle_requests(SessionNo(1), &requests, Now::default());

@@ -522,6 +522,7 @@ impl Parts {
             unsent_bytes: view.unsent_bytes,
             backlog_count: view.backlog_count,
             stuck: view.stuck,
+            browser: view.browser,
             priority: view.priority,
             exclusive: view.exclusive,
             no_local: view.no_local,

@@ -622,6 +622,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A message cannot be read: those behind it need not wait for that.
     fn set_aside(&mut self, fault: &Fault, now: Now) {
         let Some((queue, sequence, message)) = self.seat.set_aside(fault.tag, now) else {
+            tracing::warn!(
+                code = fault.error.code(),
+                slot = fault.place.slot.0,
+                chunk = fault.place.chunk.0,
+                "message left out: it cannot be read, and is not this connection's to set aside: {}",
+                exit::chain(&fault.error)
+            );
             return;
         };
         tracing::error!(

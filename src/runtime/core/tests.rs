@@ -114,6 +114,7 @@ fn subscribe(name: &str) -> Requests {
         priority: 0,
         exclusive: false,
         no_local: false,
+        browse: None,
         by_message: false,
     }));
     requests

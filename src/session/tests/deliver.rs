@@ -11,6 +11,7 @@ fn delivery(block: &str, body: &[u8]) -> (Delivery, Vec<u8>) {
         len: bytes.len() as u32,
         delivery_count: 3,
         death: None,
+        sequence: None,
         redelivered: true,
     };
     (delivery, bytes)
@@ -122,4 +123,32 @@ fn ids_that_we_write_we_read() {
         };
         assert_eq!(settle.delivery, expect);
     }
+}
+
+#[test]
+fn a_sequence_is_told_where_it_was_asked_for() {
+    let check = |version: &str, header: &str, sequence: Option<u64>, expect: &str| {
+        let mut pair = Pair::new(version);
+        pair.send(&format!("SUBSCRIBE\nid:0\ndestination:a\n{header}\n^"));
+        let (mut delivery, bytes) = delivery("destination:a\ncontent-length:1\n", b"x");
+        delivery.sequence = sequence;
+        let out = pair.deliver(&delivery, &[&bytes]);
+        assert!(
+            out.contains(&format!("\ndelivery-count:3{expect}\ndestination:a\n")),
+            "{out}"
+        );
+    };
+    for version in ["1.0", "1.1", "1.2"] {
+        check(version, "", Some(7), "");
+        check(version, "include-seq:at\n", Some(7), "\nat:7");
+        check(
+            version,
+            "include-seq:at\n",
+            Some(u64::MAX),
+            "\nat:18446744073709551615",
+        );
+        check(version, "include-seq:at\n", None, "");
+    }
+    check("1.2", "include-seq:a\\cb\\r\n", Some(7), "\na\\cb\\r:7");
+    check("1.1", "include-seq:a\\cb\n", Some(7), "\na\\cb:7");
 }

@@ -61,6 +61,10 @@ fn headers_that_are_not_built_are_refused_by_name() {
     for name in refused_headers() {
         check(&format!("{name}:x"), "unsupported-header");
     }
+    check("browser:true", "unsupported-header");
+    check("include-seq:at", "unsupported-header");
+    check("from-seq:1", "unsupported-header");
+    check("browser-end:false", "unsupported-header");
     check("prefetch-count:-1", "header-invalid");
     check("prefetch:", "header-invalid");
     check("activemq.prefetchSize:many", "header-invalid");
@@ -133,6 +137,13 @@ fn what_is_refused_says_why() {
             "SEND\ndestination:a\nAMQ_SCHEDULER_ACTION:REMOVE",
             "AMQ_SCHEDULER_ACTION",
         ),
+        ("SUBSCRIBE\nid:0\ndestination:a\nno-local:true", "no-local"),
+        ("SUBSCRIBE\nid:0\ndestination:/topic/t\nbrowser:true", "browser"),
+        (
+            "SUBSCRIBE\nid:0\ndestination:/topic/t\ninclude-seq:n",
+            "include-seq",
+        ),
+        ("SUBSCRIBE\nid:0\ndestination:a\nfrom-seq:7", "from-seq"),
     ] {
         let mut pair = Pair::new("1.2");
         pair.send(&format!("{frame}\n\n^"));
@@ -220,4 +231,54 @@ fn subscriptions_and_transactions_are_bounded() {
     let mut pair = limited();
     pair.send(&two("BEGIN\ntransaction:#\n\n^"));
     assert_eq!(pair.fails("BEGIN\ntransaction:3\n\n^"), "too-many-transactions");
+}
+
+#[test]
+fn what_a_browser_asks_for() {
+    let check = |headers: &str, expect: Option<(Option<u64>, bool)>| {
+        let mut pair = Pair::new("1.1");
+        pair.send(&format!(
+            "SUBSCRIBE\nid:0\ndestination:/queue/a\\cb\n{headers}\n^"
+        ));
+        let Some(Request::Subscribe(sub)) = pair.asked.first() else {
+            panic!("{}", pair.read())
+        };
+        assert_eq!(
+            sub.browse.map(|browse| (browse.from, browse.follow)),
+            expect,
+            "{headers}"
+        );
+    };
+    check("", None);
+    check("browser:false\nbrowser-end:true\n", None);
+    check("browser:true\n", Some((Some(0), false)));
+    check("browser:true\nbrowser:false\n", Some((Some(0), false)));
+    check(
+        "browser:true\nbrowser-end:false\nfrom-seq:-1\n",
+        Some((None, true)),
+    );
+    check("browser:true\nfrom-seq:12\nfrom-seq:7\n", Some((Some(12), false)));
+    check(
+        "browser:true\nfrom-seq:99999999999999999999\n",
+        Some((Some(u64::MAX), false)),
+    );
+    for header in [
+        "browser:",
+        "browser:TRUE",
+        "browser-end:0",
+        "from-seq:-2",
+        "from-seq:",
+        "from-seq:last",
+        "include-seq:",
+        "include-seq:destination",
+        "include-seq:dead-letter-time",
+        "include-seq:browser",
+    ] {
+        let mut pair = Pair::new("1.2");
+        pair.send(&format!(
+            "SUBSCRIBE\nid:0\ndestination:a\nbrowser:true\n{header}\n\n^"
+        ));
+        // The first of a repeated header counts, but each must be one.
+        assert!(pair.read().contains("\ncode:header-invalid\n"), "{header}");
+    }
 }
