@@ -37,7 +37,7 @@ impl Broker {
             return;
         }
         if let Some(span_ms) = Some(sub.ack_timeout_ms.unwrap_or(stated_ms)).filter(|ms| *ms > 0) {
-            let until_ms = now.mono_ms.saturating_add(span_ms);
+            let until_ms = now.mono_ms_after(span_ms);
             held.lease = Some(Lease { until_ms, span_ms });
             self.leases.insert((until_ms, session, tag));
         }
@@ -129,7 +129,7 @@ impl Broker {
         let before = held.lease.take();
         let span_ms = span_ms.or(before.map(|lease| lease.span_ms)).unwrap_or(0);
         let lease = (span_ms > 0).then(|| Lease {
-            until_ms: now.mono_ms.saturating_add(span_ms),
+            until_ms: now.mono_ms_after(span_ms),
             span_ms,
         });
         held.lease = lease;

@@ -98,6 +98,8 @@ pub struct Broker {
     moving: VecDeque<(Seq, QueueNo)>,
     /// Queues of which entries are to be looked at for selectors.
     scanning: BTreeSet<QueueNo>,
+    /// None of them has anything to be looked at before something happens.
+    looks_wait: bool,
     /// Entries that expire, or rest.
     expiring: Expiring,
     /// Deliveries by the time at which their leases run out, in monotonic milliseconds.
@@ -163,7 +165,7 @@ impl Broker {
 
     /// Every batch up to this Seq is durable. `sizes` are those of the batches since the last call, oldest first.
     pub fn handle_durable(&mut self, seq: Seq, sizes: &[IndexSize], now: Now) {
-        self.now = now;
+        (self.now, self.looks_wait) = (now, false);
         let first = self.ledger.durable().0 + 1;
         assert_eq!((first..=seq.0).count(), sizes.len(), "one size for each batch");
         for (of, size) in (first..=seq.0).zip(sizes) {

@@ -388,10 +388,7 @@ impl Queue {
             return None;
         }
         let mut aged = fields.to_vec();
-        aged.push(number_field(
-            field::EXPIRES_AT,
-            now.wall_ms.saturating_add(ttl_ms),
-        ));
+        aged.push(number_field(field::EXPIRES_AT, now.wall_ms_after(ttl_ms)));
         aged.sort_by_key(|(tag, _)| *tag);
         Some(aged)
     }
@@ -405,6 +402,10 @@ impl Queue {
     pub(super) fn push_matched(&mut self, mut entry: Entry, matched: Vec<SelectorNo>) -> u64 {
         self.counters.in_count += 1;
         let sequence = self.next_sequence;
+        let matched = match &mut self.selectors {
+            Some(selectors) => selectors.hold_back(sequence, matched),
+            None => matched,
+        };
         if let Some(key) = entry.lane_key(matched) {
             let lanes = self.open_lanes();
             entry.lane = lanes.enter(key);
@@ -453,7 +454,7 @@ impl Queue {
             self.nacked_by.remove(&sequence);
         }
         if let Some(selectors) = &mut self.selectors {
-            selectors.take_pending(sequence);
+            selectors.forget(sequence);
         }
         Some(entry)
     }
@@ -466,7 +467,7 @@ impl Queue {
             lanes.clear();
         }
         if let Some(selectors) = &mut self.selectors {
-            selectors.clear_pending();
+            selectors.forget_all();
         }
         self.nacked_by.clear();
         (self.bytes, self.stored_count) = (0, 0);

@@ -41,6 +41,7 @@ impl Recovery {
             routes: Routes::default(),
             bound_count: 0,
             scanning: BTreeSet::new(),
+            looks_wait: false,
             expiring: Expiring::default(),
             leases: BTreeSet::new(),
             dedup: Dedup::default(),

@@ -6,6 +6,7 @@
 //!
 //! # Invariants
 //! - A subscription with a selector is given nothing that its selector is not known to let through.
+//! - It is given what its selector lets through in order: what comes while entries before it are looked at waits for these.
 //! - Each entry that is there when a selector comes, and may be read, is looked at for it once; more often only if its bytes move.
 
 use std::borrow::Cow;
@@ -50,6 +51,8 @@ pub(super) struct Selectors {
     under_way: BTreeSet<u64>,
     /// Selectors that let entries through which are held, or set aside: they count when the entries come back.
     pending: BTreeMap<u64, BTreeSet<SelectorNo>>,
+    /// Selectors that let entries through which came while others before them are looked at: they count behind those.
+    behind: BTreeMap<u64, BTreeSet<SelectorNo>>,
 }
 
 #[derive(Debug)]
@@ -144,10 +147,12 @@ impl Selectors {
             }
             scan.take_if(|scan| scan.selectors.is_empty());
         }
-        self.pending.retain(|_, selectors| {
-            selectors.remove(&no);
-            !selectors.is_empty()
-        });
+        for of in [&mut self.pending, &mut self.behind] {
+            of.retain(|_, selectors| {
+                selectors.remove(&no);
+                !selectors.is_empty()
+            });
+        }
         true
     }
 
@@ -183,17 +188,50 @@ impl Selectors {
         self.scan.is_some() || self.next.is_some()
     }
 
+    /// Those of the selectors which let a new entry through that count at once: all but those for which entries before it are
+    /// looked at.
+    pub(super) fn hold_back(&mut self, sequence: u64, matched: Vec<SelectorNo>) -> Vec<SelectorNo> {
+        let is_asked = |no: &SelectorNo| {
+            let mut scans = [&self.scan, &self.next].into_iter().flatten();
+            scans.any(|scan| scan.selectors.contains(no))
+        };
+        let (behind, at_once): (Vec<_>, _) = matched.into_iter().partition(is_asked);
+        if !behind.is_empty() {
+            self.behind.insert(sequence, behind.into_iter().collect());
+        }
+        at_once
+    }
+
+    /// What was held back and need not be any more.
+    fn take_behind(&mut self) -> Vec<(u64, BTreeSet<SelectorNo>)> {
+        let mut free = Vec::new();
+        let next = self.next.as_ref().map(|next| &next.selectors);
+        self.behind.retain(|sequence, selectors| {
+            let is_free = |no: &SelectorNo| next.is_none_or(|next| !next.contains(no));
+            free.push((*sequence, selectors.extract_if(.., |no| is_free(no)).collect()));
+            !selectors.is_empty()
+        });
+        free
+    }
+
     /// An entry that is held was looked at.
     pub(super) fn keep_pending(&mut self, sequence: u64, selectors: BTreeSet<SelectorNo>) {
         self.pending.entry(sequence).or_default().extend(selectors);
     }
 
-    /// All entries are gone.
-    pub(super) fn clear_pending(&mut self) {
-        self.pending.clear();
+    /// An entry is gone.
+    pub(super) fn forget(&mut self, sequence: u64) {
+        self.pending.remove(&sequence);
+        self.behind.remove(&sequence);
     }
 
-    /// What was found of it meanwhile.
+    /// All entries are gone.
+    pub(super) fn forget_all(&mut self) {
+        self.pending.clear();
+        self.behind.clear();
+    }
+
+    /// What was found of an entry while it was held.
     pub(super) fn take_pending(&mut self, sequence: u64) -> Option<BTreeSet<SelectorNo>> {
         self.pending.remove(&sequence)
     }
@@ -247,6 +285,7 @@ impl Broker {
         queue.selectors = Some(selectors);
         if works {
             self.scanning.insert(no);
+            self.looks_wait = false;
         }
         opened.map(|(selector, _)| selector)
     }
@@ -277,29 +316,33 @@ impl Broker {
         if let Some(selectors) = self.queue_mut(no).and_then(|queue| queue.selectors.as_mut()) {
             selectors.want(sequence, sequence + 1, None);
             self.scanning.insert(no);
+            self.looks_wait = false;
         }
     }
 
     /// Whether [`Broker::poll_looks`] may have something.
     pub fn wants_looks(&self) -> bool {
-        !self.scanning.is_empty()
+        !self.scanning.is_empty() && !self.looks_wait
     }
 
     /// Entries whose headers the core wants to see, of one queue. Each is answered by [`Broker::handle_looked`].
-    pub fn poll_looks(&mut self) -> Vec<Look> {
+    pub fn poll_looks(&mut self, now: Now) -> Vec<Look> {
+        self.now = now;
         let all: Vec<QueueNo> = self.scanning.iter().copied().collect();
-        for no in all {
-            let looks = self.looks_of(no);
-            if !looks.is_empty() {
-                return looks;
-            }
-        }
-        Vec::new()
+        let looks = all
+            .into_iter()
+            .map(|no| self.looks_of(no))
+            .find(|looks| !looks.is_empty());
+        // Nothing more before a batch is durable, or what is under way has been looked at.
+        self.looks_wait = looks.is_none();
+        self.dispatch(now);
+        looks.unwrap_or_default()
     }
 
     fn looks_of(&mut self, no: QueueNo) -> Vec<Look> {
         let durable = self.ledger.durable();
         let mut looks = Vec::new();
+        let mut free = Vec::new();
         let Some(queue) = self.queues.get_mut(no.0 as usize).and_then(Option::as_mut) else {
             self.scanning.remove(&no);
             return looks;
@@ -320,6 +363,7 @@ impl Broker {
                     break;
                 }
                 selectors.scan = None;
+                free.extend(selectors.take_behind());
                 continue;
             };
             let entry = queue.entries.get(sequence).expect("it was just found");
@@ -338,6 +382,12 @@ impl Broker {
         selectors.under_way = looks.iter().map(|look: &Look| look.sequence).collect();
         let works = selectors.has_work();
         queue.selectors = Some(selectors);
+        for (sequence, selectors) in &mut free {
+            queue.let_through(*sequence, std::mem::take(selectors));
+        }
+        if !free.is_empty() {
+            self.mark_dirty(no);
+        }
         if !works {
             self.scanning.remove(&no);
         }
@@ -346,7 +396,7 @@ impl Broker {
 
     /// What was asked for: header blocks, or `None` for one that is not where it was, or cannot be read.
     pub fn handle_looked(&mut self, looked: &[(Look, Option<Bytes>)], now: Now) {
-        self.now = now;
+        (self.now, self.looks_wait) = (now, false);
         for (look, block) in looked {
             self.looked(look, block.as_deref());
         }

@@ -197,7 +197,7 @@ impl Broker {
         let rest_ms = failure
             .delay_ms
             .unwrap_or_else(|| rest_ms(&queue.policy, failures));
-        let due_at_ms = (rest_ms > 0).then(|| self.now.wall_ms.saturating_add(rest_ms));
+        let due_at_ms = (rest_ms > 0).then(|| self.now.wall_ms_after(rest_ms));
         let name = Arc::clone(&queue.name);
         if let Some(due_at_ms) = due_at_ms {
             entry_of(queue, sequence).set_due(due_at_ms);

@@ -37,6 +37,8 @@ struct World {
     bodies: BTreeMap<u32, (ChunkRef, Bytes)>,
     last: Recovered,
     now: Now,
+    /// Headers are not shown to the core.
+    blind: bool,
 }
 
 impl World {
@@ -49,6 +51,7 @@ impl World {
             bodies: BTreeMap::new(),
             last: Recovered::default(),
             now: NOW,
+            blind: false,
         };
         world.commit();
         world.broker.handle_open(S);
@@ -95,8 +98,8 @@ impl World {
 
     /// What whoever drives the core does for selectors.
     fn show_headers(&mut self, now: Now) {
-        loop {
-            let looks = self.broker.poll_looks();
+        while !self.blind {
+            let looks = self.broker.poll_looks(now);
             if looks.is_empty() {
                 return;
             }

@@ -65,7 +65,7 @@ impl Committer {
                         .watched(|store| commit_by_steps(store, *batch, || appended = self.clock.elapsed()));
                     let flushed = self.clock.elapsed();
                     self.stats.commit_count.add(1);
-                    wakers = self.core.handle_durable(seq, size, self.clock.now(), wakers);
+                    wakers = self.core.handle_durable(seq, size, wakers);
                     let dispatched = self.clock.elapsed();
                     self.timings.commit.record(flushed - began);
                     self.timings.flush.record(flushed - appended);

@@ -170,7 +170,6 @@ pub(crate) struct Seat {
     core: Arc<Core>,
     session: SessionNo,
     link: Arc<Link>,
-    clock: Clock,
 }
 
 impl Core {
@@ -207,7 +206,7 @@ impl Core {
     }
 
     /// Opens a session.
-    pub(crate) fn open(self: &Arc<Self>, clock: Clock) -> Seat {
+    pub(crate) fn open(self: &Arc<Self>) -> Seat {
         let link = Arc::new(Link::default());
         let mut state = self.lock();
         let session = SessionNo(state.next_session);
@@ -225,7 +224,6 @@ impl Core {
             core: Arc::clone(self),
             session,
             link,
-            clock,
         }
     }
 
@@ -237,8 +235,8 @@ impl Core {
     }
 
     /// Does what time demands.
-    pub(crate) fn handle_tick(&self, now: Now) {
-        let mut state = self.lock();
+    pub(crate) fn handle_tick(&self) {
+        let (mut state, now) = self.lock_now();
         state.broker.handle_tick(now);
         self.finish(state, None, Vec::new());
     }
@@ -257,8 +255,8 @@ impl Core {
     }
 
     /// Does what is due.
-    pub(crate) fn handle_due(&self, now: Now) {
-        let mut state = self.lock();
+    pub(crate) fn handle_due(&self) {
+        let (mut state, now) = self.lock_now();
         let due = state.broker.next_due();
         if due.wall_ms <= now.wall_ms || due.mono_ms <= now.mono_ms {
             state.broker.handle_due(now);
@@ -290,7 +288,7 @@ impl Core {
     pub(crate) async fn wait_looks(&self) -> Vec<Look> {
         loop {
             let wanted = self.looks_wanted.notified();
-            let looks = self.lock().broker.poll_looks();
+            let looks = self.poll_looks();
             if !looks.is_empty() {
                 return looks;
             }
@@ -298,9 +296,16 @@ impl Core {
         }
     }
 
+    fn poll_looks(&self) -> Vec<Look> {
+        let (mut state, now) = self.lock_now();
+        let looks = state.broker.poll_looks(now);
+        self.finish(state, None, Vec::new());
+        looks
+    }
+
     /// What was asked for.
-    pub(crate) fn handle_looked(&self, looked: &[(Look, Option<Bytes>)], now: Now) {
-        let mut state = self.lock();
+    pub(crate) fn handle_looked(&self, looked: &[(Look, Option<Bytes>)]) {
+        let (mut state, now) = self.lock_now();
         state.broker.handle_looked(looked, now);
         self.finish(state, None, Vec::new());
     }
@@ -312,8 +317,8 @@ impl Core {
 
     /// A clean stop, every session being closed: the committer writes what is left and ends. Gives back how many
     /// transient messages go with it.
-    pub(crate) fn handle_stop(&self, now: Now) -> u64 {
-        let mut state = self.lock();
+    pub(crate) fn handle_stop(&self) -> u64 {
+        let (mut state, now) = self.lock_now();
         let transient_count = state.broker.handle_stop(now);
         state.closing = true;
         self.batch_waits.notify_one();
@@ -352,15 +357,9 @@ impl Core {
     }
 
     /// A batch is durable: what waited for it may leave. `wakers` is empty and is kept for its memory.
-    pub(crate) fn handle_durable(
-        &self,
-        seq: Seq,
-        size: IndexSize,
-        now: Now,
-        wakers: Vec<Waker>,
-    ) -> Vec<Waker> {
+    pub(crate) fn handle_durable(&self, seq: Seq, size: IndexSize, wakers: Vec<Waker>) -> Vec<Waker> {
         self.durable.store(seq.0, Ordering::Release);
-        let mut state = self.lock();
+        let (mut state, now) = self.lock_now();
         state.broker.handle_durable(seq, &[size], now);
         let State {
             broker,
@@ -481,6 +480,12 @@ impl Core {
         wakers
     }
 
+    /// The lock, and the time at which it was got: what an input does is never dated before one that came earlier.
+    fn lock_now(&self) -> (MutexGuard<'_, State>, Now) {
+        let state = self.lock();
+        (state, self.clock.now())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         match self.state.lock() {
             Ok(state) => state,
@@ -543,9 +548,9 @@ impl Seat {
     }
 
     /// One call for everything a turn has for the core. Events are appended to `events`.
-    pub(crate) fn step(&self, step: &Step<'_>, events: &mut Vec<Event>, now: Now) -> Option<Applied> {
+    pub(crate) fn step(&self, step: &Step<'_>, events: &mut Vec<Event>) -> Option<Applied> {
         let session = self.session;
-        let mut state = self.core.lock();
+        let (mut state, now) = self.core.lock_now();
         let State { broker, gates, .. } = &mut *state;
         if let Some(tag) = step.written {
             broker.handle_written(session, tag, now);
@@ -570,19 +575,19 @@ impl Seat {
 
     /// The bytes of a delivery cannot be read; to be told before anything behind it counts as written. Gives what was set
     /// aside: queue, sequence, message.
-    pub(crate) fn set_aside(&self, tag: Tag, now: Now) -> Option<(Arc<str>, u64, MessageId)> {
-        let mut state = self.core.lock();
+    pub(crate) fn set_aside(&self, tag: Tag) -> Option<(Arc<str>, u64, MessageId)> {
+        let (mut state, now) = self.core.lock_now();
         let set_aside = state.broker.handle_unreadable(self.session, tag, now);
         self.core.finish(state, None, Vec::new());
         set_aside
     }
 
     /// Ends the session in the core: what it holds is released. It is still woken for what it waits for.
-    pub(crate) fn close(&self, now: Now) {
+    pub(crate) fn close(&self) {
         if self.link.closed.swap(true, Ordering::Relaxed) {
             return;
         }
-        let mut state = self.core.lock();
+        let (mut state, now) = self.core.lock_now();
         state.broker.handle_close(self.session, now);
         self.core.finish(state, Some(self.session), Vec::new());
     }
@@ -590,7 +595,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.close(self.clock.now());
+        self.close();
         self.core.lock().peers.remove(&self.session);
     }
 }

@@ -44,6 +44,6 @@ pub(crate) async fn show_headers(shared: Arc<Shared>) {
                 (look, block)
             }));
         }
-        shared.core.handle_looked(&looked, shared.clock.now());
+        shared.core.handle_looked(&looked);
     }
 }

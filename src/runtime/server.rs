@@ -262,9 +262,7 @@ impl Running {
 
     /// What the configuration states for queues from now on.
     pub fn set_policies(&self, policies: Policies) {
-        self.shared
-            .core
-            .handle_policies(policies, self.shared.clock.now());
+        self.shared.core.handle_policies(policies);
     }
 
     /// Reads certificates and keys again, for connections from now on. Where they cannot be used the old ones stay, and the log says so.
@@ -307,7 +305,7 @@ impl Running {
         self.porch.close().await;
         // Until here an operator could look on; behind the stop nothing may act.
         self.api_server.stop().await;
-        let transient_count = self.shared.core.handle_stop(self.shared.clock.now());
+        let transient_count = self.shared.core.handle_stop();
         let committer = self.committer;
         if !matches!(task::spawn_blocking(|| committer.join()).await, Ok(Ok(()))) {
             exit::after_bug();
@@ -377,7 +375,7 @@ fn connection_count_max(asked: usize) -> u64 {
 async fn time(shared: Arc<Shared>) {
     loop {
         shared.core.wait_due().await;
-        shared.core.handle_due(shared.clock.now());
+        shared.core.handle_due();
     }
 }
 
@@ -388,7 +386,7 @@ async fn tick(shared: Arc<Shared>, watchdog: Arc<Watchdog>) {
     for count in 1_u32.. {
         ticks.tick().await;
         let now = shared.clock.now();
-        shared.core.handle_tick(now);
+        shared.core.handle_tick();
         relocate(&shared).await;
         if let Some(elapsed) = watchdog.check(now.mono_ms) {
             tracing::warn!(

@@ -462,7 +462,7 @@ impl Session {
         let of = send::Sender {
             tx,
             session: &self.id,
-            wall_ms: now.wall_ms,
+            now,
             group_bytes_max: self.config.limits.group_id_bytes_max,
             dedup_id_bytes_max: self.config.limits.dedup_id_bytes_max,
             schedule_period_ms_min: self.config.limits.schedule_period_ms_min,

@@ -6,7 +6,7 @@
 use super::error::{Cause, Violation};
 use super::fields::{Fields, number};
 use super::rules::Rules;
-use crate::base::Cron;
+use crate::base::{Cron, Now};
 use crate::port::{Repeat, Requests};
 use crate::wire::unescape;
 
@@ -19,10 +19,10 @@ pub(super) fn times(
     requests: &mut Requests,
     fields: &Fields<'_>,
     rules: &Rules,
-    wall_ms: u64,
+    now: Now,
     period_ms_min: u64,
 ) -> Result<(Option<u64>, Option<Repeat>), Cause> {
-    let due_at_ms = due_at_ms(fields, wall_ms)?;
+    let due_at_ms = due_at_ms(fields, now)?;
     let period_ms = match fields.scheduled_period {
         None => 0,
         Some(value) => number(value).ok_or(Violation::HeaderInvalid { header: PERIOD })?,
@@ -46,7 +46,7 @@ pub(super) fn times(
         }
         let text = unescape(rules.escapes(), text)?;
         let cron = std::str::from_utf8(&text).ok().and_then(Cron::parse);
-        let first = cron.and_then(|cron| cron.next(wall_ms));
+        let first = cron.and_then(|cron| cron.next(now.wall_ms));
         let first = first.ok_or(Violation::HeaderInvalid { header: CRON })?;
         return Ok((Some(first), Some(Repeat::Cron(requests.push_bytes(&text)))));
     }
@@ -59,7 +59,7 @@ pub(super) fn times(
     if period_ms < period_ms_min {
         return Err(Violation::PeriodTooShort.into());
     }
-    let first = due_at_ms.unwrap_or(wall_ms.saturating_add(period_ms));
+    let first = due_at_ms.unwrap_or(now.wall_ms_after(period_ms));
     let last_at_ms = count.map(|count| first.saturating_add(period_ms.saturating_mul(count)));
     let repeat = (count != Some(0)).then_some(Repeat::Every {
         period_ms,
@@ -69,21 +69,24 @@ pub(super) fn times(
 }
 
 /// The latest of what the headers of a delay say.
-fn due_at_ms(fields: &Fields<'_>, wall_ms: u64) -> Result<Option<u64>, Violation> {
+fn due_at_ms(fields: &Fields<'_>, now: Now) -> Result<Option<u64>, Violation> {
     let mut latest: Option<u64> = None;
-    for (header, value, since_ms, unit_ms) in [
-        ("AMQ_SCHEDULED_TIME", fields.scheduled_time, 0, 1),
-        ("AMQ_SCHEDULED_DELAY", fields.scheduled_delay, wall_ms, 1),
-        ("x-delay", fields.x_delay, wall_ms, 1),
-        ("deliver-after", fields.deliver_after, wall_ms, 1_000),
+    for (header, value, span_unit_ms) in [
+        ("AMQ_SCHEDULED_TIME", fields.scheduled_time, None),
+        ("AMQ_SCHEDULED_DELAY", fields.scheduled_delay, Some(1)),
+        ("x-delay", fields.x_delay, Some(1)),
+        ("deliver-after", fields.deliver_after, Some(1_000)),
     ] {
         let Some(value) = value else { continue };
         let number = number(value).ok_or(Violation::HeaderInvalid { header })?;
         if number > 0 {
-            latest = latest.max(Some(since_ms.saturating_add(number.saturating_mul(unit_ms))));
+            let at = span_unit_ms.map_or(number, |unit_ms| {
+                now.wall_ms_after(number.saturating_mul(unit_ms))
+            });
+            latest = latest.max(Some(at));
         }
     }
-    Ok(latest.filter(|at| *at > wall_ms))
+    Ok(latest.filter(|at| *at > now.wall_ms))
 }
 
 /// Whether a number asks for anything.

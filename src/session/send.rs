@@ -12,7 +12,7 @@ use super::ids::write_number;
 use super::rules::Rules;
 use super::schedule::times;
 use super::temporary;
-use crate::base::{Destination, DestinationKind, Dialect, Settings, TxNo, Wildcards};
+use crate::base::{Destination, DestinationKind, Dialect, Now, Settings, TxNo, Wildcards};
 use crate::port::{PRIORITY_DEFAULT, PRIORITY_MAX, Payload, Request, Requests, Send, Span, Target, Terms};
 use crate::wire::{DecodeError, Frame, Header, store, unescape};
 
@@ -37,7 +37,7 @@ pub(super) struct Sender<'a> {
     /// The id of its session, to which temporary queues belong that it names by their own names.
     pub(super) session: &'a str,
     /// When it came.
-    pub(super) wall_ms: u64,
+    pub(super) now: Now,
     pub(super) dialect: Dialect,
     /// What a name without prefix is, if the frame says so.
     pub(super) routing: Option<DestinationKind>,
@@ -49,17 +49,21 @@ pub(super) struct Sender<'a> {
 }
 
 /// When a message expires: the earliest of what its headers say, of which 0 says never.
-fn expires_at_ms(fields: &Fields<'_>, wall_ms: u64) -> Result<Option<u64>, Violation> {
+fn expires_at_ms(fields: &Fields<'_>, now: Now) -> Result<Option<u64>, Violation> {
     let mut earliest: Option<u64> = None;
-    for (header, value, since_ms) in [
-        ("expires", fields.expires, 0),
-        ("expiration", fields.expiration, wall_ms),
-        ("ttl", fields.ttl, wall_ms),
+    for (header, value, is_span) in [
+        ("expires", fields.expires, false),
+        ("expiration", fields.expiration, true),
+        ("ttl", fields.ttl, true),
     ] {
         let Some(value) = value else { continue };
         let number = number(value).ok_or(Violation::HeaderInvalid { header })?;
         if number > 0 {
-            let at = since_ms.saturating_add(number);
+            let at = if is_span {
+                now.wall_ms_after(number)
+            } else {
+                number
+            };
             earliest = Some(earliest.map_or(at, |earliest| earliest.min(at)));
         }
     }
@@ -124,7 +128,7 @@ pub(super) fn send(
     let Sender {
         tx,
         session,
-        wall_ms,
+        now,
         dedup_id_bytes_max,
         ..
     } = of;
@@ -188,9 +192,9 @@ pub(super) fn send(
         len: small(name.len()),
     });
     let group = group(fields, rules, of.group_bytes_max)?.map(|group| requests.push_bytes(&group));
-    let (due_at_ms, repeat) = times(requests, fields, rules, wall_ms, of.schedule_period_ms_min)?;
+    let (due_at_ms, repeat) = times(requests, fields, rules, now, of.schedule_period_ms_min)?;
     let terms = Terms {
-        expires_at_ms: expires_at_ms(fields, wall_ms)?,
+        expires_at_ms: expires_at_ms(fields, now)?,
         ack_timeout_ms: fields.ack_timeout_ms()?,
         due_at_ms,
         repeat,

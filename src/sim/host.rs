@@ -19,7 +19,7 @@ use super::Plant;
 use super::disk::Disk;
 use super::network::Wire;
 use super::rng::Rng;
-use crate::base::{Dialect, Limits, Now, Seq, SessionNo};
+use crate::base::{Dialect, Limits, Seq, SessionNo};
 use crate::broker::Recovery;
 use crate::journal::{Batch, IndexSize};
 use crate::port::Act;
@@ -160,10 +160,6 @@ impl Host {
         })
     }
 
-    pub(super) fn now(&self) -> Now {
-        self.clock.now()
-    }
-
     /// A client connects: the connection's task, and the session it will be.
     pub(super) fn accept(&mut self, wire: &Rc<RefCell<Wire>>) -> (Task, SessionNo) {
         let session = SessionNo(self.next_session);
@@ -206,7 +202,7 @@ impl Host {
                 if !early {
                     self.disk.flush().map_err(|_| Failed)?;
                 }
-                core.handle_durable(seq, size, self.clock.now(), Vec::new());
+                core.handle_durable(seq, size, Vec::new());
                 if early { Commit::Told } else { Commit::Idle }
             }
             Commit::Told => {
@@ -228,7 +224,7 @@ impl Host {
         let due = now.mono_ms >= self.next_tick_ms;
         if due {
             self.next_tick_ms = now.mono_ms + TICK_MS;
-            self.shared.core.handle_tick(now);
+            self.shared.core.handle_tick();
             if self.relocation.is_none() {
                 let shared = Arc::clone(&self.shared);
                 self.relocation = Some(Task::new(async move { relocate(&shared).await }));
@@ -247,7 +243,7 @@ impl Host {
 
     /// Rests, leases and expiry: the timer's turn.
     pub(super) fn step_due(&self) {
-        self.shared.core.handle_due(self.clock.now());
+        self.shared.core.handle_due();
     }
 
     /// Every connection is told to go.
@@ -266,7 +262,7 @@ impl Host {
     /// The end of a clean stop, every connection being gone.
     pub(super) fn finish_stop(&mut self) -> Result<(), Failed> {
         self.relocation = None;
-        self.shared.core.handle_stop(self.clock.now());
+        self.shared.core.handle_stop();
         while self.step_commit()? {}
         Ok(())
     }

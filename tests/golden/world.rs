@@ -210,7 +210,7 @@ impl World {
             broker.handle_durable(self.disk.durable_seq(), &sizes, self.now);
             progress = true;
         }
-        let looks = broker.poll_looks();
+        let looks = broker.poll_looks(self.now);
         if !looks.is_empty() {
             let block = |look: &Look| self.disk.resolve(&look.body, look.header_len).concat();
             let looked = looks

@@ -347,7 +347,16 @@ impl Checker {
 
     fn read_sent(&mut self, at: Time, conn: u32, frame: u64, what: &What) {
         match *what {
-            What::Send { message, queue, tx } => {
+            What::Resend { message, tx, .. } if self.messages.contains_key(&message) => {
+                if let Some(tx) = tx {
+                    self.txs.entry(tx).or_default().sends.push(message);
+                }
+                self.messages
+                    .entry(message)
+                    .and_modify(|message| message.again.push((conn, frame, tx)));
+            }
+            // A connection may end before the first of a transaction's messages is written, or the second.
+            What::Send { message, queue, tx } | What::Resend { message, queue, tx } => {
                 let index = match tx {
                     Some(tx) => {
                         let sends = &mut self.txs.entry(tx).or_default().sends;
@@ -372,14 +381,6 @@ impl Checker {
                         lapses: Vec::new(),
                     },
                 );
-            }
-            What::Resend { message, tx, .. } => {
-                if let Some(tx) = tx {
-                    self.txs.entry(tx).or_default().sends.push(message);
-                }
-                if let Some(message) = self.messages.get_mut(&message) {
-                    message.again.push((conn, frame, tx));
-                }
             }
             What::Subscribe {
                 sub,
@@ -659,7 +660,13 @@ impl Checker {
                 match before.until_ms {
                     None if before.delivery < made_by => found.push((Kind::HeldTwice, text)),
                     None => {}
-                    Some(until_ms) if at_ms < until_ms => found.push((Kind::LeaseCut, text)),
+                    Some(until_ms) if at_ms < until_ms => {
+                        let text = format!(
+                            "{text}, whose lease ends {} ms later at the earliest",
+                            until_ms - at_ms
+                        );
+                        found.push((Kind::LeaseCut, text));
+                    }
                     Some(_) => {
                         // Unless the broker has ended that connection by an ERROR that is not read yet.
                         let conn = self.subs.get(&before.sub).map(|sub| sub.conn);

@@ -358,7 +358,7 @@ impl Model {
                     && self.messages[number].failures < FAILURES_MAX
                     && matches!(self.messages[number].state, State::Held(..))
                 {
-                    let due = delay_ms.map(|delay| self.world.now.wall_ms + delay);
+                    let due = delay_ms.map(|delay| self.world.now.wall_ms_after(delay));
                     let message = &mut self.messages[number];
                     message.failures += 1;
                     if let (State::Held(by, _), None) = (message.state, delay_ms) {
@@ -451,4 +451,49 @@ proptest! {
         prop_assert!(model.messages.iter().all(|message| message.state == State::Gone));
         prop_assert_eq!(model.world.depth(QUEUE), 0);
     }
+}
+
+#[test]
+fn what_comes_while_others_are_looked_at_comes_behind_them() {
+    let mut world = World::new(Limits::default());
+    let colored = |world: &mut World, color: u8, body: &str| {
+        world.ask(|requests| {
+            send(requests, QUEUE, &format!("color:{color}\n{body}"), true, None);
+            let Some(Request::Send(send)) = requests.list.last_mut() else {
+                panic!("it was just added")
+            };
+            send.header_len = 8;
+        });
+        world.commit();
+    };
+    let listen = |world: &mut World, sub: u32, colors: &str| {
+        let filter = Filter::parse(format!("color IN ({colors})").into(), Filter::ANY).unwrap();
+        world.ask(|requests| {
+            let mode = (AckMode::ClientIndividual, 10);
+            subscribe(requests, sub, DestinationKind::Queue, QUEUE, mode);
+            let Some(Request::Subscribe(subscribe)) = requests.list.last_mut() else {
+                panic!("it was just added")
+            };
+            subscribe.filter = Some(Arc::new(filter));
+        });
+        world.commit();
+    };
+    let bodies = |world: &mut World| {
+        let list = world.bodies().into_iter();
+        list.map(|body| body[8..].to_owned()).collect::<Vec<_>>()
+    };
+    colored(&mut world, 1, "a");
+    colored(&mut world, 2, "b");
+    world.blind = true;
+    listen(&mut world, 1, "1");
+    colored(&mut world, 1, "c");
+    // A selector that comes later has everything to be looked at, too: it must not keep the first waiting.
+    listen(&mut world, 2, "2");
+    colored(&mut world, 2, "d");
+    assert!(bodies(&mut world).is_empty());
+    world.blind = false;
+    world.commit();
+    assert_eq!(bodies(&mut world), ["a", "b", "c", "d"]);
+    colored(&mut world, 2, "e");
+    assert_eq!(bodies(&mut world), ["e"]);
 }

@@ -404,6 +404,6 @@ fn a_queue_says_when_messages_expire_that_do_not_say_so() {
             world.commit();
             world.depth("a")
         };
-        assert_eq!([499, 500, 999, 1_000].map(&mut depth_at), [2, 1, 1, 0]);
+        assert_eq!([500, 501, 999, 1_000].map(&mut depth_at), [2, 1, 1, 0]);
     }
 }

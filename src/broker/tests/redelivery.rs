@@ -121,7 +121,7 @@ impl Model {
             }
             assert!(*failures < FAILURES_MAX);
             let span = stated.unwrap_or(ACK_TIMEOUT_MS);
-            let lease = (span > 0).then(|| self.now.mono_ms + span);
+            let lease = (span > 0).then(|| self.now.mono_ms_after(span));
             *state = State::Held(delivery.tag, lease, span);
         }
     }
@@ -133,7 +133,7 @@ impl Model {
         *state = match *failures {
             FAILURES_MAX => State::Dead,
             _ if rest == 0 => State::Ready,
-            _ => State::Rests(self.now.wall_ms + rest),
+            _ => State::Rests(self.now.wall_ms_after(rest)),
         };
     }
 
@@ -204,7 +204,7 @@ impl Model {
                         panic!("it is held")
                     };
                     *before = span.unwrap_or(*before);
-                    *lease = (*before > 0).then(|| self.now.mono_ms + *before);
+                    *lease = (*before > 0).then(|| self.now.mono_ms_after(*before));
                     let (delivery, ack_timeout_ms) = (DeliveryKey::Tag(tag), *span);
                     let applied = self.ask(|requests| {
                         requests.list.push(Request::Renew {
@@ -301,8 +301,8 @@ fn a_nack_behind_the_end_of_its_lease_waits_for_what_that_stated() {
     model.ask(|requests| send(requests, QUEUE, "0", true, None));
     let tag = model.world.deliveries()[0].0.tag;
     let now = Now {
-        mono_ms: NOW.mono_ms + ACK_TIMEOUT_MS,
-        wall_ms: NOW.wall_ms + ACK_TIMEOUT_MS,
+        mono_ms: NOW.mono_ms_after(ACK_TIMEOUT_MS),
+        wall_ms: NOW.wall_ms_after(ACK_TIMEOUT_MS),
     };
     model.world.broker.handle_tick(now);
     assert!(model.world.broker.has_batch(), "the lapse is stated");

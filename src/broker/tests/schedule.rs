@@ -504,9 +504,9 @@ fn a_time_to_live_of_the_queue_is_that_of_each_occurrence() {
     world.schedule("x", 10_000, every(10_000, None));
     world.pass_to(10_000);
     assert_eq!(world.depth(QUEUE), 2);
-    world.pass_to(14_999);
-    assert_eq!(world.depth(QUEUE), 2);
     world.pass_to(15_000);
+    assert_eq!(world.depth(QUEUE), 2);
+    world.pass_to(15_001);
     assert_eq!(
         world.depth(QUEUE),
         1,

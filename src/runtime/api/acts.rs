@@ -211,7 +211,7 @@ impl Parts {
         if dry_run {
             return Ok(answer(&core.preview(act)?));
         }
-        let done = core.act(act, self.shared.clock.now());
+        let done = core.act(act);
         log(act, &done, caller);
         let done = done?;
         core.wait_durable(done.gate).await;

@@ -307,7 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         accepted: Now,
     ) -> Self {
         let now = shared.clock.now();
-        let seat = shared.core.open(shared.clock);
+        let seat = shared.core.open();
         let attendance = shared.presence.enter(seat.session(), peer, now.wall_ms);
         let session = Session::new(config, seat.session(), accepted).identified(identity);
         Self {
@@ -400,7 +400,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Life::Lingering { .. } => return self.linger(cx, input),
         };
         self.watch_session(now);
-        moved |= self.exchange(now);
+        moved |= self.exchange();
         self.fill(cx, now)?;
         moved |= self.write(cx, now)?;
         moved |= self.close_by_steps(cx, now)?;
@@ -537,7 +537,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 event_count_max,
             },
             &mut self.deliveries.events,
-            now,
         );
         if let Some(applied) = applied {
             self.shared.stats.request_count.add(applied.done as u64);
@@ -565,7 +564,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Tells the core what was written and takes events, if there is either. True if events came.
-    fn exchange(&mut self, now: Now) -> bool {
+    fn exchange(&mut self) -> bool {
         if self.life != Life::Open {
             return false;
         }
@@ -581,7 +580,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 event_count_max,
             },
             &mut self.deliveries.events,
-            now,
         );
         // What was written may bring new events: look at the flag again.
         true
@@ -609,7 +607,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             };
-            self.set_aside(&fault, now);
+            self.set_aside(&fault);
             if fault.torn {
                 return Err(CloseReason::Torn);
             }
@@ -620,8 +618,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// A message cannot be read: those behind it need not wait for that.
-    fn set_aside(&mut self, fault: &Fault, now: Now) {
-        let Some((queue, sequence, message)) = self.seat.set_aside(fault.tag, now) else {
+    fn set_aside(&mut self, fault: &Fault) {
+        let Some((queue, sequence, message)) = self.seat.set_aside(fault.tag) else {
             tracing::warn!(
                 code = fault.error.code(),
                 slot = fault.place.slot.0,
@@ -681,12 +679,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     requests: None,
                     event_count_max: 0,
                 };
-                self.seat.step(&step, &mut self.deliveries.events, now);
+                self.seat.step(&step, &mut self.deliveries.events);
                 self.deliveries.clear();
                 self.reservation.release();
                 self.rest = Vec::new();
                 if !self.deliveries.is_mid_frame() {
-                    self.seat.close(now);
+                    self.seat.close();
                 }
                 // The receipt of a DISCONNECT is waited for as long as any receipt is.
                 let patient = self.session.end_reason() == Some(&EndReason::Disconnected);
@@ -699,7 +697,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 if self.deliveries.is_mid_frame() || self.output.is_unsent() {
                     return Ok(false);
                 }
-                self.seat.close(now);
+                self.seat.close();
                 if self.session.phase() != Phase::Ended
                     && !(self.input_ended && self.session.poll_gate().is_none())
                 {

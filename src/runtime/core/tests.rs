@@ -47,7 +47,7 @@ fn core_of(limits: Limits) -> Arc<Core> {
 }
 
 fn seat(core: &Arc<Core>) -> (Seat, Arc<Bell>) {
-    let seat = core.open(Clock::new());
+    let seat = core.open();
     let bell = Arc::new(Bell::default());
     seat.set_waker(Arc::clone(&bell).into());
     (seat, bell)
@@ -63,7 +63,7 @@ fn batch(core: &Core) -> Batch {
 /// What the committer does, once.
 fn commit(core: &Arc<Core>) -> Seq {
     let seq = batch(core).seq;
-    core.handle_durable(seq, IndexSize { parts: 1, bytes: 100 }, NOW, Vec::new());
+    core.handle_durable(seq, IndexSize { parts: 1, bytes: 100 }, Vec::new());
     seq
 }
 
@@ -73,8 +73,7 @@ fn step(seat: &Seat, requests: &Requests) -> Applied {
         requests: Some(requests),
         event_count_max: 0,
     };
-    seat.step(&step, &mut Vec::new(), NOW)
-        .expect("there are requests")
+    seat.step(&step, &mut Vec::new()).expect("there are requests")
 }
 
 fn send(name: &str, body: &[u8]) -> Requests {
@@ -147,7 +146,7 @@ fn one_who_waits_for_two_batches_is_woken_for_each() {
     let batch = batch(&core);
     let second = step(&seat, &send("q", b"b")).gate;
     assert!(second > first, "the first batch is under way");
-    core.handle_durable(batch.seq, IndexSize::default(), NOW, Vec::new());
+    core.handle_durable(batch.seq, IndexSize::default(), Vec::new());
     assert_eq!(bell.rang(), 1);
     commit(&core);
     assert_eq!(bell.rang(), 1);
@@ -173,7 +172,7 @@ fn events_are_flagged_and_whoever_has_them_is_woken() {
         requests: None,
         event_count_max: 10,
     };
-    consumer.step(&take, &mut events, NOW);
+    consumer.step(&take, &mut events);
     assert_eq!(events.len(), 1);
     assert!(!consumer.has_events(), "taken");
 }
@@ -281,7 +280,7 @@ fn a_closed_session_is_still_woken_for_its_receipts() {
     let core = core(usize::MAX);
     let (seat, bell) = seat(&core);
     let gate = step(&seat, &send("q", b"a")).gate;
-    seat.close(NOW);
+    seat.close();
     while core.durable() < gate {
         commit(&core);
     }
@@ -298,7 +297,7 @@ fn the_committer_is_told_of_a_batch_and_of_the_end() {
             let mut count = 0;
             while let Wait::Batch(batch, _) = core.wait_batch(Duration::MAX) {
                 count += 1;
-                core.handle_durable(batch.seq, IndexSize::default(), NOW, Vec::new());
+                core.handle_durable(batch.seq, IndexSize::default(), Vec::new());
             }
             count
         }
@@ -308,7 +307,7 @@ fn the_committer_is_told_of_a_batch_and_of_the_end() {
         std::thread::yield_now();
     }
     drop(seat);
-    core.handle_stop(NOW);
+    core.handle_stop();
     assert!(committer.join().unwrap() >= 2, "the message, and the clean end");
 }
 
@@ -324,7 +323,7 @@ fn an_act_is_waited_for() {
         selection: Selection::From(0),
     };
     assert_eq!(core.preview(&act).map(|acted| acted.count), Ok(1));
-    let acted = core.act(&act, NOW).expect("the queue is there");
+    let acted = core.act(&act).expect("the queue is there");
     assert_eq!(acted.count, 1);
     let bell = Arc::new(Bell::default());
     let waker = Waker::from(Arc::clone(&bell));

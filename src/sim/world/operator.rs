@@ -49,8 +49,7 @@ impl World {
     /// Asks, and makes sure that the core is as it says.
     fn do_act(&mut self, act: &Act) -> Option<Acted> {
         let host = self.host();
-        let now = host.now();
-        let acted = host.shared.core.act(act, now).ok();
+        let acted = host.shared.core.act(act).ok();
         self.tally.act_count += u64::from(acted.is_some());
         self.history.note(format!("act {act:?}: {acted:?}"));
         acted
@@ -209,7 +208,6 @@ impl World {
     fn double(&mut self, dead: &str) {
         let spare = "spare".to_owned();
         let host = self.host();
-        let now = host.now();
         let selection = Selection::From(0);
         let copy = Act::Copy {
             from: dead.to_owned(),
@@ -223,7 +221,7 @@ impl World {
         };
         for act in [copy, back] {
             // Where there is no dead letter there is nothing to double.
-            let _ = host.shared.core.act(&act, now);
+            let _ = host.shared.core.act(&act);
         }
     }
 }
