@@ -1037,7 +1037,7 @@ fn each_obstacle_is_one_clear_line() {
     }
     let dir = copy("newer");
     let format = fs::read_to_string(dir.join("format")).unwrap();
-    let newer = format.replace("format 3", "format 4");
+    let newer = format.replace("format 4", "format 5");
     assert_ne!(format, newer);
     fs::write(dir.join("format"), newer).unwrap();
     let line = refusal(command(&["serve"]), &dir, 4);

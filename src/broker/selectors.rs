@@ -204,11 +204,14 @@ impl Selectors {
 
     /// What was held back and need not be any more.
     fn take_behind(&mut self) -> Vec<(u64, BTreeSet<SelectorNo>)> {
-        let mut free = Vec::new();
         let next = self.next.as_ref().map(|next| &next.selectors);
+        let mut free = Vec::new();
         self.behind.retain(|sequence, selectors| {
-            let is_free = |no: &SelectorNo| next.is_none_or(|next| !next.contains(no));
-            free.push((*sequence, selectors.extract_if(.., |no| is_free(no)).collect()));
+            let (later, now) = std::mem::take(selectors)
+                .into_iter()
+                .partition(|no| next.is_some_and(|next| next.contains(no)));
+            *selectors = later;
+            free.push((*sequence, now));
             !selectors.is_empty()
         });
         free

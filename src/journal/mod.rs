@@ -24,7 +24,7 @@ pub use codec::{DecodeError, decode_facts, encode_facts};
 use crate::base::{ChunkRef, Epoch, MessageId, Seq, Settings};
 
 /// The number of the on-disk layout that this build writes; `migrations/` describes each.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// A body chunk's payload is at most this long, so that a leaf of the store's tree, which holds up to about 20 of
 /// them, stays under a quarter of a segment (`docs/storage.md`).

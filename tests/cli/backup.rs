@@ -568,7 +568,7 @@ fn what_is_interrupted_is_no_backup() {
     fs::create_dir(&unfinished.data_dir).unwrap();
     fs::write(
         unfinished.data_dir.join("format"),
-        "steadfast store, format 3, restoring\n",
+        "steadfast store, format 4, restoring\n",
     )
     .unwrap();
     for args in [&["serve"][..], &["inspect"], &["backup", "--to", "never"]] {

@@ -104,12 +104,12 @@ fn a_full_last_part_has_an_end() {
 fn golden_head_and_end() {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let bytes = written(&[]);
-    let head = "5354464403050000 0900000000000000 2c000000";
+    let head = "5354464404050000 0900000000000000 2c000000";
     assert_eq!(hex(&bytes[..20]), head.replace(' ', ""));
     let payload =
         "01000000 30313233343536373839616263646566 03000000 08000000 0200000000000000 0068e5cf8b010000";
     assert_eq!(hex(&bytes[24..68]), payload.replace(' ', ""));
-    let end = "5354464403070000 0900000000000000 14000000";
+    let end = "5354464404070000 0900000000000000 14000000";
     assert_eq!(hex(&bytes[68..88]), end.replace(' ', ""));
     assert_eq!(hex(&bytes[92..108]), "0".repeat(32));
 }

@@ -10,10 +10,10 @@ fn sealed(payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn golden_bytes() {
-    let expect = b"STFD\x03\x01\x02\x00\x4d\0\0\0\0\0\0\0\x03\0\0\0";
+    let expect = b"STFD\x04\x01\x02\x00\x4d\0\0\0\0\0\0\0\x03\0\0\0";
     let bytes = sealed(b"abc");
     assert_eq!(bytes.get(..20), Some(&expect[..]));
-    assert_eq!(bytes.get(20..), Some(&b"\xee\x4c\xd5\xf5abc"[..]), "{bytes:x?}");
+    assert_eq!(bytes.get(20..), Some(&b"\x48\x31\x41\xd4abc"[..]), "{bytes:x?}");
     let frame = Frame {
         kind: Kind::Index as u8,
         part: 2,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lock       held (flock) while the store is open
-//! format     "steadfast store, format 3, ID": written last when a store is made, "creating" until then, or "restoring"
+//! format     "steadfast store, format 4, ID": written last when a store is made, "creating" until then, or "restoring"
 //! durable    the last Seq that a flush has made durable
 //! db  conf  blobs/  snap.*   sled's
 //! ```

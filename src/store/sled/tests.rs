@@ -93,7 +93,7 @@ fn a_new_folder_is_ours_alone_and_whole() {
     assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(
         fs::read_to_string(dir.join("format")).unwrap(),
-        "steadfast store, format 3, 30313233343536373839616263646566\n"
+        "steadfast store, format 4, 30313233343536373839616263646566\n"
     );
 }
 
@@ -128,7 +128,7 @@ fn an_existing_store_is_not_made() {
 #[test]
 fn an_interrupted_creation_begins_anew() {
     let (dir, _) = filled(3);
-    fs::write(dir.path().join("format"), "steadfast store, format 3, creating\n").unwrap();
+    fs::write(dir.path().join("format"), "steadfast store, format 4, creating\n").unwrap();
     fs::write(dir.path().join("conf"), "torn conf").unwrap();
     fs::write(dir.path().join("snap.00"), "torn").unwrap();
     assert!(SledStore::open_existing(dir.path()).is_err());
@@ -146,7 +146,7 @@ fn a_creation_cut_at_any_file_begins_anew_or_is_whole() {
     for missing in ["db", "conf", "blobs"] {
         let dir = tempfile::tempdir().unwrap();
         copy_folder(whole.path(), dir.path());
-        fs::write(dir.path().join("format"), "steadfast store, format 3, creating\n").unwrap();
+        fs::write(dir.path().join("format"), "steadfast store, format 4, creating\n").unwrap();
         let path = dir.path().join(missing);
         if path.is_dir() {
             fs::remove_dir(path)
@@ -163,16 +163,16 @@ fn format_is_read_before_anything_is_touched() {
     let (dir, _) = filled(1);
     let write = |text: &str| fs::write(dir.path().join("format"), text).unwrap();
     let before = fs::read(dir.path().join("db")).unwrap();
-    write("steadfast store, format 4, anything at all");
+    write("steadfast store, format 5, anything at all");
     assert!(matches!(
         open(dir.path()),
-        Err(StoreError::NewerFormat { found: 4, known: 3 })
+        Err(StoreError::NewerFormat { found: 5, known: 4 })
     ));
     for text in [
         "",
         "x",
         "steadfast store, format 0, creating",
-        "steadfast store, format 3, 00",
+        "steadfast store, format 4, 00",
     ] {
         write(text);
         assert!(damage_text(open(dir.path())).contains("`format`"), "{text}");
@@ -180,7 +180,7 @@ fn format_is_read_before_anything_is_touched() {
     fs::remove_file(dir.path().join("format")).unwrap();
     assert!(damage_text(open(dir.path())).contains("`format` is missing"));
     assert!(before == fs::read(dir.path().join("db")).unwrap());
-    write("steadfast store, format 3, 00000000000000000000000000000001");
+    write("steadfast store, format 4, 00000000000000000000000000000001");
     assert!(damage_text(open(dir.path())).contains("two stores"));
     fs::remove_file(dir.path().join("db")).unwrap();
     assert!(damage_text(open(dir.path())).contains("`db` is missing"));
@@ -190,7 +190,7 @@ fn format_is_read_before_anything_is_touched() {
 fn a_newer_value_and_an_unknown_fact_are_refused_by_name() {
     let newer = |value: &[u8]| {
         let mut value = value.to_vec();
-        value[4] = 4;
+        value[4] = 5;
         let (head, payload) = value.split_at(HEAD_BYTES);
         let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[..20]), payload);
         value[20..24].copy_from_slice(&checksum.to_le_bytes());
@@ -204,7 +204,7 @@ fn a_newer_value_and_an_unknown_fact_are_refused_by_name() {
         });
         assert!(matches!(
             recovered(dir.path()),
-            Err(StoreError::NewerFormat { found: 4, known: 3 })
+            Err(StoreError::NewerFormat { found: 5, known: 4 })
         ));
     }
     let (dir, _) = filled(3);
