@@ -20,3 +20,12 @@ pub enum Identity {
         pid: Option<i32>,
     },
 }
+
+/// Whom a session acts for, once its login has been judged. Rules name it by these words.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Principal {
+    /// The name of the user; `None` for one who said no name, where that is allowed.
+    pub name: Option<Box<str>>,
+    /// The groups that the user is in.
+    pub groups: Box<[Box<str>]>,
+}

@@ -20,7 +20,7 @@ pub use destination::{
     TEMPORARY_QUEUE_PREFIX, Wildcards, is_deep,
 };
 pub use dialect::Dialect;
-pub use identity::Identity;
+pub use identity::{Identity, Principal};
 pub use ids::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SessionNo, SlotNo, SubNo, Tag, TxNo};
 pub use limits::Limits;
 pub use policy::{

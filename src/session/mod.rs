@@ -35,7 +35,7 @@ mod temporary;
 
 use std::sync::Arc;
 
-use crate::base::{DestinationKind, Dialect, Epoch, Identity, Limits, Now, Seq, SessionNo, Settings, SubNo};
+use crate::base::{DestinationKind, Dialect, Epoch, Identity, Limits, Now, Principal, Seq, SessionNo, Settings, SubNo};
 use crate::port::{Applied, Delivery, Refusal, Request, Requests};
 use crate::wire::{
     DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, Header, Version, unescape,
@@ -91,6 +91,8 @@ pub struct Session {
     client_id: Option<Box<[u8]>>,
     /// What the transport knows of the peer.
     identity: Identity,
+    /// Whom it acts for; nobody before the login is judged.
+    principal: Arc<Principal>,
     /// Those of the version; `None` before CONNECT.
     rules: Option<&'static Rules>,
     decoder: Decoder,
@@ -160,6 +162,7 @@ impl Session {
             untold: Vec::new(),
             end: None,
             identity: Identity::Unknown,
+            principal: Arc::default(),
             config,
         }
     }
@@ -172,6 +175,11 @@ impl Session {
     /// What the transport knows of the peer.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Whom the session acts for.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
     }
 
     /// Takes bytes from the peer: decodes whole frames into requests and returns how many bytes are done with. The rest
