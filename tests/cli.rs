@@ -84,6 +84,7 @@ Examples:
   steadfast queues --sort depth
   steadfast inspect --data-dir /var/lib/steadfast
   steadfast config default > steadfast.toml
+  steadfast config check --config steadfast.toml
 
 Every key of the configuration file is also an environment variable, such as
 STEADFAST_LIMITS_BODY_BYTES_MAX=1048576. Flags beat the environment, which beats the file, which
@@ -181,6 +182,8 @@ Usage: steadfast config <COMMAND>
 
 Commands:
   default  Print every key with its default and what it means
+  check    Tell every mistake in the configuration, each with its place and what is allowed
+  show     Print the value of every key, and where it comes from
   help     Print this message or the help of the given subcommand(s)
 
 Options:
@@ -336,7 +339,7 @@ error: my.toml, line 2: not valid TOML: invalid float, expected nothing
         &args,
         2,
         str![[r#"
-error: limits.prefetch_count = 1000 is more than limits.prefetch_count_max = 10; it may be at most that
+error: my.toml, line 2: limits.prefetch_count = 1000 is more than limits.prefetch_count_max = 10; it may be at most that
 
 "#]],
     );
@@ -345,6 +348,126 @@ error: limits.prefetch_count = 1000 is more than limits.prefetch_count_max = 10;
         2,
         str![[r#"
 error: cannot read the configuration file my.toml: No such file or directory (os error 2)
+
+"#]],
+    );
+}
+
+#[test]
+fn every_mistake_in_a_configuration_is_told_at_once() {
+    let world = World::new()
+        .with_file(
+            "my.toml",
+            "[limits]\nbody_bytes_max = 0\nbodies = 1\n\n[server]\nlisten = [\"0.0.0.0:1\"]\n",
+        )
+        .with_variable("STEADFAST_LOG_LEVEL", "loud");
+    for args in [
+        ["serve", "--config", "my.toml"].as_slice(),
+        &["config", "check", "--config", "my.toml"],
+        &["config", "show", "--config", "my.toml"],
+    ] {
+        let output = world.command(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let begins: Vec<_> = said
+            .lines()
+            .map(|line| line.split(" = ").next().unwrap().split(';').next().unwrap())
+            .collect();
+        assert_eq!(
+            begins,
+            [
+                "error: my.toml, line 2: limits.body_bytes_max",
+                "error: my.toml, line 3: unknown key limits.bodies",
+                "error: my.toml, line 6: refused to listen on 0.0.0.0:1: it is not a loopback address, and anyone who \
+                 reaches it could read and write every queue",
+                "error: environment variable STEADFAST_LOG_LEVEL: log.level",
+            ],
+            "{said}"
+        );
+    }
+    assert!(!world.folder().join("data").exists());
+    let args = ["config", "check", "--config", "my.toml", "--json"];
+    let output = world.command(&args).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let mistakes: Vec<serde_json::Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(mistakes.len(), 4);
+    assert_eq!(mistakes[1]["file"], "my.toml");
+    assert_eq!(mistakes[1]["line"], 3);
+    assert_eq!(mistakes[3]["variable"], "STEADFAST_LOG_LEVEL");
+    assert!(
+        mistakes[0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("it takes a whole number from 1 to")
+    );
+}
+
+#[test]
+fn a_configuration_without_mistakes_is_shown_with_its_sources() {
+    let world = World::new()
+        .with_file(
+            "my.toml",
+            "[log]\nlevel = \"warn\"\n\n[[listener]]\naddress = \"127.0.0.1:7\"\n\n[[policy]]\npattern = \"a.*\"\n\
+             ack_timeout_ms = 5\n",
+        )
+        .with_variable("STEADFAST_LIMITS_BODY_BYTES_MAX", "1000");
+    world.check(
+        &["config", "check", "--config", "my.toml"],
+        0,
+        str![[r#"
+no mistakes: 1 listener, 1 policy
+
+"#]],
+    );
+    world.check(
+        &["config", "show", "--config", "my.toml", "--changed"],
+        0,
+        str![[r#"
+[log]
+level = "warn"  # my.toml, line 2
+
+[limits]
+body_bytes_max = 1000  # environment variable STEADFAST_LIMITS_BODY_BYTES_MAX
+# [[listener]] 127.0.0.1:7: my.toml, line 4
+# [[policy]] a.* ack_timeout_ms=5: my.toml, line 7
+
+"#]],
+    );
+    let output = world
+        .command(&["config", "show", "--config", "my.toml"])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("\nshutdown_ms_max = 5000  # default\n"), "{shown}");
+    // What is shown is a configuration.
+    let again = World::new().with_file("my.toml", shown.trim_start());
+    let output = again
+        .command(&["config", "check", "--config", "my.toml"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn certificates_are_part_of_the_check() {
+    let world = World::new().with_file(
+        "my.toml",
+        "[[listener]]\naddress = \"127.0.0.1:7\"\ntransport = \"tls\"\ncertificate_file = \"none.pem\"\nkey_file = \"none.key\"\n",
+    );
+    world.check(
+        &["config", "check", "--config", "my.toml"],
+        2,
+        str![[r#"
+error: my.toml, line 1: cannot read the certificate in none.pem: I/O error: No such file or directory (os error 2)
 
 "#]],
     );
@@ -379,13 +502,13 @@ error: cannot read the configuration file missing.toml: No such file or director
 fn an_address_others_can_reach_must_be_asked_for_by_name() {
     let world = World::new();
     world.check(&["serve", "--listen", "0.0.0.0:0"], 2, str![[r#"
-error: refused to listen on 0.0.0.0:0: it is not a loopback address, and anyone who reaches it could read and write every queue; listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
+error: --listen: refused to listen on 0.0.0.0:0: it is not a loopback address, and anyone who reaches it could read and write every queue; listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
 
 "#]]);
     World::new()
         .with_variable("STEADFAST_LISTEN", "127.0.0.1:0,[::]:0")
         .check(&["serve"], 2, str![[r#"
-error: refused to listen on [::]:0: it is not a loopback address, and anyone who reaches it could read and write every queue; listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
+error: environment variable STEADFAST_LISTEN: refused to listen on [::]:0: it is not a loopback address, and anyone who reaches it could read and write every queue; listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
 
 "#]]);
     assert!(!world.folder().join("data").exists());

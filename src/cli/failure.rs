@@ -1,4 +1,4 @@
-//! Why a command failed, in one line with a remedy, and its exit code.
+//! Why a command failed, in one line with a remedy (the mistakes of a configuration: a line each), and its exit code.
 
 use std::error::Error;
 use std::fmt::{self, Write};
@@ -11,7 +11,7 @@ use super::api_client::ApiError;
 use super::show::counted;
 use crate::api::Failed;
 use crate::client::ClientError;
-use crate::config::ConfigError;
+use crate::config::ConfigErrors;
 use crate::port::Refusal;
 use crate::runtime::RunError;
 use crate::store::{BackupError, StoreError};
@@ -20,7 +20,9 @@ use crate::store::{BackupError, StoreError};
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The configuration is refused.
-    Config(ConfigError),
+    Config(ConfigErrors),
+    /// The same, told on standard output.
+    ConfigTold(usize),
     /// The broker did not start.
     Run { error: RunError, data_dir: PathBuf },
     /// The store cannot be read.
@@ -97,8 +99,8 @@ pub(super) enum Failure {
     Telemetry(tracing_subscriber::util::TryInitError),
 }
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
+impl From<ConfigErrors> for Failure {
+    fn from(error: ConfigErrors) -> Self {
         Self::Config(error)
     }
 }
@@ -125,6 +127,7 @@ impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_)
+            | Self::ConfigTold(_)
             | Self::NoStore(_)
             | Self::NoQueue(_)
             | Self::Usage(_)
@@ -169,7 +172,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = match self {
-            Self::Config(error) => chain(error),
+            Self::Config(errors) => errors.to_string(),
+            Self::ConfigTold(count) => format!("{} in the configuration", counted(*count as u64, "mistake")),
             Self::Run {
                 error: RunError::Store(error),
                 data_dir,

@@ -4,12 +4,14 @@
 //! store is damaged or cannot be opened; 5 another broker is using the folder.
 //!
 //! # Invariants
-//! - A failure is one line on standard error that says what to do, unless `clap` shows the usage.
+//! - A failure is one line on standard error that says what to do, unless `clap` shows the usage; each mistake of a
+//!   configuration is one.
 
 mod api_client;
 mod backup;
 pub mod bench;
 mod clock;
+mod configuration;
 mod connections;
 mod export;
 mod failure;
@@ -66,6 +68,7 @@ Examples:
   steadfast queues --sort depth
   steadfast inspect --data-dir /var/lib/steadfast
   steadfast config default > steadfast.toml
+  steadfast config check --config steadfast.toml
 
 Every key of the configuration file is also an environment variable, such as \
 STEADFAST_LIMITS_BODY_BYTES_MAX=1048576. Flags beat the environment, which beats the file, which beats the defaults.
@@ -112,20 +115,11 @@ enum Command {
     /// Measure a broker, any that speaks STOMP 1.2
     Bench(Box<bench::BenchArgs>),
     /// The configuration file
-    Config {
-        #[command(subcommand)]
-        command: ConfigCommand,
-    },
+    Config(configuration::ConfigArgs),
     /// Print a script that completes commands and options in a shell
     Completions(reference::CompletionsArgs),
     /// Print the manual page, or write one for each command
     Man(reference::ManArgs),
-}
-
-#[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Print every key with its default and what it means
-    Default,
 }
 
 /// Where data and configuration are.
@@ -204,17 +198,17 @@ pub fn main() -> ExitCode {
         Command::Send(args) => send::run(&args),
         Command::Receive(args) => receive::run(&args),
         Command::Bench(args) => return bench::run(&args),
-        Command::Config {
-            command: ConfigCommand::Default,
-        } => print(config::SAMPLE),
+        Command::Config(args) => configuration::run(args),
         Command::Completions(args) => reference::completions(&args),
         Command::Man(args) => reference::man(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Where standard error is gone, the exit code still tells.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
+            for line in failure.to_string().lines() {
+                // Where standard error is gone, the exit code still tells.
+                let _ = writeln!(std::io::stderr(), "error: {line}");
+            }
             ExitCode::from(failure.exit_code())
         }
     }

@@ -188,3 +188,12 @@ pub(super) fn named(settings: &BTreeMap<String, Value>) -> String {
     });
     shown.collect::<Vec<_>>().join(" ")
 }
+
+/// The same of what a configuration states.
+pub(super) fn named_settings(settings: &base::Settings) -> String {
+    let all = settings.iter();
+    named(
+        &all.map(|(key, value)| (key.name.to_owned(), api::setting_json(value)))
+            .collect(),
+    )
+}

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use super::{Failure, ServeArgs, load};
+use super::{Failure, ServeArgs};
 use crate::base::Settings;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, ConfigErrors, Loaded, Overrides};
 use crate::runtime::{self, ServeOptions, Started};
 use crate::telemetry;
 
@@ -20,7 +20,6 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     };
     let config = load(overrides.clone())?;
     let at_start = config.clone();
-    config.refuse_exposed()?;
     telemetry::init(config.log).map_err(Failure::Telemetry)?;
     let worker_count = match config.server.worker_thread_count {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -50,12 +49,21 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::Run { error, data_dir })
 }
 
+/// What is to be served.
+fn load(overrides: Overrides) -> Result<Config, ConfigErrors> {
+    let (loaded, mistakes) = Loaded::read_for_serving(overrides, std::env::vars_os());
+    mistakes.none()?;
+    Ok(loaded.config)
+}
+
 /// Reads the configuration again. A wrong one changes nothing.
 fn reload(overrides: &Overrides, at_start: &Config) -> Option<Vec<(String, Settings)>> {
     let config = match load(overrides.clone()) {
         Ok(config) => config,
-        Err(failure) => {
-            tracing::error!("the configuration was not read again: {failure}");
+        Err(mistakes) => {
+            for mistake in mistakes.iter() {
+                tracing::error!("the configuration was not read again: {}", mistake.line());
+            }
             return None;
         }
     };

@@ -5,35 +5,55 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::Origin;
 use super::keys::{Key, keys};
 use super::listener::{self, Address};
 use crate::base::{PATTERN_FORM, SETTINGS};
 
-/// Where a value was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// In a file.
-    File {
-        /// Which.
-        path: PathBuf,
-        /// From 1.
-        line: usize,
-    },
-    /// In the environment.
-    Variable {
-        /// Which.
-        name: String,
-    },
-}
+/// Every mistake in a configuration, in the order of their places; one a line.
+#[derive(Debug)]
+pub struct ConfigErrors(Vec<ConfigError>);
 
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { path, line } => write!(f, "{}, line {line}", path.display()),
-            Self::Variable { name } => write!(f, "environment variable {name}"),
+impl ConfigErrors {
+    pub(super) fn new(mut mistakes: Vec<ConfigError>) -> Self {
+        // A stable order: mistakes at one place stay as they were found.
+        mistakes.sort_by(|one, other| one.place().cmp(&other.place()));
+        Self(mistakes)
+    }
+
+    /// Fails unless there is none.
+    pub fn none(self) -> Result<(), Self> {
+        match self.0.is_empty() {
+            true => Ok(()),
+            false => Err(self),
         }
     }
+
+    /// One more.
+    pub fn add(&mut self, mistake: ConfigError) {
+        self.0.push(mistake);
+        self.0.sort_by(|one, other| one.place().cmp(&other.place()));
+    }
+
+    /// Each.
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+        self.0.iter()
+    }
 }
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, mistake) in self.0.iter().enumerate() {
+            if number > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(&mistake.line())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
 
 /// Why the configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +141,14 @@ pub enum ConfigError {
         /// What it is for.
         needs: &'static str,
     },
+    /// Files of a listener that cannot be used.
+    #[error("{at}: {message}")]
+    Certificates {
+        /// Of the listener.
+        at: Origin,
+        /// Which file, and why.
+        message: String,
+    },
     /// Two listeners at one address.
     #[error("{address} is listened on twice: name it once, in server.listen or in a [[listener]]")]
     ListenerTwice {
@@ -182,6 +210,14 @@ pub enum ConfigError {
         /// What is allowed.
         allowed: String,
     },
+    /// Something that no single value is wrong in, and where one of them was written.
+    #[error("{at}: {error}")]
+    Placed {
+        /// Where.
+        at: Origin,
+        /// What.
+        error: Box<ConfigError>,
+    },
     /// Two values that do not go together.
     #[error("{} = {} is more than {} = {}; it may be at most that", .lower.0, .lower.1, .upper.0, .upper.1)]
     Order {
@@ -203,6 +239,50 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// With a place, unless nothing was written.
+    pub(super) fn at(self, at: Origin) -> Self {
+        match at {
+            Origin::Default => self,
+            at => Self::Placed {
+                at,
+                error: Box::new(self),
+            },
+        }
+    }
+
+    /// Where the mistake was written, if it has one place.
+    pub fn place(&self) -> Option<&Origin> {
+        match self {
+            Self::Syntax { at, .. }
+            | Self::UnknownSection { at, .. }
+            | Self::NoSection { at, .. }
+            | Self::NoList { at, .. }
+            | Self::NoAddress { at }
+            | Self::UnknownListenerKey { at, .. }
+            | Self::ListenerKeyMissing { at, .. }
+            | Self::ListenerKeyIdle { at, .. }
+            | Self::NoPattern { at }
+            | Self::UnknownSetting { at, .. }
+            | Self::UnknownKey { at, .. }
+            | Self::BadValue { at, .. }
+            | Self::Certificates { at, .. }
+            | Self::Placed { at, .. } => Some(at),
+            Self::Unreadable { .. }
+            | Self::UnknownVariable { .. }
+            | Self::ListenerTwice { .. }
+            | Self::Order { .. }
+            | Self::Exposed { .. } => None,
+        }
+    }
+
+    /// The mistake with its cause, on one line.
+    pub fn line(&self) -> String {
+        match self {
+            Self::Unreadable { source, .. } => format!("{self}: {source}"),
+            _ => self.to_string(),
+        }
+    }
+
     pub(super) fn bad_value(at: Origin, key: &Key, found: &str) -> Self {
         Self::bad(at, key.section, key.name, found, key.allowed())
     }

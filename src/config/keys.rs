@@ -1,5 +1,6 @@
 //! The table of keys: name, form, range, and how to reach the field.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use toml::de::DeValue;
@@ -17,6 +18,7 @@ pub struct Key {
     form: Form,
     /// Only of a value of the key's form and range.
     set: fn(&mut Config, &Value) -> bool,
+    get: fn(&Config) -> Value,
 }
 
 /// What a value looks like.
@@ -32,13 +34,34 @@ enum Form {
     Address,
 }
 
-/// A value as it was written.
+/// A value as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value {
+pub enum Value {
+    /// A whole number.
     Number(u64),
+    /// true or false.
     Flag(bool),
+    /// A word, path or address.
     Text(String),
+    /// Several of them.
     List(Vec<String>),
+}
+
+/// As TOML.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |text: &str| toml::Value::String(text.to_owned());
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Flag(flag) => write!(f, "{flag}"),
+            Self::Text(one) => write!(f, "{}", text(one)),
+            Self::List(list) => write!(
+                f,
+                "{}",
+                toml::Value::Array(list.iter().map(|one| text(one)).collect())
+            ),
+        }
+    }
 }
 
 impl Value {
@@ -73,6 +96,16 @@ impl Value {
 }
 
 impl Key {
+    /// Its section and its name, as messages have it.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// Its value in a configuration.
+    pub fn get(&self, config: &Config) -> Value {
+        (self.get)(config)
+    }
+
     /// The name of its environment variable. Keys of `[server]` go without their section.
     pub fn variable(&self) -> String {
         let section = match self.section {
@@ -144,6 +177,7 @@ macro_rules! key {
                 }
                 _ => false,
             },
+            get: |config| Value::Flag(config.$section.$name),
         }
     };
     ($section:ident . $name:ident [$min:expr, $max:expr]) => {
@@ -158,6 +192,7 @@ macro_rules! key {
                     .is_ok(),
                 _ => false,
             },
+            get: |config| Value::Number(config.$section.$name as u64),
         }
     };
 }
@@ -194,6 +229,7 @@ const FIRST: &[Key] = &[
                 .map(|addresses| config.server.listen = addresses)
                 .is_some()
         },
+        get: |config| Value::List(config.server.listen.iter().map(ToString::to_string).collect()),
     },
     Key {
         section: "server",
@@ -204,6 +240,7 @@ const FIRST: &[Key] = &[
             config.server.data_dir = PathBuf::from(text);
             true
         },
+        get: |config| Value::Text(config.server.data_dir.to_string_lossy().into_owned()),
     },
     Key {
         section: "server",
@@ -219,6 +256,10 @@ const FIRST: &[Key] = &[
             config.server.metrics_listen = address;
             address.is_some()
         },
+        get: |config| {
+            let address = config.server.metrics_listen;
+            Value::Text(address.map_or_else(String::new, |address| address.to_string()))
+        },
     },
     key!(server.insecure_allow_anonymous[flag]),
     key!(server.shutdown_ms_max[1, DAY_MS]),
@@ -233,6 +274,7 @@ const FIRST: &[Key] = &[
                 .map(|format| config.log.format = format)
                 .is_some()
         },
+        get: |config| Value::Text(config.log.format.name().to_owned()),
     },
     Key {
         section: "log",
@@ -244,6 +286,7 @@ const FIRST: &[Key] = &[
                 .map(|level| config.log.level = level)
                 .is_some()
         },
+        get: |config| Value::Text(config.log.level.name().to_owned()),
     },
     key!(heart_beat.interval_ms_min[1, DAY_MS]),
     key!(heart_beat.margin_percent[101, 1000]),

@@ -240,35 +240,38 @@ pub(super) fn address_form() -> String {
     format!("{ADDRESS_FORM}, or unix:PATH")
 }
 
-/// A table's values, each with its place, taken one by one.
+/// A table's values, each with its place, taken one by one; what is wrong with them is noted.
 struct Table<'a, 'd, F> {
     text: &'a str,
     table: &'a DeTable<'d>,
     at: &'a F,
+    mistakes: &'a mut Vec<ConfigError>,
 }
 
 impl<F: Fn(usize) -> Origin> Table<'_, '_, F> {
-    /// The value of a key in its form, or the error that says what it takes.
+    fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// The value of a key, if it is there in its form.
     fn read<T>(
-        &self,
+        &mut self,
         key: &str,
         parse: impl FnOnce(&DeValue<'_>) -> Option<T>,
         allowed: impl FnOnce() -> String,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some(value) = self.table.get(key) else {
-            return Ok(None);
-        };
-        match parse(value.get_ref()) {
-            Some(read) => Ok(Some(read)),
-            None => {
-                let found = self.text.get(value.span()).unwrap_or_default();
-                let at = (self.at)(value.span().start);
-                Err(ConfigError::bad(at, super::LISTENER, key, found, allowed()))
-            }
+    ) -> Option<T> {
+        let value = self.table.get(key)?;
+        let read = parse(value.get_ref());
+        if read.is_none() {
+            let found = self.text.get(value.span()).unwrap_or_default();
+            let at = (self.at)(value.span().start);
+            self.mistakes
+                .push(ConfigError::bad(at, super::LISTENER, key, found, allowed()));
         }
+        read
     }
 
-    fn path(&self, key: &str) -> Result<Option<PathBuf>, ConfigError> {
+    fn path(&mut self, key: &str) -> Option<PathBuf> {
         let parse = |value: &DeValue<'_>| {
             let path = value.as_str().filter(|path| !path.is_empty())?;
             Some(PathBuf::from(path))
@@ -276,12 +279,18 @@ impl<F: Fn(usize) -> Origin> Table<'_, '_, F> {
         self.read(key, parse, || "the path of a file".to_owned())
     }
 
-    fn texts(
-        &self,
-        key: &str,
-        fits: impl Fn(&str) -> bool,
-        form: &str,
-    ) -> Result<Option<Vec<String>>, ConfigError> {
+    /// The same, of a key that must be there.
+    fn needed_path(&mut self, key: &'static str, begin: &Origin) -> Option<PathBuf> {
+        if !self.has(key) {
+            self.mistakes.push(ConfigError::ListenerKeyMissing {
+                at: begin.clone(),
+                key,
+            });
+        }
+        self.path(key)
+    }
+
+    fn texts(&mut self, key: &str, fits: impl Fn(&str) -> bool, form: &str) -> Option<Vec<String>> {
         let parse = |value: &DeValue<'_>| {
             let items = value.as_array()?.iter();
             items
@@ -297,124 +306,154 @@ impl<F: Fn(usize) -> Origin> Table<'_, '_, F> {
     }
 
     /// Refuses keys that are of no use here.
-    fn refuse(&self, keys: &[&'static str], needs: &'static str) -> Result<(), ConfigError> {
+    fn refuse(&mut self, keys: &[&'static str], needs: &'static str) {
         for (name, _) in self.table {
             if let Some(key) = keys.iter().find(|key| *key == name.get_ref()) {
-                return Err(ConfigError::ListenerKeyIdle {
+                self.mistakes.push(ConfigError::ListenerKeyIdle {
                     at: (self.at)(name.span().start),
                     key,
                     needs,
                 });
             }
         }
-        Ok(())
     }
 }
 
-/// Reads one table, which begins at `begin`.
+/// Reads one table, which begins at `begin`. `None` if anything is wrong with it: every mistake is noted.
 pub(super) fn read(
     text: &str,
     table: &DeTable<'_>,
     begin: Origin,
     at: &impl Fn(usize) -> Origin,
-) -> Result<Listener, ConfigError> {
-    for (name, _) in table {
+    mistakes: &mut Vec<ConfigError>,
+) -> Option<Listener> {
+    let before = mistakes.len();
+    let mut table = Table {
+        text,
+        table,
+        at,
+        mistakes,
+    };
+    let listener = read_keys(&mut table, &begin);
+    listener.filter(|_| mistakes.len() == before)
+}
+
+fn read_keys<F: Fn(usize) -> Origin>(table: &mut Table<'_, '_, F>, begin: &Origin) -> Option<Listener> {
+    for (name, _) in table.table {
         if !KEYS.contains(&&**name.get_ref()) {
-            return Err(ConfigError::UnknownListenerKey {
-                at: at(name.span().start),
+            table.mistakes.push(ConfigError::UnknownListenerKey {
+                at: (table.at)(name.span().start),
                 name: name.get_ref().to_string(),
             });
         }
     }
-    let table = Table { text, table, at };
     let octal = |value: &DeValue<'_>| {
         let mode = u32::from_str_radix(value.as_str()?, 8).ok()?;
         (mode <= 0o777).then_some(mode)
     };
-    let mode = table.read(MODE, octal, || "permissions, such as \"0660\"".to_owned())?;
+    let mode = table.read(MODE, octal, || "permissions, such as \"0660\"".to_owned());
     let address = table.read(
         ADDRESS,
         |value| Address::parse(value.as_str()?, mode.unwrap_or(Address::MODE)),
         address_form,
-    )?;
-    let address = address.ok_or(ConfigError::NoAddress { at: begin.clone() })?;
+    );
+    if !table.has(ADDRESS) {
+        table.mistakes.push(ConfigError::NoAddress { at: begin.clone() });
+    }
     let names = || Dialect::ALL.map(Dialect::name).join(", ");
-    let dialect = table.read(DIALECT, |value| Dialect::named(value.as_str()?), names)?;
-    let (tls, websocket) = match address {
-        Address::Unix { .. } => {
-            table.refuse(&[TRANSPORT], "an address of the network")?;
-            (false, false)
+    let dialect = table.read(DIALECT, |value| Dialect::named(value.as_str()?), names);
+    let over = match address {
+        Some(Address::Unix { .. }) => {
+            table.refuse(&[TRANSPORT], "an address of the network");
+            Some((false, false))
         }
-        Address::Tcp(_) => {
-            table.refuse(&[MODE], "an address that is a Unix socket")?;
+        _ => {
+            if address.is_some() {
+                table.refuse(&[MODE], "an address that is a Unix socket");
+            }
             let transport = |value: &DeValue<'_>| {
                 let known = |(name, _): &&(&str, _)| Some(*name) == value.as_str();
                 TRANSPORTS.iter().find(known).map(|(_, over)| *over)
             };
             let names = || TRANSPORTS.map(|(name, _)| name).join(", ");
-            table.read(TRANSPORT, transport, names)?.unwrap_or_default()
+            match table.has(TRANSPORT) {
+                true => table.read(TRANSPORT, transport, names),
+                false => Some((false, false)),
+            }
         }
     };
+    // Without its transport, nothing can be said of the keys for one.
+    let (tls, websocket) = over?;
     if !tls {
         table.refuse(
             &[CERTIFICATE, KEY, CLIENT, CLIENT_CA, LOGIN],
             "transport = \"tls\" or \"wss\"",
-        )?;
+        );
     }
     if !websocket {
-        table.refuse(&[PATHS, ORIGINS], "transport = \"ws\" or \"wss\"")?;
+        table.refuse(&[PATHS, ORIGINS], "transport = \"ws\" or \"wss\"");
     }
-    Ok(Listener {
-        address,
+    let tls = tls.then(|| read_tls(table, begin));
+    let websocket = websocket.then(|| read_websocket(table));
+    let tls = match tls {
+        Some(tls) => Some(tls?),
+        None => None,
+    };
+    Some(Listener {
+        address: address?,
         dialect: dialect.unwrap_or_default(),
-        tls: tls.then(|| read_tls(&table, &begin)).transpose()?,
-        websocket: websocket.then(|| read_websocket(&table)).transpose()?,
+        tls,
+        websocket,
     })
 }
 
-fn read_tls<F: Fn(usize) -> Origin>(table: &Table<'_, '_, F>, begin: &Origin) -> Result<Tls, ConfigError> {
-    let needed = |key| {
-        table.path(key)?.ok_or(ConfigError::ListenerKeyMissing {
-            at: begin.clone(),
-            key,
-        })
-    };
+fn read_tls<F: Fn(usize) -> Origin>(table: &mut Table<'_, '_, F>, begin: &Origin) -> Option<Tls> {
     let client = |value: &DeValue<'_>| {
         let client = value.as_str()?;
         CLIENTS.into_iter().find(|known| *known == client)
     };
-    let client = table.read(CLIENT, client, || CLIENTS.join(", "))?;
-    let client = match client.unwrap_or("none") {
-        "none" => {
+    let asked = match table.has(CLIENT) {
+        true => table.read(CLIENT, client, || CLIENTS.join(", ")),
+        false => Some("none"),
+    };
+    let client = match asked {
+        Some("none") => {
             let asked = "client_certificate = \"optional\" or \"required\"";
-            table.refuse(&[CLIENT_CA, LOGIN], asked)?;
-            ClientCertificate::None
+            table.refuse(&[CLIENT_CA, LOGIN], asked);
+            Some(ClientCertificate::None)
         }
-        "optional" => ClientCertificate::Optional(needed(CLIENT_CA)?),
-        _ => ClientCertificate::Required(needed(CLIENT_CA)?),
+        Some("optional") => table
+            .needed_path(CLIENT_CA, begin)
+            .map(ClientCertificate::Optional),
+        Some(_) => table
+            .needed_path(CLIENT_CA, begin)
+            .map(ClientCertificate::Required),
+        None => None,
     };
     let names = || CertificateName::ALL.map(CertificateName::name).join(", ");
-    let login = table.read(LOGIN, |value| CertificateName::named(value.as_str()?), names)?;
-    Ok(Tls {
-        certificate_file: needed(CERTIFICATE)?,
-        key_file: needed(KEY)?,
-        client,
+    let login = table.read(LOGIN, |value| CertificateName::named(value.as_str()?), names);
+    let certificate_file = table.needed_path(CERTIFICATE, begin);
+    let key_file = table.needed_path(KEY, begin);
+    Some(Tls {
+        certificate_file: certificate_file?,
+        key_file: key_file?,
+        client: client?,
         login: login.unwrap_or_default(),
     })
 }
 
-fn read_websocket<F: Fn(usize) -> Origin>(table: &Table<'_, '_, F>) -> Result<WebSocket, ConfigError> {
+fn read_websocket<F: Fn(usize) -> Origin>(table: &mut Table<'_, '_, F>) -> WebSocket {
     let default = WebSocket::default();
     let is_path = |path: &str| path.starts_with('/') && !path.contains(['?', '#', ' ']);
-    let paths = table.texts(PATHS, is_path, PATHS_FORM)?;
+    let paths = table.texts(PATHS, is_path, PATHS_FORM);
     // A browser writes no path behind an origin, and one that is written here would never be met.
     let is_origin = |origin: &str| {
         let host = origin.split_once("://").map(|(_, host)| host);
         origin == WebSocket::ANY || host.is_some_and(|host| !host.is_empty() && !host.contains('/'))
     };
-    let origins = table.texts(ORIGINS, is_origin, ORIGINS_FORM)?;
-    Ok(WebSocket {
+    let origins = table.texts(ORIGINS, is_origin, ORIGINS_FORM);
+    WebSocket {
         paths: paths.unwrap_or(default.paths),
         origins: origins.unwrap_or(default.origins),
-    })
+    }
 }

@@ -5,6 +5,7 @@
 //!
 //! # Invariants
 //! - A key or variable that is not in the table is refused, as is a value out of its range: nothing is ignored.
+//! - Reading goes on behind a mistake: all of them are told at once.
 //!
 //! # Not here
 //! Reading the environment of the process: `cli` hands it over. Flags: `cli` parses them into [`Overrides`].
@@ -12,6 +13,7 @@
 mod error;
 mod keys;
 mod listener;
+mod origin;
 #[cfg(test)]
 mod tests;
 
@@ -20,14 +22,15 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub use error::{ConfigError, Origin};
-pub use keys::{Key, keys};
+pub use error::{ConfigError, ConfigErrors};
+pub use keys::{Key, Value, keys};
 pub use listener::{Address, CertificateName, ClientCertificate, Listener, Tls, WebSocket};
+pub use origin::{Origin, Origins};
 
 use crate::base::{Limits, PATTERN_FORM, Policies, SettingKey, Settings};
-use keys::Value;
 
 /// The commented list of every key with its default.
 pub const SAMPLE: &str = include_str!("../../config/steadfast.toml");
@@ -142,6 +145,14 @@ impl LogFormat {
             _ => None,
         }
     }
+
+    /// Its text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
 }
 
 impl LogLevel {
@@ -157,6 +168,17 @@ impl LogLevel {
             "debug" => Some(Self::Debug),
             "trace" => Some(Self::Trace),
             _ => None,
+        }
+    }
+
+    /// Its text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
         }
     }
 }
@@ -213,6 +235,30 @@ pub struct Overrides {
     pub insecure_allow_anonymous: bool,
 }
 
+impl Overrides {
+    /// The keys that flags state, each with its flag.
+    fn given(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        [
+            ("server.data_dir", "--data-dir", self.data_dir.is_some()),
+            ("server.listen", "--listen", !self.listen.is_empty()),
+            (
+                "server.metrics_listen",
+                "--metrics-listen",
+                self.metrics_listen.is_some(),
+            ),
+            ("log.format", "--log-format", self.log_format.is_some()),
+            ("log.level", "--log-level", self.log_level.is_some()),
+            (
+                "server.insecure_allow_anonymous",
+                "--insecure-allow-anonymous",
+                self.insecure_allow_anonymous,
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(key, flag, given)| given.then_some((key, flag)))
+    }
+}
+
 impl Config {
     /// Every listener: those of `server.listen`, then the others.
     pub fn every_listener(&self) -> impl Iterator<Item = Listener> {
@@ -231,11 +277,75 @@ impl Config {
         }
     }
 
-    /// Reads every source in its order and checks the whole.
+    /// Reads every source in its order and checks the whole. Fails with every mistake in them.
     pub fn load(
         overrides: Overrides,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, ConfigErrors> {
+        let (loaded, mistakes) = Loaded::read(overrides, environment);
+        mistakes.none()?;
+        Ok(loaded.config)
+    }
+}
+
+/// A configuration, and where each value of it was written.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The values; where one was refused, what would hold without it.
+    pub config: Config,
+    /// Their places.
+    pub origins: Origins,
+}
+
+impl Loaded {
+    /// Reads every source in its order and checks the whole: what could be read, and every mistake.
+    pub fn read(
+        overrides: Overrides,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> (Self, ConfigErrors) {
+        let mut reader = Reader::default();
+        reader.read(overrides, environment);
+        reader.check();
+        reader.finish()
+    }
+
+    /// The same, of a broker that is to listen there.
+    pub fn read_for_serving(
+        overrides: Overrides,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> (Self, ConfigErrors) {
+        let mut reader = Reader::default();
+        reader.read(overrides, environment);
+        reader.check();
+        if let Err(exposed) = reader.config.refuse_exposed() {
+            let at = match &exposed {
+                ConfigError::Exposed { address } => reader.listener_origin(*address),
+                _ => Origin::Default,
+            };
+            reader.mistakes.push(exposed.at(at));
+        }
+        reader.finish()
+    }
+}
+
+/// Reads sources one after another, and gathers what is wrong with them.
+#[derive(Debug, Default)]
+struct Reader {
+    config: Config,
+    origins: Origins,
+    mistakes: Vec<ConfigError>,
+}
+
+impl Reader {
+    fn finish(self) -> (Loaded, ConfigErrors) {
+        let loaded = Loaded {
+            config: self.config,
+            origins: self.origins,
+        };
+        (loaded, ConfigErrors::new(self.mistakes))
+    }
+
+    fn read(&mut self, overrides: Overrides, environment: impl IntoIterator<Item = (OsString, OsString)>) {
         let mut file = None;
         let mut variables = Vec::new();
         for (name, value) in environment {
@@ -251,14 +361,17 @@ impl Config {
         variables.sort();
 
         // The default address is that of a broker of which nothing else is said.
-        let mut config = Self::default();
-        let default = std::mem::take(&mut config.server.listen);
-        if let Some(path) = overrides.file.or(file) {
-            config.read_file(&path)?;
+        let default = std::mem::take(&mut self.config.server.listen);
+        if let Some(path) = overrides.file.clone().or(file) {
+            self.read_file(&path);
         }
         for (name, value) in variables {
-            config.read_variable(name, value)?;
+            self.read_variable(name, value);
         }
+        for (key, flag) in overrides.given() {
+            self.origins.note_flag(key, flag);
+        }
+        let config = &mut self.config;
         let server = &mut config.server;
         if let Some(data_dir) = overrides.data_dir {
             server.data_dir = data_dir;
@@ -266,7 +379,9 @@ impl Config {
         if !overrides.listen.is_empty() {
             server.listen = overrides.listen;
         }
-        if server.listen.is_empty() && config.listeners.is_empty() {
+        // Listeners that are refused are listeners all the same.
+        let told = self.origins.listener_count > 0 || self.origins.has("server.listen");
+        if server.listen.is_empty() && !told {
             server.listen = default;
         }
         if overrides.metrics_listen.is_some() {
@@ -275,93 +390,125 @@ impl Config {
         server.insecure_allow_anonymous |= overrides.insecure_allow_anonymous;
         config.log.format = overrides.log_format.unwrap_or(config.log.format);
         config.log.level = overrides.log_level.unwrap_or(config.log.level);
-        config.check()?;
-        Ok(config)
     }
 
-    fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
-        self.read_text(path, &text)
+    fn read_file(&mut self, path: &Path) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.read_text(path, &text),
+            Err(source) => self.mistakes.push(ConfigError::Unreadable {
+                path: path.to_owned(),
+                source,
+            }),
+        }
     }
 
     /// Reads a file's text; `path` is for messages.
-    fn read_text(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+    fn read_text(&mut self, path: &Path, text: &str) {
         let at = |byte: usize| Origin::File {
             path: path.to_owned(),
             line: text.as_bytes().iter().take(byte).filter(|&&b| b == b'\n').count() + 1,
         };
-        let document = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
-            at: at(error.span().map_or(0, |span| span.start)),
-            message: error.message().replace('\n', ", "),
-        })?;
+        let (document, errors) = DeTable::parse_recoverable(text);
+        let mut broken: Vec<Origin> = Vec::new();
+        for error in errors {
+            let at = at(error.span().map_or(0, |span| span.start));
+            if !broken.contains(&at) {
+                let message = error.message().replace('\n', ", ");
+                broken.push(at.clone());
+                self.mistakes.push(ConfigError::Syntax { at, message });
+            }
+        }
+        let behind = self.mistakes.len();
         for (section, table) in document.get_ref() {
             let section_at = at(section.span().start);
             let section = section.get_ref();
             if let Some(section) = [LISTENER, POLICY].into_iter().find(|name| section == name) {
-                let DeValue::Array(tables) = table.get_ref() else {
-                    return Err(ConfigError::NoList {
-                        at: section_at,
-                        section,
-                    });
-                };
-                for table in tables {
-                    let begin = at(table.span().start);
-                    let DeValue::Table(table) = table.get_ref() else {
-                        return Err(ConfigError::NoList { at: begin, section });
-                    };
-                    match section {
-                        LISTENER => self.listeners.push(listener::read(text, table, begin, &at)?),
-                        _ => self.read_policy(text, table, begin, &at)?,
-                    }
-                }
+                self.read_list(text, section, table, section_at, &at);
                 continue;
             }
             if !keys().any(|key| key.section == section) {
-                return Err(ConfigError::UnknownSection {
+                self.mistakes.push(ConfigError::UnknownSection {
                     at: section_at,
                     section: section.to_string(),
                 });
+                continue;
             }
             let DeValue::Table(table) = table.get_ref() else {
-                return Err(ConfigError::NoSection {
+                self.mistakes.push(ConfigError::NoSection {
                     at: section_at,
                     section: section.to_string(),
                 });
+                continue;
             };
             for (name, value) in table {
                 let Some(key) = keys().find(|key| key.section == section && key.name == name.get_ref())
                 else {
-                    return Err(ConfigError::UnknownKey {
+                    self.mistakes.push(ConfigError::UnknownKey {
                         at: at(name.span().start),
                         section: section.to_string(),
                         name: name.get_ref().to_string(),
                     });
+                    continue;
                 };
                 let value_at = at(value.span().start);
-                match Value::from_toml(value.get_ref()).filter(|value| key.set(self, value)) {
-                    Some(_) => {}
-                    None => {
-                        let found = text.get(value.span()).unwrap_or_default();
-                        return Err(ConfigError::bad_value(value_at, key, found));
-                    }
+                self.origins.note(key, value_at.clone());
+                if Value::from_toml(value.get_ref())
+                    .filter(|value| key.set(&mut self.config, value))
+                    .is_none()
+                {
+                    let found = text.get(value.span()).unwrap_or_default();
+                    self.mistakes.push(ConfigError::bad_value(value_at, key, found));
                 }
             }
         }
-        Ok(())
+        // What is read of a line that is no TOML is not what was meant.
+        let found = self.mistakes.split_off(behind);
+        let meant = |error: &ConfigError| !error.place().is_some_and(|at| broken.contains(at));
+        self.mistakes.extend(found.into_iter().filter(meant));
     }
 
-    fn read_policy(
+    /// Reads a section that is a list of tables.
+    fn read_list(
         &mut self,
         text: &str,
-        table: &DeTable<'_>,
-        begin: Origin,
+        section: &'static str,
+        list: &Spanned<DeValue<'_>>,
+        section_at: Origin,
         at: &impl Fn(usize) -> Origin,
-    ) -> Result<(), ConfigError> {
+    ) {
+        let DeValue::Array(tables) = list.get_ref() else {
+            self.mistakes.push(ConfigError::NoList {
+                at: section_at,
+                section,
+            });
+            return;
+        };
+        for table in tables {
+            let begin = at(table.span().start);
+            let DeValue::Table(table) = table.get_ref() else {
+                self.mistakes.push(ConfigError::NoList { at: begin, section });
+                continue;
+            };
+            match section {
+                LISTENER => {
+                    self.origins.listener_count += 1;
+                    let read = listener::read(text, table, begin.clone(), at, &mut self.mistakes);
+                    if let Some(listener) = read {
+                        self.config.listeners.push(listener);
+                        self.origins.listeners.push(begin);
+                    }
+                }
+                _ => self.read_policy(text, table, begin, at),
+            }
+        }
+    }
+
+    fn read_policy(&mut self, text: &str, table: &DeTable<'_>, begin: Origin, at: &impl Fn(usize) -> Origin) {
         let mut pattern = None;
         let mut settings = Settings::default();
+        if !table.contains_key(PATTERN) {
+            self.mistakes.push(ConfigError::NoPattern { at: begin.clone() });
+        }
         for (name, value) in table {
             let found = text.get(value.span()).unwrap_or_default();
             let bad = |allowed| {
@@ -373,60 +520,81 @@ impl Config {
                     .get_ref()
                     .as_str()
                     .filter(|pattern| Policies::is_pattern(pattern));
-                let Some(written) = written else {
-                    return Err(bad(PATTERN_FORM.to_owned()));
+                let taken = |written: &str| {
+                    let policies = self.config.policies.iter();
+                    policies
+                        .clone()
+                        .any(|(other, _)| Policies::is_same(other, written))
                 };
-                if self
-                    .policies
-                    .iter()
-                    .any(|(other, _)| Policies::is_same(other, written))
-                {
-                    return Err(bad("each pattern once".to_owned()));
+                match written {
+                    None => self.mistakes.push(bad(PATTERN_FORM.to_owned())),
+                    Some(written) if taken(written) => {
+                        self.mistakes.push(bad("each pattern once".to_owned()));
+                    }
+                    Some(written) => pattern = Some(written.to_owned()),
                 }
-                pattern = Some(written.to_owned());
                 continue;
             }
             let Some(key) = SettingKey::named(name.get_ref()) else {
-                return Err(ConfigError::UnknownSetting {
+                self.mistakes.push(ConfigError::UnknownSetting {
                     at: at(name.span().start),
                     name: name.get_ref().to_string(),
                 });
+                continue;
             };
             let value = Value::from_toml(value.get_ref()).and_then(Value::into_setting);
             if !value.is_some_and(|value| settings.state(key, value)) {
-                return Err(bad(key.allowed()));
+                self.mistakes.push(bad(key.allowed()));
             }
         }
-        let pattern = pattern.ok_or(ConfigError::NoPattern { at: begin })?;
-        self.policies.push((pattern, settings));
-        Ok(())
+        if let Some(pattern) = pattern {
+            self.config.policies.push((pattern, settings));
+            self.origins.policies.push(begin);
+        }
     }
 
-    fn read_variable(&mut self, name: String, value: OsString) -> Result<(), ConfigError> {
+    fn read_variable(&mut self, name: String, value: OsString) {
         let Some(key) = keys().find(|key| key.variable() == name) else {
-            return Err(ConfigError::UnknownVariable { name });
+            self.mistakes.push(ConfigError::UnknownVariable { name });
+            return;
         };
+        let at = Origin::Variable { name };
+        self.origins.note(key, at.clone());
         let parsed = value.to_str().and_then(|text| key.parse(text));
-        match parsed.filter(|value| key.set(self, value)) {
-            Some(_) => Ok(()),
-            None => Err(ConfigError::bad_value(
-                Origin::Variable { name },
-                key,
-                &value.to_string_lossy(),
-            )),
+        if parsed.filter(|value| key.set(&mut self.config, value)).is_none() {
+            let error = ConfigError::bad_value(at, key, &value.to_string_lossy());
+            self.mistakes.push(error);
+        }
+    }
+
+    /// Where a listener was named.
+    fn listener_origin(&self, address: SocketAddr) -> Origin {
+        let listeners = self.config.listeners.iter().zip(&self.origins.listeners);
+        let found = listeners
+            .clone()
+            .find(|(listener, _)| listener.address.tcp() == Some(address));
+        match found {
+            Some((_, origin)) if !self.config.server.listen.contains(&address) => origin.clone(),
+            _ => self.origins.named("server.listen").clone(),
         }
     }
 
     /// What no single key can know.
-    fn check(&self) -> Result<(), ConfigError> {
+    fn check(&mut self) {
         let mut taken = BTreeSet::new();
-        for Listener { address, .. } in self.every_listener() {
+        let short = self.config.server.listen.len();
+        for (number, Listener { address, .. }) in self.config.every_listener().enumerate() {
             let chosen = address.tcp().is_none_or(|address| address.port() != 0);
             if chosen && !taken.insert(address.to_string()) {
-                return Err(ConfigError::ListenerTwice { address });
+                let at = match number.checked_sub(short) {
+                    Some(number) => self.origins.listeners.get(number),
+                    None => None,
+                };
+                let at = at.unwrap_or(self.origins.named("server.listen")).clone();
+                self.mistakes.push(ConfigError::ListenerTwice { address }.at(at));
             }
         }
-        let limits = &self.limits;
+        let limits = &self.config.limits;
         let ordered = [
             (
                 ("limits.header_line_bytes_max", limits.header_line_bytes_max),
@@ -443,10 +611,15 @@ impl Config {
         ];
         for (lower, upper) in ordered {
             if lower.1 > upper.1 {
-                return Err(ConfigError::Order { lower, upper });
+                // One of them is not its default.
+                let at = match self.origins.named(lower.0) {
+                    Origin::Default => self.origins.named(upper.0),
+                    written => written,
+                };
+                let at = at.clone();
+                self.mistakes.push(ConfigError::Order { lower, upper }.at(at));
             }
         }
-        Ok(())
     }
 }
 

@@ -5,11 +5,23 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::base::SETTINGS;
 
-fn read(text: &str) -> Result<Config, ConfigError> {
-    let mut config = Config::default();
-    config.read_text(Path::new("test.toml"), text)?;
-    config.check()?;
-    Ok(config)
+fn read(text: &str) -> Result<Config, ConfigErrors> {
+    let mut reader = Reader::default();
+    reader.read_text(Path::new("test.toml"), text);
+    reader.check();
+    let (loaded, mistakes) = reader.finish();
+    mistakes.none()?;
+    Ok(loaded.config)
+}
+
+/// What is wrong, if that is one thing.
+fn only(mistakes: &ConfigErrors) -> &ConfigError {
+    let all: Vec<_> = mistakes.iter().collect();
+    match all[..] {
+        [ConfigError::Placed { error, .. }] => error,
+        [only] => only,
+        _ => panic!("{mistakes}"),
+    }
 }
 
 fn variables(list: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
@@ -134,7 +146,7 @@ fn listeners_are_read_and_refused_by_line() {
 fn transports_take_their_own_keys_and_no_others() {
     let listener = |keys: &str| {
         let mut config = read(&format!("[[listener]]\naddress = \"127.0.0.1:1\"\n{keys}"))?;
-        Ok::<_, ConfigError>(config.listeners.remove(0))
+        Ok::<_, ConfigErrors>(config.listeners.remove(0))
     };
     let plain = listener("").unwrap();
     assert_eq!(
@@ -239,7 +251,10 @@ fn transports_take_their_own_keys_and_no_others() {
         read(&format!("[[listener]]\naddress = \"{address}\"\n{keys}")).expect_err(keys);
     }
     let twice = "[[listener]]\naddress = \"unix:/run/s\"\n".repeat(2);
-    assert!(matches!(read(&twice), Err(ConfigError::ListenerTwice { .. })));
+    assert!(matches!(
+        only(&read(&twice).unwrap_err()),
+        ConfigError::ListenerTwice { .. }
+    ));
     // Who may reach a socket of the file system is said by its mode.
     assert!(open.refuse_exposed().is_ok());
 }
@@ -270,16 +285,20 @@ fn the_default_address_is_for_a_broker_that_is_told_no_other() {
     assert_eq!(load(listener, "127.0.0.1:6").unwrap(), "127.0.0.1:6 127.0.0.1:5");
     let both = format!("[server]\nlisten = [\"127.0.0.1:7\"]\n{listener}");
     assert_eq!(load(&both, "").unwrap(), "127.0.0.1:7 127.0.0.1:5");
+    let unplaced = |error: String| error.split_once(", line 1: ").expect("a place").1.to_owned();
     assert_eq!(
-        load(listener, "127.0.0.1:5").unwrap_err(),
+        unplaced(load(listener, "127.0.0.1:5").unwrap_err()),
         "127.0.0.1:5 is listened on twice: name it once, in server.listen or in a [[listener]]"
     );
     assert_eq!(
         load(&format!("{listener}{listener}"), "")
             .unwrap_err()
-            .split(' ')
-            .next(),
-        Some("127.0.0.1:5")
+            .split_once(", line ")
+            .and_then(|(_, rest)| rest.split_once(" is")),
+        Some((
+            "3: 127.0.0.1:5",
+            " listened on twice: name it once, in server.listen or in a [[listener]]"
+        ))
     );
     let any = listener.replace(":5", ":0");
     assert_eq!(
@@ -413,7 +432,7 @@ fn refusals_name_the_place_and_what_is_allowed() {
     );
     check_file(
         "[limits]\nheader_line_bytes_max = 100_000\n",
-        "limits.header_line_bytes_max = 100000 is more than limits.header_block_bytes_max = 65536; it may be at \
+        "test.toml, line 2: limits.header_line_bytes_max = 100000 is more than limits.header_block_bytes_max = 65536; it may be at \
          most that",
     );
     assert!(
@@ -443,8 +462,8 @@ fn variables_are_refused_by_name() {
         variables(&[("STEADFAST_SERVER_DATA_DIR", "x")]),
     );
     assert!(matches!(
-        unknown,
-        Err(ConfigError::UnknownVariable { name }) if name == "STEADFAST_SERVER_DATA_DIR"
+        only(&unknown.unwrap_err()),
+        ConfigError::UnknownVariable { name } if name == "STEADFAST_SERVER_DATA_DIR"
     ));
     for (name, value) in [
         ("STEADFAST_DATA_DIR", ""),
@@ -506,7 +525,10 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
         ..Overrides::default()
     };
     let missing = Config::load(overrides, environment());
-    assert!(matches!(missing, Err(ConfigError::Unreadable { .. })));
+    assert!(matches!(
+        only(&missing.unwrap_err()),
+        ConfigError::Unreadable { .. }
+    ));
 }
 
 #[test]
@@ -538,4 +560,138 @@ fn an_address_others_can_reach_must_be_asked_for() {
     for address in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:0", "[::ffff:127.0.0.1]:1"] {
         check(address, false).unwrap();
     }
+}
+
+#[test]
+fn every_mistake_is_told_at_once_in_the_order_of_lines() {
+    let text = "\
+[limits]
+body_bytes_max = 0
+bodies_max = 1
+header_line_bytes_max = 100_000
+
+[server]
+listen = [\"127.0.0.1:1\", \"nowhere\"]
+broken = = 1
+
+[mystery]
+key = 1
+
+[[listener]]
+address = \"127.0.0.1:2\"
+transport = \"tls\"
+dialect = \"openmq\"
+tls = true
+
+[[policy]]
+ack_timeout_ms = \"soon\"
+ttl = 1
+
+[[listener]]
+address = \"127.0.0.1:3\"
+
+[[listener]]
+address = \"127.0.0.1:3\"
+";
+    let mistakes = read(text).expect_err(text).to_string();
+    let told: Vec<_> = mistakes
+        .lines()
+        .map(|line| {
+            let (place, rest) = line
+                .strip_prefix("test.toml, line ")
+                .unwrap()
+                .split_once(": ")
+                .unwrap();
+            (place.parse::<u32>().unwrap(), rest)
+        })
+        .collect();
+    let expected = [
+        (2, "limits.body_bytes_max = 0 is not allowed"),
+        (3, "unknown key limits.bodies_max"),
+        (
+            4,
+            "limits.header_line_bytes_max = 100000 is more than limits.header_block_bytes_max",
+        ),
+        (7, "server.listen = [\"127.0.0.1:1\", \"nowhere\"] is not allowed"),
+        (8, "not valid TOML"),
+        (10, "unknown section [mystery]"),
+        (
+            13,
+            "a [[listener]] with this transport and client_certificate needs the key certificate_file",
+        ),
+        (
+            13,
+            "a [[listener]] with this transport and client_certificate needs the key key_file",
+        ),
+        (16, "listener.dialect = \"openmq\" is not allowed"),
+        (17, "unknown key listener.tls"),
+        (19, "a [[policy]] needs the key pattern"),
+        (20, "policy.ack_timeout_ms = \"soon\" is not allowed"),
+        (21, "unknown key policy.ttl"),
+        (26, "127.0.0.1:3 is listened on twice"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{mistakes}");
+    for ((line, text), (expected_line, begin)) in told.into_iter().zip(expected) {
+        assert_eq!(line, expected_line, "{mistakes}");
+        assert!(text.starts_with(begin), "{text}: {begin}");
+    }
+}
+
+#[test]
+fn each_value_says_where_it_comes_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("steadfast.toml");
+    std::fs::write(&path, "[log]\nlevel = \"warn\"\n\n[limits]\nlinger_ms_max = 5\n").unwrap();
+    let overrides = Overrides {
+        file: Some(path.clone()),
+        data_dir: Some("flag".into()),
+        ..Overrides::default()
+    };
+    let environment = variables(&[("STEADFAST_LOG_LEVEL", "debug")]);
+    let (loaded, mistakes) = Loaded::read(overrides, environment);
+    mistakes.none().unwrap();
+    let origin = |path: &str| {
+        let key = keys().find(|key| key.path() == path).expect(path);
+        (
+            key.get(&loaded.config).to_string(),
+            loaded.origins.of(key).to_string(),
+        )
+    };
+    let file = |line| format!("{}, line {line}", path.display());
+    for (key, value, from) in [
+        (
+            "log.level",
+            "\"debug\"",
+            "environment variable STEADFAST_LOG_LEVEL".to_owned(),
+        ),
+        ("log.format", "\"text\"", "default".to_owned()),
+        ("limits.linger_ms_max", "5", file(5)),
+        ("server.data_dir", "\"flag\"", "--data-dir".to_owned()),
+        ("server.listen", "[\"127.0.0.1:61613\"]", "default".to_owned()),
+    ] {
+        assert_eq!(origin(key), (value.to_owned(), from), "{key}");
+    }
+}
+
+#[test]
+fn what_a_key_says_of_a_configuration_sets_it() {
+    let text: String = SAMPLE
+        .lines()
+        .map(|line| match line.split_once(" = ") {
+            Some((name, value)) if !line.starts_with('#') => {
+                // Another value of the same form, where there is one near.
+                let number = value.replace('_', "").parse::<u64>().map(|number| number + 1);
+                let value = number.map_or(value.to_owned(), |number| number.to_string());
+                format!("{name} = {value}\n").replace("= false", "= true")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let changed = read(&text).unwrap();
+    let mut copied = Config::default();
+    for key in keys() {
+        assert!(key.set(&mut copied, &key.get(&changed)), "{}", key.path());
+    }
+    assert_eq!(copied, changed);
+    assert_ne!(copied, Config::default());
 }

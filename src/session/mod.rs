@@ -35,7 +35,9 @@ mod temporary;
 
 use std::sync::Arc;
 
-use crate::base::{DestinationKind, Dialect, Epoch, Identity, Limits, Now, Principal, Seq, SessionNo, Settings, SubNo};
+use crate::base::{
+    DestinationKind, Dialect, Epoch, Identity, Limits, Now, Principal, Seq, SessionNo, Settings, SubNo,
+};
 use crate::port::{Applied, Delivery, Refusal, Request, Requests};
 use crate::wire::{
     DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, Header, Version, unescape,
