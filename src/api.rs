@@ -575,6 +575,24 @@ pub struct Backup {
     pub bytes_per_second_max: Option<u64>,
 }
 
+/// The body of `POST /v1/reload`; may be left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reload {}
+
+/// The answer to `POST /v1/reload`: what became of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Keys whose new values hold from now on, and `policy` for policies.
+    pub taken: Vec<String>,
+    /// Keys whose new values hold from the next start on, and `listener` for listeners.
+    pub restart: Vec<String>,
+    /// Listeners whose certificates and keys were read again.
+    pub certificates: Vec<String>,
+    /// Listeners whose certificates could not be used, each with the reason; the old ones stay.
+    pub failed: Vec<String>,
+}
+
 /// The body of `POST /v1/queues/{name}/pause`, `.../resume` and `POST /v1/connections/{session}/disconnect`; may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -6,16 +6,27 @@
 use std::io::IsTerminal;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat, LogLevel};
 
-/// Sends every log line of the process to standard error from now on. Fails if that was done before.
-pub fn init(log: Log) -> Result<(), TryInitError> {
-    let level = match log.level {
+/// Changes what is left out while the process runs.
+#[derive(Debug)]
+pub struct Levels(reload::Handle<Targets, Registry>);
+
+impl Levels {
+    /// From now on.
+    pub fn set(&self, level: LogLevel) {
+        // It fails only where nothing is logged any more.
+        let _ = self.0.reload(targets(level));
+    }
+}
+
+fn targets(level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
@@ -23,9 +34,14 @@ pub fn init(log: Log) -> Result<(), TryInitError> {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     // What libraries say below a warning is for their authors.
-    let filter = Targets::new()
+    Targets::new()
         .with_default(level.min(LevelFilter::WARN))
-        .with_target(env!("CARGO_CRATE_NAME"), level);
+        .with_target(env!("CARGO_CRATE_NAME"), level)
+}
+
+/// Sends every log line of the process to standard error from now on. Fails if that was done before.
+pub fn init(log: Log) -> Result<Levels, TryInitError> {
+    let (filter, levels) = reload::Layer::new(targets(log.level));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match log.format {
         LogFormat::Text => {
@@ -37,5 +53,6 @@ pub fn init(log: Log) -> Result<(), TryInitError> {
     };
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))
-        .try_init()
+        .try_init()?;
+    Ok(Levels(levels))
 }

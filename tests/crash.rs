@@ -21,6 +21,8 @@ mod powercut;
 mod rig;
 #[path = "crash/soak.rs"]
 mod soak;
+#[path = "crash/watched.rs"]
+mod watched;
 
 use std::collections::BTreeSet;
 use std::path::Path;

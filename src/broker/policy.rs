@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{Now, Policies, Seq, Settings};
+use crate::base::{Limits, Now, Policies, Seq, Settings};
 use crate::journal::Fact;
 use crate::port::{PolicyView, Refusal};
 
@@ -130,6 +130,15 @@ impl Broker {
         self.now = now;
         self.policies.configured = configured;
         self.renew_policies(now);
+    }
+
+    /// What bounds requests from now on. What sizes something when a broker is made (`commit_bytes_max`, `group_count_max`) stays.
+    pub fn handle_limits(&mut self, limits: Limits) {
+        self.limits = Limits {
+            commit_bytes_max: self.limits.commit_bytes_max,
+            group_count_max: self.limits.group_count_max,
+            ..limits
+        };
     }
 
     pub(super) fn renew_policies(&mut self, now: Now) {

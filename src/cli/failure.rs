@@ -13,7 +13,7 @@ use crate::api::Failed;
 use crate::client::ClientError;
 use crate::config::ConfigErrors;
 use crate::port::Refusal;
-use crate::runtime::RunError;
+use crate::runtime::{ApiCode, RunError};
 use crate::store::{BackupError, StoreError};
 
 /// What a command ends with when it does not end well.
@@ -27,6 +27,8 @@ pub(super) enum Failure {
     Run { error: RunError, data_dir: PathBuf },
     /// The store cannot be read.
     Store { error: StoreError, data_dir: PathBuf },
+    /// A broker that was told to read its configuration again cannot use certificates of listeners; each with why.
+    CertificatesKept(Vec<String>),
     /// There is no store to look into.
     NoStore(PathBuf),
     /// `--queue` does not name a queue.
@@ -149,6 +151,7 @@ impl Failure {
             | Self::Unsaved(_)
             | Self::Gone { .. } => 4,
             Self::Output(_)
+            | Self::CertificatesKept(_)
             | Self::Input(_)
             | Self::Signals(_)
             | Self::Client { .. }
@@ -212,6 +215,10 @@ impl fmt::Display for Failure {
                 ..
             } => format!("{}; {MORE_FILES}", chain(error)),
             Self::Run { error, .. } => chain(error),
+            Self::CertificatesKept(failed) => {
+                let line = |why: &String| format!("{}; the old certificate stays", super::show::escaped(why));
+                failed.iter().map(line).collect::<Vec<_>>().join("\n")
+            }
             Self::NoStore(folder) => format!(
                 "there is no store in {}; name the data folder of a broker with --data-dir",
                 folder.display()
@@ -268,6 +275,10 @@ impl fmt::Display for Failure {
                 )
             }
             Self::Api(error) => super::show::escaped(&api(error)),
+            Self::Refused(failed) if failed.code == ApiCode::ConfigurationInvalid.code() => {
+                let lines = failed.message.lines().map(super::show::escaped);
+                lines.collect::<Vec<_>>().join("\n")
+            }
             Self::Refused(failed) => {
                 let hint = match failed.code == Refusal::QueueInUse.code() {
                     true => "; --force does so",

@@ -25,6 +25,7 @@ mod queue;
 mod queues;
 mod receive;
 mod reference;
+mod reload;
 mod repair;
 mod restore;
 mod send;
@@ -108,6 +109,8 @@ enum Command {
     Connections(connections::ConnectionsArgs),
     /// Show or change what holds for queues, by pattern of their names
     Policy(policy::PolicyArgs),
+    /// Make the running broker read its configuration and certificates again
+    Reload(reload::ReloadArgs),
     /// List the queues that hold dead letters
     Dlq(queues::DlqArgs),
     /// Watch the running broker
@@ -158,7 +161,7 @@ struct ServeArgs {
 const SERVE_EXAMPLES: &str = "\
 Prints the version, the data folder, what was recovered, and `listening on ADDRESS` for each listener, with its \
 transport unless that is plain (`, tls`) and its dialect unless that is steadfast (`, dialect rabbitmq`). SIGHUP \
-reads policies and certificates again. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
+reads configuration and certificates again, as `steadfast reload` does. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
 
 Examples:
   steadfast serve
@@ -193,6 +196,7 @@ pub fn main() -> ExitCode {
         Command::Peek(args) => peek::run(args),
         Command::Connections(args) => connections::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Reload(args) => reload::run(args),
         Command::Dlq(args) => queues::dlq(args),
         Command::Top(args) => top::run(args),
         Command::Send(args) => send::run(&args),

@@ -73,7 +73,7 @@ struct DeleteArgs {
 }
 
 const LIST_EXAMPLES: &str = "\
-Those of the configuration are changed there; SIGHUP makes the broker read them again. \
+Those of the configuration are changed there; `steadfast reload` makes the broker read them again. \
 `steadfast queue show NAME` shows what holds for one queue.
 
 Examples:

@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use super::{Failure, ServeArgs};
-use crate::base::Settings;
-use crate::config::{Config, ConfigErrors, Loaded, Overrides};
-use crate::runtime::{self, ServeOptions, Started};
-use crate::telemetry;
+use crate::api::Reloaded;
+use crate::config::{Changes, Config, ConfigErrors, Loaded, Overrides};
+use crate::runtime::{self, Renewal, Reread, ServeOptions, Started};
+use crate::telemetry::{self, Levels};
 
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     let overrides = Overrides {
@@ -19,8 +19,8 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         insecure_allow_anonymous: args.insecure_allow_anonymous,
     };
     let config = load(overrides.clone())?;
-    let at_start = config.clone();
-    telemetry::init(config.log).map_err(Failure::Telemetry)?;
+    let mut running_with = config.clone();
+    let levels = telemetry::init(config.log).map_err(Failure::Telemetry)?;
     let worker_count = match config.server.worker_thread_count {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count,
@@ -44,9 +44,11 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     let started = |started: &Started| {
         let _ = announce(started, &mut std::io::stdout().lock());
     };
-    runtime::run(options, started, || reload(&overrides, &at_start))
-        .map(|_reason| ())
-        .map_err(|error| Failure::Run { error, data_dir })
+    runtime::run(options, started, || {
+        reread(&overrides, &mut running_with, &levels)
+    })
+    .map(|_reason| ())
+    .map_err(|error| Failure::Run { error, data_dir })
 }
 
 /// What is to be served.
@@ -56,28 +58,29 @@ fn load(overrides: Overrides) -> Result<Config, ConfigErrors> {
     Ok(loaded.config)
 }
 
-/// Reads the configuration again. A wrong one changes nothing.
-fn reload(overrides: &Overrides, at_start: &Config) -> Option<Vec<(String, Settings)>> {
-    let config = match load(overrides.clone()) {
-        Ok(config) => config,
-        Err(mistakes) => {
-            for mistake in mistakes.iter() {
-                tracing::error!("the configuration was not read again: {}", mistake.line());
-            }
-            return None;
-        }
+/// Reads the configuration again. One with mistakes changes nothing.
+fn reread(overrides: &Overrides, running_with: &mut Config, levels: &Levels) -> Reread {
+    let config = load(overrides.clone()).map_err(|mistakes| mistakes.to_string())?;
+    let Changes {
+        running,
+        taken,
+        restart,
+    } = Changes::between(running_with, &config);
+    levels.set(running.log.level);
+    running_with.clone_from(&running);
+    let renewal = Renewal {
+        limits: running.limits,
+        policies: running.policies,
+        heart_beat_ms_min: running.heart_beat.interval_ms_min,
+        heart_beat_margin_percent: running.heart_beat.margin_percent,
+        shutdown_ms_max: running.server.shutdown_ms_max,
     };
-    let policies = config.policies.clone();
-    let rest = Config {
-        policies: at_start.policies.clone(),
-        ..config
+    let reloaded = Reloaded {
+        taken,
+        restart,
+        ..Reloaded::default()
     };
-    if rest != *at_start {
-        tracing::warn!(
-            "the configuration differs in more than its [[policy]] tables: that takes effect at the next start"
-        );
-    }
-    Some(policies)
+    Ok((renewal, reloaded))
 }
 
 fn announce(started: &Started, out: &mut impl Write) -> std::io::Result<()> {

@@ -14,6 +14,7 @@ mod error;
 mod keys;
 mod listener;
 mod origin;
+mod reload;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use keys::{Key, Value, keys};
 pub use listener::{Address, CertificateName, ClientCertificate, Listener, Tls, WebSocket};
 pub use origin::{Origin, Origins};
+pub use reload::Changes;
 
 use crate::base::{Limits, PATTERN_FORM, Policies, SettingKey, Settings};
 
@@ -594,22 +596,7 @@ impl Reader {
                 self.mistakes.push(ConfigError::ListenerTwice { address }.at(at));
             }
         }
-        let limits = &self.config.limits;
-        let ordered = [
-            (
-                ("limits.header_line_bytes_max", limits.header_line_bytes_max),
-                ("limits.header_block_bytes_max", limits.header_block_bytes_max),
-            ),
-            (
-                ("limits.prefetch_count", limits.prefetch_count as usize),
-                ("limits.prefetch_count_max", limits.prefetch_count_max as usize),
-            ),
-            (
-                ("limits.body_bytes_max", limits.body_bytes_max),
-                ("limits.receiving_bytes_max", limits.receiving_bytes_max),
-            ),
-        ];
-        for (lower, upper) in ordered {
+        for (lower, upper) in ordered(&self.config.limits) {
             if lower.1 > upper.1 {
                 // One of them is not its default.
                 let at = match self.origins.named(lower.0) {
@@ -621,6 +608,27 @@ impl Reader {
             }
         }
     }
+}
+
+/// A key and its value.
+type Named = (&'static str, usize);
+
+/// Pairs of limits of which the first may not be more than the second.
+fn ordered(limits: &Limits) -> [(Named, Named); 3] {
+    [
+        (
+            ("limits.header_line_bytes_max", limits.header_line_bytes_max),
+            ("limits.header_block_bytes_max", limits.header_block_bytes_max),
+        ),
+        (
+            ("limits.prefetch_count", limits.prefetch_count as usize),
+            ("limits.prefetch_count_max", limits.prefetch_count_max as usize),
+        ),
+        (
+            ("limits.body_bytes_max", limits.body_bytes_max),
+            ("limits.receiving_bytes_max", limits.receiving_bytes_max),
+        ),
+    ]
 }
 
 /// Reads `IP:PORT` or `localhost:PORT`. Other names are refused: which address they mean is not ours to guess.

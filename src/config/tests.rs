@@ -695,3 +695,74 @@ fn what_a_key_says_of_a_configuration_sets_it() {
     assert_eq!(copied, changed);
     assert_ne!(copied, Config::default());
 }
+
+#[test]
+fn what_holds_at_once_and_what_at_the_next_start() {
+    let running = read("[limits]\nlinger_ms_max = 5\n").unwrap();
+    let changes = |text: &str| Changes::between(&running, &read(text).unwrap());
+    let same = changes("[limits]\nlinger_ms_max = 5\n");
+    assert_eq!(
+        (same.taken.len(), same.restart.len(), &same.running),
+        (0, 0, &running)
+    );
+    let all = changes(
+        "[server]\nlisten = [\"127.0.0.1:1\"]\nshutdown_ms_max = 7\n[log]\nlevel = \"warn\"\nformat = \"json\"\n\
+         [limits]\ncommit_bytes_max = 5000\nbody_bytes_max = 9\n[[listener]]\naddress = \"127.0.0.1:2\"\n\
+         [[policy]]\npattern = \"a\"\n",
+    );
+    let taken = [
+        "server.shutdown_ms_max",
+        "log.level",
+        "limits.body_bytes_max",
+        "limits.linger_ms_max",
+        "policy",
+    ];
+    assert_eq!(all.taken, taken);
+    let restart = [
+        "server.listen",
+        "log.format",
+        "limits.commit_bytes_max",
+        "listener",
+    ];
+    assert_eq!(all.restart, restart);
+    assert_eq!(all.running.limits.body_bytes_max, 9);
+    assert_eq!(all.running.limits.linger_ms_max, Limits::default().linger_ms_max);
+    assert_eq!(
+        all.running.limits.commit_bytes_max,
+        Limits::default().commit_bytes_max
+    );
+    assert_eq!(all.running.server.listen, running.server.listen);
+    assert_eq!(all.running.policies.len(), 1);
+    // Read again, it still waits, and nothing else is new.
+    let again = Changes::between(&all.running, &all.running);
+    assert!(again.taken.is_empty() && again.restart.is_empty());
+    // A body may not be longer than the room for bodies, which is what it was until the next start.
+    let room = Limits::default().receiving_bytes_max;
+    let (body, room) = (room + 1, room + 2);
+    let put_off = changes(&format!(
+        "[limits]\nlinger_ms_max = 5\nbody_bytes_max = {body}\nreceiving_bytes_max = {room}\n"
+    ));
+    assert_eq!(put_off.running, running);
+    let restart = ["limits.receiving_bytes_max", "limits.body_bytes_max"];
+    assert_eq!(
+        (put_off.taken.len(), &put_off.restart[..]),
+        (0, &restart.map(str::to_owned)[..])
+    );
+}
+
+#[test]
+fn the_sample_says_which_limits_wait_for_a_start() {
+    let (head, _) = SAMPLE.split_once("\n\n[server]").expect("the sample has a head");
+    let (_, list) = head
+        .split_once("Of [limits], these")
+        .expect("the head has the list");
+    let words = list.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let listed: BTreeSet<_> = words.filter(|word| word.contains('_')).collect();
+    assert_eq!(listed, BTreeSet::from(reload::LIMITS_AT_START));
+    for name in reload::LIMITS_AT_START {
+        assert!(
+            keys().any(|key| key.section == "limits" && key.name == name),
+            "{name}"
+        );
+    }
+}

@@ -153,9 +153,15 @@ impl Watchdog {
 
     /// For how long the commit under way has hung, if it does.
     pub(crate) fn hangs(&self, mono_ms: u64) -> Option<Duration> {
+        self.elapsed(mono_ms)
+            .filter(|elapsed| *elapsed > Duration::from_millis(COMMIT_MS_MAX))
+    }
+
+    /// For how long a commit has been under way, if one is.
+    pub(crate) fn elapsed(&self, mono_ms: u64) -> Option<Duration> {
         let began = self.began.load(Ordering::Relaxed);
         let elapsed = (mono_ms + 1).saturating_sub(began);
-        (began != 0 && elapsed > COMMIT_MS_MAX).then(|| Duration::from_millis(elapsed))
+        (began != 0).then(|| Duration::from_millis(elapsed))
     }
 }
 

@@ -234,6 +234,17 @@ impl Core {
         self.finish(state, None, Vec::new());
     }
 
+    /// For how long the committer has left a batch where it is, if there is one.
+    pub(crate) fn committer_waits(&self) -> Option<Duration> {
+        let opened = self.lock().opened?;
+        Some(self.clock.elapsed().saturating_sub(opened))
+    }
+
+    /// What holds from now on.
+    pub(crate) fn handle_limits(&self, limits: Limits) {
+        self.lock().broker.handle_limits(limits);
+    }
+
     /// Does what time demands.
     pub(crate) fn handle_tick(&self) {
         let (mut state, now) = self.lock_now();

@@ -15,6 +15,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,7 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::base::{Identity, Now};
+use crate::base::{Dialect, Identity, Now};
 use crate::config::Address;
 use crate::listener::{Carrier, Gate, Met, Rehome, Unwelcome, meet_local, say_farewell};
 use crate::session::{SessionConfig, Violation, refusal};
@@ -128,7 +129,9 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Taken> {
 pub(super) struct Entrance {
     bell: Bell,
     gate: Option<Arc<Gate>>,
-    session: Arc<SessionConfig>,
+    dialect: Dialect,
+    /// What sessions begin with everywhere, and what they do here.
+    session: (Arc<SessionConfig>, Arc<SessionConfig>),
 }
 
 impl Entrance {
@@ -137,7 +140,8 @@ impl Entrance {
         taken: Taken,
         address: &Address,
         gate: Option<Arc<Gate>>,
-        session: Arc<SessionConfig>,
+        dialect: Dialect,
+        session: &Arc<SessionConfig>,
     ) -> Result<(Self, Address), RunError> {
         let failed = |source| RunError::Listen {
             address: address.clone(),
@@ -153,8 +157,22 @@ impl Entrance {
                 (Bell::Unix(listener, file), address.clone())
             }
         };
-        let entrance = Self { bell, gate, session };
+        let entrance = Self {
+            bell,
+            gate,
+            dialect,
+            session: (Arc::clone(session), with_dialect(session, dialect)),
+        };
         Ok((entrance, bound))
+    }
+
+    /// What a session begins with here: one value for all of them, until it changes everywhere.
+    fn session(&mut self, everywhere: Arc<SessionConfig>) -> Arc<SessionConfig> {
+        if !Arc::ptr_eq(&self.session.0, &everywhere) {
+            let here = with_dialect(&everywhere, self.dialect);
+            self.session = (everywhere, here);
+        }
+        Arc::clone(&self.session.1)
     }
 
     /// What somebody is told for whom there is no place. A gate with TLS would have to be passed first: nothing is said there.
@@ -164,6 +182,13 @@ impl Entrance {
             Some(gate) => gate.full(),
         }
     }
+}
+
+fn with_dialect(session: &SessionConfig, dialect: Dialect) -> Arc<SessionConfig> {
+    Arc::new(SessionConfig {
+        dialect,
+        ..session.clone()
+    })
 }
 
 impl Bell {
@@ -181,10 +206,8 @@ impl Bell {
 /// What all listeners share.
 pub(super) struct Door {
     pub(super) shared: Arc<Shared>,
-    connection_count_max: u64,
+    connection_count_max: AtomicU64,
     turning_away: Arc<Semaphore>,
-    login: Duration,
-    linger: Duration,
     /// Where those are served who are no newcomers any more.
     inside: Handle,
 }
@@ -213,21 +236,24 @@ struct Visit {
 
 impl Door {
     pub(super) fn new(shared: Arc<Shared>, connection_count_max: u64, inside: Handle) -> Self {
-        let limits = &shared.session.limits;
         Self {
-            connection_count_max,
+            connection_count_max: AtomicU64::new(connection_count_max),
             turning_away: Arc::new(Semaphore::new(TURN_AWAY_COUNT_MAX)),
-            login: Duration::from_millis(limits.login_ms_max),
-            linger: Duration::from_millis(limits.linger_ms_max),
             inside,
             shared,
         }
     }
 
+    /// Who is inside stays, however many they are.
+    pub(super) fn set_connection_count_max(&self, connection_count_max: u64) {
+        self.connection_count_max
+            .store(connection_count_max, Ordering::Relaxed);
+    }
+
     /// Accepts until it is told not to.
     pub(super) async fn attend(
         self: Arc<Self>,
-        entrance: Entrance,
+        mut entrance: Entrance,
         mut accept_until: watch::Receiver<bool>,
         present: mpsc::Sender<()>,
     ) {
@@ -242,7 +268,7 @@ impl Door {
             match accepted {
                 Ok(caller) => {
                     failing = false;
-                    self.enter(caller, &entrance, &present, &stopped);
+                    self.enter(caller, &mut entrance, &present, &stopped);
                     // As after a newcomer's turn: others may wait for the processor.
                     std::thread::yield_now();
                 }
@@ -261,20 +287,24 @@ impl Door {
     fn enter(
         &self,
         caller: Caller,
-        entrance: &Entrance,
+        entrance: &mut Entrance,
         present: &mpsc::Sender<()>,
         stopped: &watch::Receiver<bool>,
     ) {
         let stats = &self.shared.stats;
-        if stats.connection_count.value() >= self.connection_count_max {
-            self.turn_away(caller, entrance.full());
+        let session = entrance.session(self.shared.session.get());
+        let (login, linger) = (session.limits.login_ms_max, session.limits.linger_ms_max);
+        let (login, linger) = (Duration::from_millis(login), Duration::from_millis(linger));
+        let connection_count_max = self.connection_count_max.load(Ordering::Relaxed);
+        if stats.connection_count.value() >= connection_count_max {
+            self.turn_away(caller, entrance.full(), connection_count_max, linger);
             return;
         }
         stats.accepted_count.add(1);
         stats.connection_count.add(1);
         let visit = |peer| Visit {
             shared: Arc::clone(&self.shared),
-            session: Arc::clone(&entrance.session),
+            session: Arc::clone(&session),
             peer,
             accepted: self.shared.clock.now(),
             place: Place {
@@ -297,7 +327,6 @@ impl Door {
                     }
                     Some(gate) => {
                         let met = Arc::clone(gate).meet(stream);
-                        let (login, linger) = (self.login, self.linger);
                         tokio::spawn(visit.pass(met, login, linger, stopped.clone()));
                     }
                 }
@@ -316,15 +345,14 @@ impl Door {
     }
 
     /// Tells somebody that there are too many connections.
-    fn turn_away(&self, caller: Caller, answer: Vec<u8>) {
+    fn turn_away(&self, caller: Caller, answer: Vec<u8>, connection_count_max: u64, linger: Duration) {
         self.shared.stats.turned_away_count.add(1);
         let (carrier, peer) = match caller {
             Caller::Tcp(stream, peer) => (Carrier::Tcp(stream), peer.into()),
             Caller::Unix(stream) => (Carrier::Unix(stream), Peer::of(&Identity::Unknown)),
         };
-        tracing::warn!(%peer, connection_count_max = self.connection_count_max, "connection turned away");
+        tracing::warn!(%peer, connection_count_max, "connection turned away");
         if let Ok(permit) = Arc::clone(&self.turning_away).try_acquire_owned() {
-            let linger = self.linger;
             tokio::spawn(async move {
                 // Told or not, in time or not: it is closed.
                 let _ = timeout(linger, say_farewell(carrier, &answer)).await;

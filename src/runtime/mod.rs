@@ -12,8 +12,9 @@
 //! ```
 //!
 //! # Locks, and who may block where
-//! - There are three locks, the core's, the body cache's and that of the list of connections. They are held for memory
-//!   work only: nothing is awaited, read, written, logged or woken under them, and none is taken under another.
+//! - There are four locks, the core's, the body cache's, that of the list of connections and that of what sessions begin
+//!   with. They are held for memory work only: nothing is awaited, read, written, logged or woken under them, and none is
+//!   taken under another.
 //! - Worker threads never block: sockets, timers, readers and budgets are awaited.
 //! - The committer blocks in `append` and `flush`, holding nothing. Readers block in `Store::body`, holding nothing
 //!   but their permit.
@@ -42,6 +43,7 @@ mod clock;
 mod committer;
 mod connection;
 mod core;
+mod current;
 mod door;
 mod entropy;
 mod error;
@@ -51,6 +53,7 @@ mod porch;
 mod presence;
 mod room;
 mod server;
+mod service;
 mod stats;
 mod timings;
 
@@ -61,6 +64,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::api::Reloaded;
 use crate::base::{Epoch, Limits, Settings};
 use crate::store::{self, SledOptions, SledStore, StoreError};
 
@@ -81,6 +85,7 @@ pub(crate) mod parts {
     pub(crate) use super::clock::Clock;
     pub(crate) use super::connection::{Budget, Shared, drive};
     pub(crate) use super::core::{Core, Wait};
+    pub(crate) use super::current::Current;
     pub(crate) use super::looks::show_headers;
     pub(crate) use super::server::{commit_term, relocate};
 }
@@ -159,13 +164,31 @@ pub enum ExitReason {
     Interrupted,
 }
 
-/// Runs a broker until a signal stops it. Calls `started` once, when connections are accepted, and `reload` at each SIGHUP,
-/// for the policies that the configuration states from then on; `None` leaves them as they are. Certificates are read again then, too.
+/// What a broker that runs can be given anew.
+#[derive(Debug, Clone)]
+pub struct Renewal {
+    /// As [`ServeOptions::limits`]; those that size something at the start stay what they were.
+    pub limits: Limits,
+    /// As [`ServeOptions::policies`].
+    pub policies: Vec<(String, Settings)>,
+    /// As [`ServeOptions::heart_beat_ms_min`].
+    pub heart_beat_ms_min: u64,
+    /// As [`ServeOptions::heart_beat_margin_percent`].
+    pub heart_beat_margin_percent: u64,
+    /// As [`ServeOptions::shutdown_ms_max`].
+    pub shutdown_ms_max: u64,
+}
+
+/// A configuration that was read again: what the broker is given, and what is told of it; or its mistakes, one a line.
+pub type Reread = Result<(Renewal, Reloaded), String>;
+
+/// Runs a broker until a signal stops it. Calls `started` once, when connections are accepted, and `reread` at each SIGHUP and
+/// each request to reload. Certificates are read again then, too, unless the configuration has mistakes: those change nothing.
 /// To be called before the process has other threads.
 pub fn run(
     options: ServeOptions,
     started: impl FnOnce(&Started),
-    reload: impl Fn() -> Option<Vec<(String, Settings)>>,
+    mut reread: impl FnMut() -> Reread,
 ) -> Result<ExitReason, RunError> {
     allocator::set_up();
     let clock = Clock::new();
@@ -203,7 +226,8 @@ pub fn run(
         let mut terminate = listen_for(SignalKind::terminate())?;
         let mut interrupt = listen_for(SignalKind::interrupt())?;
         let mut hangup = listen_for(SignalKind::hangup())?;
-        let (running, facts) = Running::start_since(clock, keeper, Arc::new(store), &options)?;
+        service::recovering();
+        let (mut running, facts) = Running::start_since(clock, keeper, Arc::new(store), &options)?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             listen = facts.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
@@ -218,18 +242,25 @@ pub fn run(
             "started"
         );
         started(&facts);
+        let status = status(&facts);
+        let mut asked = running.take_reloads();
+        if let Some(silence_max) = service::watchdog() {
+            running.watch(silence_max / 2, service::alive);
+        }
+        service::ready(&status);
         let reason = loop {
             tokio::select! {
                 reason = first_of(&mut terminate, &mut interrupt) => break reason,
                 _ = hangup.recv() => {
-                    running.reload_certificates();
-                    if let Some(stated) = reload() {
-                        running.set_policies(server::policies(&options.limits, &stated));
-                        tracing::info!(policy_count = stated.len(), "policies read again");
-                    }
-                },
+                    let _told_in_the_log = reload(&mut running, &mut reread, &status);
+                }
+                Some(answer) = asked.recv() => {
+                    // Who asked may have gone.
+                    let _ = answer.send(reload(&mut running, &mut reread, &status));
+                }
             }
         };
+        service::stopping();
         tracing::info!(?reason, "stopping");
         let impatience = tokio::spawn(async move {
             first_of(&mut terminate, &mut interrupt).await;
@@ -242,6 +273,60 @@ pub fn run(
     // A reader that hangs in the store must not keep a broker that has ended.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(reason)
+}
+
+/// What a service manager shows.
+fn status(started: &Started) -> String {
+    format!(
+        "recovered {} messages in {} queues in {} ms; epoch {}",
+        started.message_count,
+        started.queue_count,
+        started.recovery.as_millis(),
+        started.epoch.0
+    )
+}
+
+/// Reads the configuration and the certificates again, and logs what came of it.
+fn reload(
+    running: &mut Running,
+    reread: &mut impl FnMut() -> Reread,
+    status: &str,
+) -> Result<Reloaded, String> {
+    service::reloading();
+    let done = reread().map(|(renewal, mut reloaded)| {
+        running.renew(&renewal);
+        for (address, read) in running.reload_certificates() {
+            match read {
+                Ok(()) => {
+                    tracing::info!(listener = %address, "certificates read again");
+                    reloaded.certificates.push(address.to_string());
+                }
+                Err(error) => {
+                    let why = exit::chain(&error);
+                    tracing::error!(
+                        listener = %address,
+                        "the certificates were not read again, the old ones stay: {why}"
+                    );
+                    reloaded.failed.push(format!("{address}: {why}"));
+                }
+            }
+        }
+        reloaded
+    });
+    match &done {
+        Ok(reloaded) => tracing::info!(
+            taken = reloaded.taken.join(" "),
+            restart = reloaded.restart.join(" "),
+            "configuration read again"
+        ),
+        Err(mistakes) => {
+            for mistake in mistakes.lines() {
+                tracing::error!("the configuration was not read again: {mistake}");
+            }
+        }
+    }
+    service::ready(status);
+    done
 }
 
 fn listen_for(kind: SignalKind) -> Result<Signal, RunError> {

@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::base::{Dialect, Limits, Policies, Settings};
 use crate::broker::{Broker, Recovery};
 use crate::config::Address;
-use crate::listener::Gate;
+use crate::listener::{Gate, TlsError};
 use crate::session::SessionConfig;
 use crate::store::{Store, StoreError};
 
@@ -25,13 +25,14 @@ use super::clock::Clock;
 use super::committer::{Committer, Watchdog, commit};
 use super::connection::{Budget, Shared};
 use super::core::Core;
+use super::current::Current;
 use super::door::{self, Door, Entrance};
 use super::looks::show_headers;
 use super::porch::Porch;
 use super::room::{RoomKeeper, reusable_bytes};
 use super::stats::{Stats, StatsView};
 use super::timings::Timings;
-use super::{Listener, RunError, ServeOptions, Started, exit};
+use super::{Listener, Renewal, RunError, ServeOptions, Started, exit};
 
 /// Descriptors kept for the store, listeners and the like.
 const DESCRIPTORS_KEPT: u64 = 64;
@@ -54,7 +55,10 @@ pub struct Running {
     /// Ends when every connection has.
     connections: mpsc::Receiver<()>,
     helpers: Vec<task::JoinHandle<()>>,
+    api: Arc<Api>,
+    watchdog: Arc<Watchdog>,
     porch: Porch,
+    door: Arc<Door>,
     committer: JoinHandle<()>,
     shutdown: Duration,
 }
@@ -152,7 +156,7 @@ impl Running {
         let watchdog = Arc::new(Watchdog::default());
         let timings = Arc::new(Timings::default());
         let (room_store, api_store) = (Arc::clone(&store), Arc::clone(&store));
-        let api_watchdog = Arc::clone(&watchdog);
+        let (api_watchdog, running_watchdog) = (Arc::clone(&watchdog), Arc::clone(&watchdog));
         let committer = Committer {
             core: Arc::clone(&core),
             store,
@@ -168,7 +172,7 @@ impl Running {
             clock,
             stats,
             presence: Arc::default(),
-            session: Arc::new(SessionConfig {
+            session: Current::new(SessionConfig {
                 limits: options.limits.clone(),
                 epoch,
                 store: recovered
@@ -194,11 +198,9 @@ impl Running {
         let mut gates = Vec::new();
         for (asked, taken, gate) in sockets {
             let _there = porch.handle().enter();
-            let session = Arc::new(SessionConfig {
-                dialect: asked.dialect,
-                ..SessionConfig::clone(&shared.session)
-            });
-            let (entrance, address) = Entrance::open(taken, &asked.address, gate.clone(), session)?;
+            let session = shared.session.get();
+            let (entrance, address) =
+                Entrance::open(taken, &asked.address, gate.clone(), asked.dialect, &session)?;
             entrances.push(entrance);
             gates.extend(gate.map(|gate| (address.clone(), gate)));
             started.listen.push(Listener { address, ..asked });
@@ -243,7 +245,10 @@ impl Running {
             accepting,
             connections,
             helpers,
+            api,
+            watchdog: running_watchdog,
             porch,
+            door,
             committer,
             shutdown: Duration::from_millis(options.shutdown_ms_max),
         };
@@ -260,24 +265,59 @@ impl Running {
         self.shared.stats.view()
     }
 
-    /// What the configuration states for queues from now on.
-    pub fn set_policies(&self, policies: Policies) {
-        self.shared.core.handle_policies(policies);
+    /// What holds from now on; for connections, for those from now on.
+    pub fn renew(&mut self, renewal: &Renewal) {
+        let limits = &renewal.limits;
+        let before = self.shared.session.get();
+        if limits.connection_count_max != before.limits.connection_count_max {
+            let count_max = connection_count_max(limits.connection_count_max);
+            self.door.set_connection_count_max(count_max);
+        }
+        self.shared.session.set(SessionConfig {
+            limits: limits.clone(),
+            heart_beat_ms_min: renewal.heart_beat_ms_min,
+            heart_beat_margin_percent: renewal.heart_beat_margin_percent,
+            ..SessionConfig::clone(&before)
+        });
+        self.shared.core.handle_limits(limits.clone());
+        self.shared
+            .core
+            .handle_policies(policies(limits, &renewal.policies));
+        self.shutdown = Duration::from_millis(renewal.shutdown_ms_max);
     }
 
-    /// Reads certificates and keys again, for connections from now on. Where they cannot be used the old ones stay, and the log says so.
-    pub fn reload_certificates(&self) {
-        for (address, gate) in &self.gates {
-            match gate.reload() {
-                Ok(true) => tracing::info!(listener = %address, "certificates read again"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(
-                    listener = %address,
-                    "the certificates were not read again, the old ones stay: {}",
-                    exit::chain(&error)
-                ),
+    /// Where the API's requests to read the configuration again arrive from now on. To be called once.
+    pub(super) fn take_reloads(&self) -> mpsc::Receiver<api::ReloadAnswer> {
+        self.api.take_reloads()
+    }
+
+    /// Calls `alive` at least twice within `late`, as long as the core answers and the committer is not late by that much.
+    pub fn watch(&mut self, late: Duration, alive: impl Fn() + Send + 'static) {
+        let (shared, watchdog) = (Arc::clone(&self.shared), Arc::clone(&self.watchdog));
+        self.helpers.push(tokio::spawn(async move {
+            let mut ticks = interval(late / 2);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                // Where the core's lock is never given back, this is the end of it.
+                let waits = shared.core.committer_waits();
+                let writes = watchdog.elapsed(shared.clock.now().mono_ms);
+                if waits.max(writes).is_none_or(|elapsed| elapsed < late) {
+                    alive();
+                }
             }
-        }
+        }));
+    }
+
+    /// Reads certificates and keys again, for connections from now on: for each listener that has some, whether they are
+    /// used. Where they cannot be the old ones stay.
+    pub fn reload_certificates(&self) -> Vec<(Address, Result<(), TlsError>)> {
+        let read = |(address, gate): &(Address, Arc<Gate>)| match gate.reload() {
+            Ok(true) => Some((address.clone(), Ok(()))),
+            Ok(false) => None,
+            Err(error) => Some((address.clone(), Err(error))),
+        };
+        self.gates.iter().filter_map(read).collect()
     }
 
     /// Stops in good order: accepts no more, lets each connection have what is due to it, within `shutdown_ms_max`;

@@ -174,6 +174,11 @@ impl Session {
         Self { identity, ..self }
     }
 
+    /// The bounds it began with.
+    pub fn limits(&self) -> &Limits {
+        &self.config.limits
+    }
+
     /// What the transport knows of the peer.
     pub fn identity(&self) -> &Identity {
         &self.identity

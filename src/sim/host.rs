@@ -24,7 +24,7 @@ use crate::broker::Recovery;
 use crate::journal::{Batch, IndexSize};
 use crate::port::Act;
 use crate::runtime::parts::{
-    Bodies, Budget, Clock, Core, Shared, Wait, commit_term, drive, relocate, show_headers,
+    Bodies, Budget, Clock, Core, Current, Shared, Wait, commit_term, drive, relocate, show_headers,
 };
 use crate::session::SessionConfig;
 use crate::store::Store;
@@ -134,7 +134,7 @@ impl Host {
             clock,
             stats,
             presence: Arc::default(),
-            session: Arc::new(SessionConfig {
+            session: Current::new(SessionConfig {
                 limits: limits.clone(),
                 epoch,
                 store: "51a51a51".to_owned(),
@@ -167,7 +167,7 @@ impl Host {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let mut task = Task::new(drive(
             Arc::clone(&self.shared),
-            Arc::clone(&self.shared.session),
+            self.shared.session.get(),
             Wire::socket(wire),
             peer,
         ));

@@ -627,6 +627,58 @@ fn policies_of_the_file_are_read_again_at_sighup() {
     await_count("message_count_max=3");
 }
 
+#[test]
+fn a_reload_says_what_holds_and_what_waits() {
+    let world = World::with("");
+    let keep = world.client();
+    assert_eq!(world.said(&["reload"]), "nothing has changed\n");
+    let reload = |config: &str| world.broker.rewrite_config(config);
+    const CHANGED: &str = "[server]\nworker_thread_count = 7\n[log]\nlevel = \"warn\"\n[limits]\nbody_bytes_max = 3\n\
+                           deliveries_failed_max = 2\nsubscription_count_max = 1\n[[policy]]\npattern = \"a\"\nmessage_count_max = 1\n";
+    reload(CHANGED);
+    assert_eq!(
+        world.said(&["reload"]),
+        "from now on: log.level, limits.body_bytes_max, limits.subscription_count_max, limits.deliveries_failed_max, policy\n\
+         at the next start: server.worker_thread_count\n"
+    );
+    // A connection has the bounds that it began with; those from now on have the new ones.
+    let body = |mut client: Client| {
+        let headers = [("destination", "/queue/b"), ("receipt", "1")];
+        client.send("SEND", &headers, b"four").unwrap();
+        let frame = client.expect().unwrap();
+        frame.header("code").unwrap_or(&frame.command).to_owned()
+    };
+    assert_eq!(body(keep), "RECEIPT");
+    assert_eq!(body(world.client()), "body-too-long");
+    assert_eq!(sent(&world, "/queue/a"), "RECEIPT");
+    assert_eq!(sent(&world, "/queue/a"), "queue-full");
+    let log = world.broker.log_end();
+    assert!(log.contains("configuration read again"), "{log}");
+    assert!(log.contains("connection opened session=1 "), "{log}");
+    assert!(!log.contains("connection opened session=2 "), "{log}");
+    // What waits is told again.
+    let told = world.said(&["reload", "--json"]);
+    let told: steadfast::api::Reloaded = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (told.taken.len(), &told.restart[..]),
+        (0, &["server.worker_thread_count".to_owned()][..])
+    );
+    // Mistakes change nothing, and all of them are told, to whoever asked.
+    reload(&CHANGED.replace("body_bytes_max = 3", "body_bytes_max = 0\nbodies = 1"));
+    let refused = world.refused(&["reload"], 1);
+    let lines: Vec<_> = refused.lines().collect();
+    assert_eq!(lines.len(), 2, "{refused}");
+    assert!(
+        lines[0].contains(", line 6: limits.body_bytes_max = 0 is not allowed"),
+        "{refused}"
+    );
+    assert!(
+        lines[1].contains(", line 7: unknown key limits.bodies"),
+        "{refused}"
+    );
+    assert_eq!(body(world.client()), "body-too-long");
+}
+
 /// What failed says why and where, what rests says until when, and what is sent back remembers.
 #[test]
 fn failures_are_seen() {

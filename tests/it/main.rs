@@ -33,5 +33,6 @@ mod lifecycle;
 mod paths;
 mod selectors;
 mod server;
+mod service;
 mod signals;
 mod transports;

@@ -19,6 +19,8 @@ pub struct Settings {
     pub log: PathBuf,
     /// Text of a configuration file; empty for none.
     pub config: String,
+    /// Variables of its environment.
+    pub variables: Vec<(&'static str, String)>,
     /// How long a start may take.
     pub start_timeout: Duration,
 }
@@ -30,6 +32,7 @@ impl Settings {
             data_dir: dir.join("data"),
             log: dir.join("broker"),
             config: String::new(),
+            variables: Vec::new(),
             start_timeout: Duration::from_secs(60),
         }
     }
@@ -56,6 +59,9 @@ impl Settings {
             if name.to_string_lossy().starts_with("STEADFAST_") {
                 command.env_remove(name);
             }
+        }
+        for (name, value) in &self.variables {
+            command.env(name, value);
         }
         if !self.config.is_empty() {
             let path = self.log_path("toml");

@@ -101,7 +101,7 @@ impl Parts {
         wanted: &api::Selection,
     ) -> Chosen {
         let _turn = self.looks.acquire().await;
-        let step = self.shared.session.limits.admin_act_count_max;
+        let step = self.shared.session.get().limits.admin_act_count_max;
         let limit = wanted
             .limit
             .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -220,7 +220,7 @@ impl Parts {
 
     /// Whether a queue may have this name: one that a SEND could carry.
     fn check_name(&self, name: &str) -> Result<(), Problem> {
-        let bytes_max = self.shared.session.limits.header_line_bytes_max;
+        let bytes_max = self.shared.session.get().limits.header_line_bytes_max;
         let line_bytes = "destination:/queue/".len() + name.len();
         if name.is_empty() || name.contains('\0') || line_bytes > bytes_max {
             return Err(Problem::bad(

@@ -214,7 +214,7 @@ metrics! {
 impl Parts {
     /// Takes a reading of everything.
     pub(super) async fn reading(&self) -> Reading {
-        let mut deepest = Deepest::new(self.shared.session.limits.metrics_queue_count_max);
+        let mut deepest = Deepest::new(self.shared.session.get().limits.metrics_queue_count_max);
         let totals = self.totals(|queue| deepest.see(queue)).await;
         let (queues, queue_skipped_count) = deepest.end();
         let store = self.store.clone();

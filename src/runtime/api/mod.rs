@@ -42,13 +42,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::api;
 use crate::base::SessionNo;
-use crate::port::Act;
+use crate::port::{Act, Refusal};
 use crate::store::Store;
 
 use super::committer::Watchdog;
@@ -84,7 +84,12 @@ type Answer = Response<Either<Full<Bytes>, stream::Stream>>;
 #[derive(Default)]
 pub(crate) struct Api {
     parts: OnceLock<Parts>,
+    /// Where requests to read the configuration again go.
+    reloads: OnceLock<mpsc::Sender<ReloadAnswer>>,
 }
+
+/// Where the answer to such a request goes: what was taken, or the mistakes of the configuration.
+pub(crate) type ReloadAnswer = oneshot::Sender<Result<api::Reloaded, String>>;
 
 /// What the API works on.
 pub(crate) struct Parts {
@@ -127,6 +132,13 @@ impl Parts {
             reasons,
         }
     }
+}
+
+fn starting() -> Problem {
+    Problem::new(
+        ApiCode::Starting,
+        "the broker is reading its store; ask again in a moment",
+    )
 }
 
 fn reason(code: &str, message: &str) -> api::HealthReason {
@@ -320,6 +332,26 @@ impl Api {
         }
     }
 
+    /// Where requests to read the configuration again arrive from now on.
+    pub(crate) fn take_reloads(&self) -> mpsc::Receiver<ReloadAnswer> {
+        let (ask, asked) = mpsc::channel(1);
+        if self.reloads.set(ask).is_err() {
+            unreachable!("a broker is run once");
+        }
+        asked
+    }
+
+    async fn reload(&self, caller: Caller) -> Result<api::Reloaded, Problem> {
+        let ask = self.reloads.get().ok_or_else(starting)?;
+        let (answer, answered) = oneshot::channel();
+        tracing::info!(uid = caller.uid, pid = caller.pid, act = "reload", "operator");
+        // Nobody answers any more once a stop has begun.
+        let asked = ask.send(answer).await;
+        asked.map_err(|_| Problem::from(Refusal::ShuttingDown))?;
+        let done = answered.await.map_err(|_| Problem::from(Refusal::ShuttingDown))?;
+        done.map_err(|mistakes| Problem::new(ApiCode::ConfigurationInvalid, mistakes))
+    }
+
     fn health(&self) -> api::Health {
         match self.parts.get() {
             Some(parts) => parts.health(),
@@ -352,6 +384,7 @@ impl Api {
             Route::Act(..)
             | Route::Disconnect(_)
             | Route::Backup
+            | Route::Reload
             | Route::StatePolicy(_)
             | Route::EndPolicy(_)
                 if request.method() != Method::POST =>
@@ -361,6 +394,7 @@ impl Api {
             Route::Act(..)
             | Route::Disconnect(_)
             | Route::Backup
+            | Route::Reload
             | Route::StatePolicy(_)
             | Route::EndPolicy(_) => {}
             _ if !reads => return Err(Problem::not_allowed("GET")),
@@ -387,12 +421,7 @@ impl Api {
             }
             _ => {}
         }
-        let parts = self.parts.get().ok_or_else(|| {
-            Problem::new(
-                ApiCode::Starting,
-                "the broker is reading its store; ask again in a moment",
-            )
-        })?;
+        let parts = self.parts.get().ok_or_else(starting)?;
         match route {
             Route::Live | Route::Ready => unreachable!("they were answered"),
             Route::Metrics => {
@@ -479,6 +508,11 @@ impl Api {
                 query.end()?;
                 let wanted: api::Backup = read_body(request).await?;
                 parts.backup(&wanted, caller)
+            }
+            Route::Reload => {
+                query.end()?;
+                let api::Reload {} = read_body(request).await?;
+                Ok(ok(&self.reload(caller).await?))
             }
             Route::Policies => {
                 query.end()?;
@@ -576,6 +610,7 @@ enum Route<'a> {
     Disconnect(&'a str),
     Transactions,
     Backup,
+    Reload,
     Policies,
     StatePolicy(&'a str),
     EndPolicy(&'a str),
@@ -618,6 +653,7 @@ impl<'a> Route<'a> {
                 ["connections", session, "disconnect"] => Self::Disconnect(session),
                 ["transactions"] => Self::Transactions,
                 ["backup"] => Self::Backup,
+                ["reload"] => Self::Reload,
                 ["policies"] => Self::Policies,
                 ["policies", pattern, "set"] => Self::StatePolicy(pattern),
                 ["policies", pattern, "delete"] => Self::EndPolicy(pattern),

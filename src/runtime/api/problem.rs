@@ -44,6 +44,8 @@ codes! {
     MessageUnknown = "message-unknown", NOT_FOUND;
     /// Another backup is under way.
     BackupRunning = "backup-running", CONFLICT;
+    /// The configuration that was to be read again has mistakes; nothing was changed.
+    ConfigurationInvalid = "configuration-invalid", CONFLICT;
     /// The body did not come in time.
     RequestTimeout = "request-timeout", REQUEST_TIMEOUT;
     /// The body is larger than any request needs.

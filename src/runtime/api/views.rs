@@ -58,8 +58,8 @@ impl Parts {
         api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            store: self.shared.session.store.to_string(),
-            epoch: self.shared.session.epoch.0,
+            store: self.shared.session.get().store.to_string(),
+            epoch: self.shared.session.get().epoch.0,
             started_at_ms: now.wall_ms.saturating_sub(now.mono_ms),
             uptime_ms: now.mono_ms,
             data_dir: self.data_dir.display().to_string(),
@@ -77,7 +77,7 @@ impl Parts {
             transient_count: holdings.transient_count,
             transient_bytes: holdings.transient_bytes,
             staged_bytes: holdings.staged_bytes,
-            memory_bytes_max: self.shared.session.limits.memory_bytes_max as u64,
+            memory_bytes_max: self.shared.session.get().limits.memory_bytes_max as u64,
             durable_seq: self.shared.core.durable().0,
             counters: self.counters(),
             rates,
@@ -166,7 +166,7 @@ impl Parts {
         let looked =
             tokio::task::spawn_blocking(move || (store.stats().file_bytes, store::room(&data_dir).ok()));
         let (file_bytes, room) = looked.await.unwrap_or_default();
-        let reserve = self.shared.session.limits.disk_free_bytes_min;
+        let reserve = self.shared.session.get().limits.disk_free_bytes_min;
         api::Store {
             uuid: hex(&self.uuid),
             epoch: ledger.epoch.0,
@@ -417,7 +417,7 @@ impl Parts {
     /// As in the header `message-id`.
     fn message_id(&self, message: MessageId) -> String {
         let (epoch, number) = message.parts();
-        format!("{}-{epoch}-{number}", self.shared.session.store)
+        format!("{}-{epoch}-{number}", self.shared.session.get().store)
     }
 
     // ---- connections ----

@@ -45,7 +45,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::base::{Identity, Limits, Now, Tag};
+use crate::base::{Identity, Now, Tag};
 use crate::port::{Event, Refusal};
 use crate::session::{EndReason, Phase, Session, SessionConfig};
 
@@ -56,6 +56,7 @@ use self::reservation::Reservation;
 use super::bodies::Bodies;
 use super::clock::Clock;
 use super::core::{Core, Seat, Step};
+use super::current::Current;
 use super::exit;
 use super::presence::{Attendance, Peer, Presence};
 use super::stats::Stats;
@@ -84,19 +85,12 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) stats: Arc<Stats>,
     pub(crate) presence: Arc<Presence>,
-    /// That of a listener of which nothing is said.
-    pub(crate) session: Arc<SessionConfig>,
+    pub(crate) session: Current,
     pub(crate) receiving: Budget,
     /// Sessions are to be told that the broker stops.
     pub(crate) stopping: AtomicBool,
     /// Connections are to be closed as they are.
     pub(crate) closing: AtomicBool,
-}
-
-impl Shared {
-    fn limits(&self) -> &Limits {
-        &self.session.limits
-    }
 }
 
 /// Memory of a thread, borrowed by whichever connection has its turn.
@@ -666,7 +660,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Goes from state to state once the session or the peer has ended.
     fn close_by_steps(&mut self, cx: &mut Context<'_>, now: Now) -> Result<bool, CloseReason> {
-        let linger_at = now.mono_ms + self.shared.limits().linger_ms_max;
+        let linger_at = now.mono_ms + self.session.limits().linger_ms_max;
         match self.life {
             Life::Open => {
                 let lost = self.input_ended && !self.rest_unread;
@@ -791,7 +785,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn stall_deadline(&self) -> Option<u64> {
         self.stalled_at
-            .map(|at| at + self.shared.limits().unread_output_ms_max)
+            .map(|at| at + self.session.limits().unread_output_ms_max)
     }
 
     fn session_deadline(&self) -> Option<u64> {
