@@ -18,6 +18,8 @@
 mod ends;
 mod history;
 mod powercut;
+#[path = "crash/restart.rs"]
+mod restart;
 mod rig;
 #[path = "crash/soak.rs"]
 mod soak;

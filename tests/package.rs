@@ -1,7 +1,10 @@
 //! The Debian package: built, installed in a copy of this system that is gone afterwards, used, and removed.
 //! Needs root, for the copy; its steps are in `tests/package/inside.sh`.
 
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, which is what it is for"
+)]
 
 use std::fs;
 use std::path::Path;
@@ -30,7 +33,11 @@ fn installed_used_upgraded_and_removed() {
         .arg(folder.path())
         .output()
         .unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
     let scripts = root().join("tests/package");
     let run = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh"])

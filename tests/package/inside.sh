@@ -66,6 +66,13 @@ steadfast send --addr "$address" /queue/a two
 steadfast status | grep -q "$data"
 # shellcheck disable=SC2046
 [ "$(as_service $(stated ExecReload))" = 'nothing has changed' ]
+# A mistake is refused with its line, and changes nothing.
+cp $config /tmp/good
+printf '[limits]\nbody_bytes_max = 0\n' >>$config
+# shellcheck disable=SC2046
+if (as_service $(stated ExecReload)) 2>/tmp/refused; then exit 1; fi
+grep -q "^error: $config, line .*: limits.body_bytes_max = 0 is not allowed" /tmp/refused
+cp /tmp/good $config
 stop
 [ "$(stat -c %U $data/db)" = steadfast ]
 

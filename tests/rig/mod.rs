@@ -10,7 +10,7 @@ mod proxy;
 mod rng;
 
 pub use broker::{Broker, Settings};
-pub use client::{Client, Frame};
+pub use client::{Client, Frame, encode};
 pub use proxy::{Fault, Proxy};
 pub use rng::Rng;
 
