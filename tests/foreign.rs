@@ -20,6 +20,8 @@
 
 #[path = "rig/certificates.rs"]
 mod certificates;
+#[path = "foreign/page.rs"]
+mod page;
 mod rig;
 
 use std::fs;
