@@ -186,7 +186,7 @@ pub struct Counters {
     pub copied_count: u64,
     /// Connections accepted.
     pub connected_count: u64,
-    /// Connections turned away at `connection_count_max`.
+    /// Connections turned away at `connection_count_max` or `address_connection_count_max`.
     pub turned_away_count: u64,
     /// Connections ended for a violation of the protocol.
     pub violation_count: u64,

@@ -89,6 +89,8 @@ pub struct Limits {
     pub metrics_queue_count_max: usize,
     /// Connections at a time (also bounded by descriptors minus 64).
     pub connection_count_max: usize,
+    /// Connections at a time from one address of the network; 0 = any number.
+    pub address_connection_count_max: usize,
     /// Bodies being received by all connections together.
     pub receiving_bytes_max: usize,
     /// Transient and staged bytes of all connections together (the memory watermark); and, apart from these, bytes that
@@ -156,6 +158,7 @@ impl Default for Limits {
             declared_queue_count_max: 100_000,
             metrics_queue_count_max: 1_000,
             connection_count_max: 20_000,
+            address_connection_count_max: 0,
             receiving_bytes_max: 128 * MIB,
             memory_bytes_max: 256 * MIB,
             disk_free_bytes_min: 256 * MIB as u64,

@@ -132,13 +132,10 @@ impl Broker {
         self.renew_policies(now);
     }
 
-    /// What bounds requests from now on. What sizes something when a broker is made (`commit_bytes_max`, `group_count_max`) stays.
+    /// What bounds requests from now on. Those that size something when a broker is made (`commit_bytes_max`,
+    /// `group_count_max`) must be as they were.
     pub fn handle_limits(&mut self, limits: Limits) {
-        self.limits = Limits {
-            commit_bytes_max: self.limits.commit_bytes_max,
-            group_count_max: self.limits.group_count_max,
-            ..limits
-        };
+        self.limits = limits;
     }
 
     pub(super) fn renew_policies(&mut self, now: Now) {

@@ -42,7 +42,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const STRANGER_BYTES: usize = 64;
 
 /// Told to a client of HTTP for whom there is no place.
-const FULL: &str = "The broker has as many connections as it may have.\n";
+const FULL: &str = "The broker has as many connections as it may have, in all or from this address.\n";
 
 /// What one listener has in front of STOMP.
 #[derive(Debug)]

@@ -31,6 +31,7 @@ use crate::session::{SessionConfig, Violation, refusal};
 
 use super::RunError;
 use super::connection::{Shared, welcome};
+use super::neighbours::{Neighbour, Neighbours};
 use super::presence::Peer;
 use super::stats::Stats;
 
@@ -207,6 +208,7 @@ impl Bell {
 pub(super) struct Door {
     pub(super) shared: Arc<Shared>,
     connection_count_max: AtomicU64,
+    neighbours: Arc<Neighbours>,
     turning_away: Arc<Semaphore>,
     /// Where those are served who are no newcomers any more.
     inside: Handle,
@@ -216,6 +218,7 @@ pub(super) struct Door {
 struct Place {
     shared: Arc<Shared>,
     _present: mpsc::Sender<()>,
+    _neighbour: Option<Neighbour>,
 }
 
 impl Drop for Place {
@@ -238,6 +241,7 @@ impl Door {
     pub(super) fn new(shared: Arc<Shared>, connection_count_max: u64, inside: Handle) -> Self {
         Self {
             connection_count_max: AtomicU64::new(connection_count_max),
+            neighbours: Arc::default(),
             turning_away: Arc::new(Semaphore::new(TURN_AWAY_COUNT_MAX)),
             inside,
             shared,
@@ -297,9 +301,23 @@ impl Door {
         let (login, linger) = (Duration::from_millis(login), Duration::from_millis(linger));
         let connection_count_max = self.connection_count_max.load(Ordering::Relaxed);
         if stats.connection_count.value() >= connection_count_max {
-            self.turn_away(caller, entrance.full(), connection_count_max, linger);
+            let bound = ("connection_count_max", connection_count_max);
+            self.turn_away(caller, entrance.full(), bound, linger);
             return;
         }
+        let neighbour = match &caller {
+            Caller::Unix(_) => None,
+            Caller::Tcp(_, peer) => {
+                let count_max = session.limits.address_connection_count_max;
+                let entered = self.neighbours.enter(peer.ip(), count_max);
+                if entered.is_none() {
+                    let bound = ("address_connection_count_max", count_max as u64);
+                    self.turn_away(caller, entrance.full(), bound, linger);
+                    return;
+                }
+                entered
+            }
+        };
         stats.accepted_count.add(1);
         stats.connection_count.add(1);
         let visit = |peer| Visit {
@@ -310,6 +328,7 @@ impl Door {
             place: Place {
                 shared: Arc::clone(&self.shared),
                 _present: present.clone(),
+                _neighbour: neighbour,
             },
             inside: self.inside.clone(),
         };
@@ -345,13 +364,13 @@ impl Door {
     }
 
     /// Tells somebody that there are too many connections.
-    fn turn_away(&self, caller: Caller, answer: Vec<u8>, connection_count_max: u64, linger: Duration) {
+    fn turn_away(&self, caller: Caller, answer: Vec<u8>, bound: (&str, u64), linger: Duration) {
         self.shared.stats.turned_away_count.add(1);
         let (carrier, peer) = match caller {
             Caller::Tcp(stream, peer) => (Carrier::Tcp(stream), peer.into()),
             Caller::Unix(stream) => (Carrier::Unix(stream), Peer::of(&Identity::Unknown)),
         };
-        tracing::warn!(%peer, connection_count_max, "connection turned away");
+        tracing::warn!(%peer, bound = bound.0, count_max = bound.1, "connection turned away");
         if let Ok(permit) = Arc::clone(&self.turning_away).try_acquire_owned() {
             tokio::spawn(async move {
                 // Told or not, in time or not: it is closed.

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! # Locks, and who may block where
-//! - There are four locks, the core's, the body cache's, that of the list of connections and that of what sessions begin
-//!   with. They are held for memory work only: nothing is awaited, read, written, logged or woken under them, and none is
+//! - There are five locks, the core's, the body cache's, that of the list of connections, that of their addresses and that of
+//!   what sessions begin with. They are held for memory work only: nothing is awaited, read, written, logged or woken under them, and none is
 //!   taken under another.
 //! - Worker threads never block: sockets, timers, readers and budgets are awaited.
 //! - The committer blocks in `append` and `flush`, holding nothing. Readers block in `Store::body`, holding nothing
@@ -49,6 +49,7 @@ mod entropy;
 mod error;
 mod exit;
 mod looks;
+mod neighbours;
 mod porch;
 mod presence;
 mod room;

@@ -30,7 +30,7 @@ counters! {
     connection_count,
     /// Connections accepted.
     accepted_count,
-    /// Connections turned away at `connection_count_max`.
+    /// Connections turned away at `connection_count_max` or `address_connection_count_max`.
     turned_away_count,
     /// Failed calls of accept.
     accept_failed_count,

@@ -125,7 +125,7 @@ codes! {
             "this connection has as many open transactions as this broker allows (transaction_count_max)";
         /// The broker has no place for another connection.
         TooManyConnections, Refusal, "too-many-connections",
-            "the broker has as many connections as it may have (connection_count_max, or its limit on open files)";
+            "the broker has as many connections as it may have, in all or from this address (connection_count_max, address_connection_count_max, or its limit on open files)";
     }
 }
 

@@ -1,7 +1,13 @@
 //! Bounds: what happens when somebody is slow, large, or many.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketType};
+use steadfast::config::Address;
+use steadfast::runtime::Listener;
 
 use super::client::{Client, PATIENCE, send_frame};
 use super::server::Server;
@@ -277,6 +283,43 @@ fn one_connection_too_many_is_told_so() {
     first.disconnect();
     server.await_stats("room for another", |stats| stats.connection_count == 1);
     server.client().disconnect();
+}
+
+#[test]
+fn one_address_has_its_share_of_connections_and_a_unix_socket_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("stomp.sock");
+    let server = Server::start(|options| {
+        options.limits.address_connection_count_max = 2;
+        let address = Address::Unix {
+            path: socket.clone(),
+            mode: 0o600,
+        };
+        let plain = options.listen[0].clone();
+        options.listen.push(Listener { address, ..plain });
+        // The whole loopback network is ours.
+        options.listen[0] = SocketAddr::from(([0, 0, 0, 0], 0)).into();
+    });
+    let port = server.address().port();
+    let here = SocketAddr::from(([127, 0, 0, 1], port));
+    let first = Client::connect(here);
+    let _second = Client::connect(here);
+    let mut third = Client::dial(here);
+    assert_eq!(third.expect_error().header("code"), "too-many-connections");
+    third.expect_end();
+    assert_eq!(server.stats().turned_away_count, 1);
+    // From another address, and from none.
+    let elsewhere = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&elsewhere, &SocketAddr::from(([127, 0, 0, 2], 0))).unwrap();
+    rustix::net::connect(&elsewhere, &here).unwrap();
+    let elsewhere = TcpStream::from(elsewhere);
+    elsewhere.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _other = Client::over(elsewhere).logged_in();
+    let _local = UnixStream::connect(&socket).unwrap();
+    server.await_stats("all that may", |stats| stats.connection_count == 4);
+    first.disconnect();
+    server.await_stats("room for another", |stats| stats.connection_count == 3);
+    Client::connect(here).disconnect();
 }
 
 #[test]
