@@ -91,6 +91,9 @@ pub struct Limits {
     pub connection_count_max: usize,
     /// Connections at a time from one address of the network; 0 = any number.
     pub address_connection_count_max: usize,
+    /// A TCP peer that was silent for half of this is asked by the system whether it is there, and given up when it has not
+    /// answered by then. 0 = never asked.
+    pub silence_ms_max: u64,
     /// Bodies being received by all connections together.
     pub receiving_bytes_max: usize,
     /// Transient and staged bytes of all connections together (the memory watermark); and, apart from these, bytes that
@@ -159,6 +162,7 @@ impl Default for Limits {
             metrics_queue_count_max: 1_000,
             connection_count_max: 20_000,
             address_connection_count_max: 0,
+            silence_ms_max: 120_000,
             receiving_bytes_max: 128 * MIB,
             memory_bytes_max: 256 * MIB,
             disk_free_bytes_min: 256 * MIB as u64,

@@ -336,6 +336,7 @@ limits! {
     metrics_queue_count_max[0, 1_000_000],
     connection_count_max[1, COUNT_MAX],
     address_connection_count_max[0, COUNT_MAX],
+    silence_ms_max[0, DAY_MS],
     receiving_bytes_max[1, TIB],
     memory_bytes_max[1, TIB],
     disk_free_bytes_min[0, TIB],

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::runtime::Handle;
@@ -204,6 +205,20 @@ impl Bell {
     }
 }
 
+/// Has the system find out when a peer is gone. Bytes that it does not acknowledge are sent again by other rules, which are the
+/// system's: a peer that has not read for long is there all the same.
+fn keep_alive(stream: &TcpStream, silence_ms_max: u64) -> rustix::io::Result<()> {
+    if silence_ms_max == 0 {
+        return Ok(());
+    }
+    // Half of the time in silence, and then four times an eighth.
+    let eighth = Duration::from_secs((silence_ms_max / 8_000).max(1));
+    sockopt::set_tcp_keepidle(stream, eighth * 4)?;
+    sockopt::set_tcp_keepintvl(stream, eighth)?;
+    sockopt::set_tcp_keepcnt(stream, 4)?;
+    sockopt::set_socket_keepalive(stream, true)
+}
+
 /// What all listeners share.
 pub(super) struct Door {
     pub(super) shared: Arc<Shared>,
@@ -337,6 +352,9 @@ impl Door {
                 // Frames are written whole; waiting for more to come would only delay them.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, "TCP_NODELAY cannot be set: {error}");
+                }
+                if let Err(error) = keep_alive(&stream, session.limits.silence_ms_max) {
+                    tracing::debug!(%peer, "TCP keep-alive cannot be set: {error}");
                 }
                 let visit = visit(peer.into());
                 match &entrance.gate {

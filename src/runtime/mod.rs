@@ -59,7 +59,8 @@ mod stats;
 mod timings;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -202,6 +203,7 @@ pub fn run(
         } => RunError::DataDir { path, source },
         error => RunError::Store(error),
     })?;
+    warn_of_open_folder(&options.data_dir);
     let keeper = RoomKeeper::new(&options.data_dir, options.limits.disk_free_bytes_min);
     // Opening a store on a full disk takes room: the ballast's, if it comes to that.
     keeper.make_room_to_open();
@@ -274,6 +276,20 @@ pub fn run(
     // A reader that hangs in the store must not keep a broker that has ended.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(reason)
+}
+
+/// A folder that we make is for our own user; one that was there may be for others.
+fn warn_of_open_folder(data_dir: &Path) {
+    let mode = std::fs::metadata(data_dir).map(|folder| folder.permissions().mode() & 0o777);
+    if let Ok(mode) = mode
+        && mode & 0o077 != 0
+    {
+        tracing::warn!(
+            data_dir = %data_dir.display(),
+            mode = format!("{mode:03o}"),
+            "other users may look into the data folder, where messages lie as they were sent: `chmod 700`"
+        );
+    }
 }
 
 /// What a service manager shows.

@@ -322,6 +322,51 @@ fn one_address_has_its_share_of_connections_and_a_unix_socket_is_none() {
     Client::connect(here).disconnect();
 }
 
+/// The timer of the broker's end of a connection, as the kernel tells it: its kind, and what is left of it in milliseconds.
+fn timer(server: SocketAddr, client: SocketAddr) -> (u64, u64) {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = |address: &str| u16::from_str_radix(address.split(':').nth(1).unwrap_or("0"), 16).unwrap_or(0);
+    let mut ends = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let end = ends
+        .find(|end| (port(end[1]), port(end[2])) == (server.port(), client.port()))
+        .expect("the broker's end");
+    let (kind, left) = end[5].split_once(':').unwrap();
+    let number = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    // It counts in hundredths of a second.
+    (number(kind), number(left) * 10)
+}
+
+#[test]
+fn a_peer_that_the_network_may_have_lost_is_asked() {
+    const KEEP_ALIVE: u64 = 2;
+    for (silence_ms_max, asked) in [(0, None), (16_000, Some(8_000)), (3_000, Some(4_000))] {
+        let server = Server::start(|options| options.limits.silence_ms_max = silence_ms_max);
+        let mut client = server.client();
+        client.publish("q", "answered, so that nothing is under way", "r");
+        client.expect_receipt("r");
+        let here = client.stream.local_addr().unwrap();
+        let begin = Instant::now();
+        // The receipt is acknowledged a moment later, until when another timer runs.
+        let (kind, left_ms) = loop {
+            let seen = timer(server.address(), here);
+            let expected = if asked.is_some() { KEEP_ALIVE } else { 0 };
+            if seen.0 == expected || begin.elapsed() > PATIENCE {
+                break seen;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        match asked {
+            None => assert_eq!(kind, 0, "no timer runs"),
+            Some(at_ms) => {
+                assert_eq!(kind, KEEP_ALIVE, "{silence_ms_max}");
+                assert!((at_ms - 2_000..=at_ms).contains(&left_ms), "{left_ms} ms left");
+            }
+        }
+    }
+}
+
 #[test]
 fn an_error_is_read_in_full_although_more_was_sent() {
     let server = Server::start(|_| {});
