@@ -690,6 +690,26 @@ fn a_damaged_store_is_named() {
 }
 
 #[test]
+fn a_data_folder_that_is_open_to_others_is_told_of() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let world = World::new();
+    let settings = Settings::in_dir(world.folder());
+    let warned = |mode| {
+        if let Some(mode) = mode {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&settings.data_dir, permissions).unwrap();
+        }
+        let log = settings.start().stop();
+        log.contains("other users may look into the data folder")
+    };
+    // The last is seen alone: a log has what earlier starts said.
+    assert!(!warned(None), "one that it made is its own");
+    assert!(!warned(Some(0o700)));
+    assert!(warned(Some(0o750)));
+}
+
+#[test]
 fn serve_that_cannot_start_says_why() {
     let world = World::new().with_file("file", "");
     let fails = |args: &[&str], code| {

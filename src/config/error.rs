@@ -111,8 +111,9 @@ pub enum ConfigError {
     },
     /// A key of a listener that does not exist.
     #[error(
-        "{at}: unknown key listener.{}; keys of [[listener]] are {}",
+        "{at}: unknown key listener.{}{}; keys of [[listener]] are {}",
         on_one_line(name),
+        meant(name, listener::KEYS),
         listener::KEYS.join(", ")
     )]
     UnknownListenerKey {
@@ -163,8 +164,9 @@ pub enum ConfigError {
     },
     /// A setting that does not exist.
     #[error(
-        "{at}: unknown key policy.{}; keys of [[policy]] are pattern, {}",
+        "{at}: unknown key policy.{}{}; keys of [[policy]] are pattern, {}",
         on_one_line(name),
+        meant(name, SETTINGS.iter().map(|key| key.name)),
         settings()
     )]
     UnknownSetting {
@@ -175,8 +177,9 @@ pub enum ConfigError {
     },
     /// A key that does not exist.
     #[error(
-        "{at}: unknown key {section}.{}; keys of [{section}] are {}",
+        "{at}: unknown key {section}.{}{}; keys of [{section}] are {}",
         on_one_line(name),
+        meant(name, keys().map(|key| key.name)),
         names(section)
     )]
     UnknownKey {
@@ -305,6 +308,21 @@ fn on_one_line(text: &str) -> String {
             false => c.to_string(),
         })
         .collect()
+}
+
+/// The name that differs least, where that is little.
+fn meant(written: &str, names: impl IntoIterator<Item = &'static str>) -> String {
+    // A text of any length may be written there, and what is compared with all names is short.
+    if written.len() > 100 {
+        return String::new();
+    }
+    let distances = names
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(written, name), name));
+    match distances.min() {
+        Some((distance, name)) if distance * 3 <= written.len() => format!(" (did you mean {name}?)"),
+        _ => String::new(),
+    }
 }
 
 fn sections() -> String {

@@ -766,3 +766,26 @@ fn the_sample_says_which_limits_wait_for_a_start() {
         );
     }
 }
+
+#[test]
+fn a_misspelt_key_is_told_what_it_may_mean() {
+    for (text, key) in [
+        ("[limits]\nbody_byte_max = 1\n", "body_bytes_max"),
+        ("[server]\nlisten_metrics = 1\n", "none"),
+        // Of another section: it is named, and so are the keys that belong here.
+        ("[server]\nbody_bytes_max = 1\n", "body_bytes_max"),
+        (
+            "[[policy]]\npattern = \"a\"\noverflows = \"refuse\"\n",
+            "overflow",
+        ),
+        (
+            "[[listener]]\naddress = \"127.0.0.1:1\"\ndialekt = \"rabbitmq\"\n",
+            "dialect",
+        ),
+    ] {
+        let error = read(text).expect_err(text).to_string();
+        let expected = format!(" (did you mean {key}?)");
+        assert_eq!(error.contains(&expected), key != "none", "{error}");
+        assert_eq!(error.contains("did you mean"), key != "none", "{error}");
+    }
+}

@@ -679,6 +679,24 @@ fn a_reload_says_what_holds_and_what_waits() {
     assert_eq!(body(world.client()), "body-too-long");
 }
 
+#[test]
+fn the_time_that_a_stop_may_take_changes_while_it_runs() {
+    let world = World::with("linger_ms_max = 60_000\n[server]\nshutdown_ms_max = 60_000\n");
+    world
+        .broker
+        .rewrite_config("[limits]\nlinger_ms_max = 60_000\n[server]\nshutdown_ms_max = 100\n");
+    assert_eq!(
+        world.said(&["reload"]),
+        "from now on: server.shutdown_ms_max, limits.deliveries_failed_max\n"
+    );
+    // It would be waited for, for a minute: it does not close.
+    let _idle = world.client();
+    let begin = std::time::Instant::now();
+    let log = world.broker.stop();
+    assert!(begin.elapsed() < std::time::Duration::from_secs(25), "{log}");
+    assert!(log.contains("connections did not end in time"), "{log}");
+}
+
 /// What failed says why and where, what rests says until when, and what is sent back remembers.
 #[test]
 fn failures_are_seen() {
