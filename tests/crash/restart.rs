@@ -18,7 +18,7 @@ use super::rig::{Client, Frame, Settings, encode, env_number};
 
 const QUEUE: &str = "/queue/work";
 const PRODUCER_COUNT: u64 = 4;
-const CONSUMER_COUNT: u64 = 4;
+const CONSUMER_COUNT: usize = 4;
 
 /// How soon a client tries again.
 const AGAIN: Duration = Duration::from_millis(2);
@@ -186,18 +186,37 @@ fn read_once(folder: &Path) -> (Duration, u64) {
     (begin.elapsed(), bytes)
 }
 
-#[test]
-fn a_restart_in_place_loses_nothing_and_costs_its_clients_a_gap() {
-    let _alone = alone();
+/// What a store loses on the way from a stop to a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Store {
+    Whole,
+    /// All that came since the last stop but one.
+    RolledBack,
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        if path.is_dir() {
+            copy(&path, &to.join(name));
+        } else {
+            fs::copy(&path, to.join(name)).unwrap();
+        }
+    }
+}
+
+/// Restarts under load; how many confirmed messages are gone, and what else is wrong.
+fn restarts(count: u64, stored_count: u64, consumer_count: usize, store: Store) -> (usize, Vec<String>) {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = Settings::in_dir(dir.path());
     settings.config = "[limits]\ndisk_free_bytes_min = 0\n".to_owned();
     let mut broker = settings.start();
     let addr = broker.addr();
-    fill(addr, env_number("STEADFAST_TEST_STORED", 2_000));
+    fill(addr, stored_count);
     let shared = Arc::new(Shared::default());
     let mut clients: Vec<_> = (0..PRODUCER_COUNT).map(|n| produce(addr, &shared, n)).collect();
-    clients.extend((0..CONSUMER_COUNT).map(|_| again_and_again(addr, &shared, consume)));
+    clients.extend((0..consumer_count).map(|_| again_and_again(addr, &shared, consume)));
     let get_on = |count: u64| {
         let (begin, from) = (Instant::now(), shared.answers.load(SeqCst));
         while shared.answers.load(SeqCst) < from + count {
@@ -206,12 +225,19 @@ fn a_restart_in_place_loses_nothing_and_costs_its_clients_a_gap() {
         }
     };
     get_on(200);
-    for number in 1..=env_number("STEADFAST_TEST_RESTARTS", 3) {
+    let older = dir.path().join("older");
+    for number in 1..=count {
         shared.known.lock().unwrap().gaps.clear();
         let begin = Instant::now();
         broker.stop();
         let stopped = begin.elapsed();
         let (reading, bytes) = read_once(&settings.data_dir);
+        if store == Store::RolledBack && number < count {
+            copy(&settings.data_dir, &older);
+        } else if store == Store::RolledBack {
+            fs::remove_dir_all(&settings.data_dir).unwrap();
+            fs::rename(&older, &settings.data_dir).unwrap();
+        }
         let begin = Instant::now();
         broker = settings.spawn_at(&addr.to_string());
         if let Err(error) = broker.wait_ready() {
@@ -222,7 +248,8 @@ fn a_restart_in_place_loses_nothing_and_costs_its_clients_a_gap() {
         let gaps = shared.known.lock().unwrap().gaps.clone();
         let longest = gaps.iter().max().copied().unwrap_or_default();
         println!(
-            "  restart {number}: stopped in {stopped:.1?}, started in {started:.1?}; {} clients were cut, the longest gap was {:.1?} (and {reading:.1?} of it this test read the store's {} KiB once)",
+            "  restart {number}: stopped in {stopped:.1?}, started in {started:.1?}; {} clients were cut, the longest gap was \
+             {:.1?} (without the {reading:.1?} in which this test read the store's {} KiB once)",
             gaps.len(),
             longest.saturating_sub(reading),
             bytes / 1024
@@ -237,14 +264,6 @@ fn a_restart_in_place_loses_nothing_and_costs_its_clients_a_gap() {
     let mut client = broker.connect();
     let headers = [("destination", QUEUE), ("id", "0"), ("ack", "auto")];
     let mut rest = client.request("SUBSCRIBE", &headers, b"").unwrap();
-    let confirmed = shared.known.lock().unwrap().confirmed.clone();
-    let missing = |shared: &Shared| {
-        let known = shared.known.lock().unwrap();
-        confirmed
-            .iter()
-            .filter(|body| !known.delivered.contains_key(*body))
-            .count()
-    };
     loop {
         for frame in rest.drain(..) {
             deliver(&frame, &shared);
@@ -254,14 +273,36 @@ fn a_restart_in_place_loses_nothing_and_costs_its_clients_a_gap() {
             None => break,
         }
     }
-    assert_eq!(missing(&shared), 0, "confirmed and gone");
-    let known = shared.known.lock().unwrap();
+    drop(client);
+    broker.stop();
+    let known = std::mem::take(&mut *shared.known.lock().unwrap());
     println!(
         "  {} messages confirmed, {} settled",
         known.confirmed.len(),
         known.settled.len()
     );
-    assert!(known.violations.is_empty(), "{:?}", known.violations);
-    drop(client);
-    broker.stop();
+    let gone = |body: &&String| !known.delivered.contains_key(*body);
+    (known.confirmed.iter().filter(gone).count(), known.violations)
+}
+
+#[test]
+fn a_restart_in_place_loses_nothing_and_costs_its_clients_a_gap() {
+    let _alone = alone();
+    let count = env_number("STEADFAST_TEST_RESTARTS", 3);
+    let stored_count = env_number("STEADFAST_TEST_STORED", 2_000);
+    let (gone_count, violations) = restarts(count, stored_count, CONSUMER_COUNT, Store::Whole);
+    assert_eq!(gone_count, 0, "confirmed and gone");
+    assert!(violations.is_empty(), "{violations:?}");
+}
+
+/// One consumer for all producers leaves a backlog, of which each restart has something to lose.
+#[test]
+fn a_store_that_is_rolled_back_between_restarts_is_caught() {
+    let _alone = alone();
+    let (gone_count, violations) = restarts(2, 100, 1, Store::RolledBack);
+    assert!(gone_count > 0, "what was confirmed since is gone");
+    assert!(
+        violations.iter().any(|what| what.contains("came back")),
+        "{violations:?}"
+    );
 }
