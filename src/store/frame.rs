@@ -102,6 +102,21 @@ pub(super) fn extent(bytes: &[u8], payload_bytes_max: usize) -> Option<usize> {
     (before.starts_with(&MAGIC) && fits).then_some(HEAD_BYTES + length)
 }
 
+/// How long the frame is that begins here and is whole but for one bit of its length; `None` where there is none. Such a bit
+/// would else hide what lies behind the frame, or show as a frame what it holds.
+pub(super) fn mended_extent(bytes: &[u8], payload_bytes_max: usize) -> Option<usize> {
+    let (head, _) = bytes.split_at_checked(HEAD_BYTES)?;
+    (0..u32::BITS as usize).find_map(|bit| {
+        let mut mended = head.to_vec();
+        let at = CHECKED_BYTES - size_of::<u32>() + bit / 8;
+        *mended.get_mut(at)? ^= 1 << (bit % 8);
+        let (_, length) = peek(&mended).filter(|(_, length)| *length <= payload_bytes_max)?;
+        mended.extend_from_slice(bytes.get(HEAD_BYTES..HEAD_BYTES + length)?);
+        let is_whole = !matches!(open_any(&mended), Err(FrameError::Broken(_)));
+        is_whole.then_some(mended.len())
+    })
+}
+
 /// Which body chunk the frame holds whose head this is, by what it says, unverified; `None` of another kind.
 pub(super) fn body_number(head: &[u8]) -> Option<u64> {
     let mut fields = Fields(head.get(..HEAD_BYTES)?);

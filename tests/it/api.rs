@@ -764,3 +764,46 @@ fn while_it_stops_it_is_alive_and_not_ready() {
     client.expect_receipt("r");
     server.wait(stopped);
 }
+
+#[test]
+fn spans_are_never_cut_and_hardly_longer() {
+    let server = Server::start(|_| {});
+    let mut client = server.client();
+    client.subscribe("q", "client-individual", "ack-timeout:0.3\nprefetch-count:1\n");
+    let sent = Instant::now();
+    client.send("SEND\ndestination:/queue/q\n\nleased\0");
+    let first = client.expect_message("leased");
+    let again = client.expect_message("leased");
+    let lapsed = sent.elapsed().as_secs_f64();
+    // What is late by more than the load of the machine explains shows a timer that nobody wakes.
+    assert!((0.3..5.0).contains(&lapsed), "{lapsed}");
+    assert_eq!(
+        (first.header("redelivered"), again.header("redelivered")),
+        ("false", "true")
+    );
+    let text = server.get("/metrics").text().to_owned();
+    assert_eq!(
+        series(&text, "steadfast_leases_lapsed_total"),
+        Some(1.0),
+        "{text}"
+    );
+    let asked = Instant::now();
+    client.send(format!("NACK\nid:{}\ndelay:300\n\n\0", again.header("ack")));
+    client.expect_message("leased");
+    let rested = asked.elapsed().as_secs_f64();
+    assert!((0.3..5.0).contains(&rested), "{rested}");
+}
+
+#[test]
+fn a_temporary_queue_is_shown_as_others_name_it() {
+    let server = Server::start(|_| {});
+    let mut client = server.client();
+    client.send("SUBSCRIBE\nid:0\ndestination:/temp-queue/answers\nreceipt:s\n\n\0");
+    client.expect_receipt("s");
+    let queues: Value = server.get("/v1/queues").json();
+    let name = queues["queues"][0]["name"].as_str().unwrap();
+    let (session, rest) = name.strip_prefix("TEMP.").unwrap().split_once('/').unwrap();
+    assert_eq!(rest, "answers");
+    let destination = &server.queue(name).subscriptions[0].destination;
+    assert_eq!(*destination, format!("/reply-queue/{session}/answers"));
+}

@@ -9,7 +9,9 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use crate::api;
-use crate::base::{Death, DestinationKind, MessageId, Policy, SETTINGS, SessionNo, Settings};
+use crate::base::{
+    Death, DestinationKind, MessageId, Policy, SETTINGS, SessionNo, Settings, TEMPORARY_QUEUE_PREFIX,
+};
 use crate::port::{
     AckMode, EntryView, PAGE_COUNT_MAX, QueueCounters, QueueView, Refusal, SessionView, SubscriptionView,
     TransactionView,
@@ -500,8 +502,13 @@ impl Parts {
         let kind = match view.kind {
             DestinationKind::Queue => "queue",
             DestinationKind::Topic => "topic",
-            DestinationKind::Temporary => "temporary queue",
+            DestinationKind::Temporary => "reply-queue",
         };
+        let name = view
+            .name
+            .strip_prefix(TEMPORARY_QUEUE_PREFIX)
+            .filter(|_| kind == "reply-queue");
+        let name = name.unwrap_or(&view.name);
         let ack = match view.ack_mode {
             AckMode::Auto => "auto",
             AckMode::Client => "client",
@@ -511,7 +518,7 @@ impl Parts {
             session: view.session.0,
             peer: self.peer(view.session),
             sub: view.sub.0,
-            destination: format!("/{kind}/{}", view.name),
+            destination: format!("/{kind}/{name}"),
             ack: ack.to_owned(),
             selector: view.selector.as_deref().map(str::to_owned),
             prefetch_count: view.prefetch_count,

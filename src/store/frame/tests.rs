@@ -47,6 +47,21 @@ fn the_extent_is_what_the_head_says() {
 }
 
 #[test]
+fn one_bit_of_a_length_is_mended() {
+    let mut bytes = sealed(&[7; 300]);
+    let len = bytes.len();
+    bytes.extend_from_slice(&[0; 70_000]);
+    assert_eq!(mended_extent(&bytes, 65_536), None, "it is whole");
+    for bit in 0..32 {
+        let mut hit = bytes.clone();
+        hit[16 + bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(mended_extent(&hit, 65_536), Some(len), "bit {bit}");
+        hit[100] ^= 1;
+        assert_eq!(mended_extent(&hit, 65_536), None, "two bits");
+    }
+}
+
+#[test]
 fn zeros_do_not_parse() {
     for len in 0..100 {
         assert!(open(&vec![0; len], Kind::Index).is_err());

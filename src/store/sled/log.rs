@@ -143,6 +143,8 @@ impl Iterator for Messages<'_> {
     }
 }
 
+const PAYLOAD_BYTES_MAX: usize = VALUE_BYTES_MAX - HEAD_BYTES;
+
 /// What begins like a frame of ours.
 #[derive(Debug)]
 pub(super) enum Seen<'a> {
@@ -163,18 +165,18 @@ pub(super) fn seen(bytes: &[u8]) -> impl Iterator<Item = Seen<'_>> {
         loop {
             let at = from + finder.find(bytes.get(from..)?)?;
             let rest = bytes.get(at..)?;
-            let Some(value) =
-                frame::extent(rest, VALUE_BYTES_MAX - HEAD_BYTES).and_then(|len| rest.get(..len))
-            else {
-                from = at + frame::MAGIC.len();
-                continue;
-            };
-            let len = value.len();
-            from = at + len;
-            return Some(match frame::open_any(value) {
-                Ok(frame) => Seen::Frame(FoundFrame { at, len, frame }),
-                Err(_) => Seen::Broken { at, len },
-            });
+            let told = frame::extent(rest, PAYLOAD_BYTES_MAX);
+            if let Some(len) = told
+                && let Ok(frame) = frame::open_any(rest.get(..len)?)
+            {
+                from = at + len;
+                return Some(Seen::Frame(FoundFrame { at, len, frame }));
+            }
+            if let Some(len) = frame::mended_extent(rest, PAYLOAD_BYTES_MAX).or(told) {
+                from = at + len;
+                return Some(Seen::Broken { at, len });
+            }
+            from = at + frame::MAGIC.len();
         }
     })
 }
@@ -335,6 +337,13 @@ mod tests {
         // Nor where the body that holds it is damaged.
         bytes[4 + HEAD_BYTES + 2] ^= 1;
         assert_eq!(numbers(&bytes), [(at, 2)]);
+        bytes[4 + HEAD_BYTES + 2] ^= 1;
+        // Nor where a bit of its length is another, and what follows it is.
+        for bit in 0..32 {
+            let mut hit = bytes.clone();
+            hit[4 + 16 + bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(numbers(&hit), [(at, 2)], "bit {bit}");
+        }
     }
 
     #[test]
