@@ -536,6 +536,7 @@ fn an_answer_that_records_nothing_waits_for_nothing() {
             done: 1,
             gate: Seq(0),
             refusal: None,
+            denied: None,
             duplicates: Vec::new(),
         }
     );
@@ -551,6 +552,7 @@ fn an_answer_that_records_nothing_waits_for_nothing() {
             done: 2,
             gate: Seq(0),
             refusal: None,
+            denied: None,
             duplicates: Vec::new(),
         }
     );
