@@ -11,6 +11,8 @@
     reason = "a test of the real program: clocks, files and processes are real here"
 )]
 
+#[path = "cli/acl.rs"]
+mod acl;
 #[path = "cli/admin.rs"]
 mod admin;
 #[path = "cli/backup.rs"]
@@ -64,6 +66,7 @@ Commands:
   peek         Look at messages of a queue without taking them
   connections  List the connections of the running broker, or end one
   policy       Show or change what holds for queues, by pattern of their names
+  acl          Say what the rules of the configuration allow
   dlq          List the queues that hold dead letters
   top          Watch the running broker
   bench        Measure a broker, any that speaks STOMP 1.2
@@ -120,8 +123,8 @@ Options:
 
 Prints the version, the data folder, what was recovered, and `listening on ADDRESS` for each
 listener, with its transport unless that is plain (`, tls`) and its dialect unless that is steadfast
-(`, dialect rabbitmq`). SIGHUP reads policies and certificates again. SIGTERM and Ctrl-C answer what
-is due and end with exit code 0; a second one ends at once.
+(`, dialect rabbitmq`). SIGHUP reads policies, rules and certificates again. SIGTERM and Ctrl-C
+answer what is due and end with exit code 0; a second one ends at once.
 
 Examples:
   steadfast serve

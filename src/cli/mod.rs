@@ -6,6 +6,7 @@
 //! # Invariants
 //! - A failure is one line on standard error that says what to do, unless `clap` shows the usage.
 
+mod acl;
 mod api_client;
 mod backup;
 pub mod bench;
@@ -105,6 +106,8 @@ enum Command {
     Connections(connections::ConnectionsArgs),
     /// Show or change what holds for queues, by pattern of their names
     Policy(policy::PolicyArgs),
+    /// Say what the rules of the configuration allow
+    Acl(acl::AclArgs),
     /// List the queues that hold dead letters
     Dlq(queues::DlqArgs),
     /// Watch the running broker
@@ -164,7 +167,7 @@ struct ServeArgs {
 const SERVE_EXAMPLES: &str = "\
 Prints the version, the data folder, what was recovered, and `listening on ADDRESS` for each listener, with its \
 transport unless that is plain (`, tls`) and its dialect unless that is steadfast (`, dialect rabbitmq`). SIGHUP \
-reads policies and certificates again. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
+reads policies, rules and certificates again. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
 
 Examples:
   steadfast serve
@@ -199,6 +202,10 @@ pub fn main() -> ExitCode {
         Command::Peek(args) => peek::run(args),
         Command::Connections(args) => connections::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Acl(args) => match acl::run(args) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Command::Dlq(args) => queues::dlq(args),
         Command::Top(args) => top::run(args),
         Command::Send(args) => send::run(&args),

@@ -3,9 +3,8 @@
 use std::io::Write;
 
 use super::{Failure, ServeArgs, load};
-use crate::base::Settings;
 use crate::config::{Config, Overrides};
-use crate::runtime::{self, ServeOptions, Started};
+use crate::runtime::{self, Reloaded, ServeOptions, Started};
 use crate::telemetry;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
@@ -33,6 +32,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         data_dir: config.server.data_dir,
         limits: config.limits,
         policies: config.policies,
+        rules: config.rules,
         heart_beat_ms_min: config.heart_beat.interval_ms_min,
         heart_beat_margin_percent: config.heart_beat.margin_percent,
         shutdown_ms_max: config.server.shutdown_ms_max,
@@ -51,7 +51,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
 }
 
 /// Reads the configuration again. A wrong one changes nothing.
-fn reload(overrides: &Overrides, at_start: &Config) -> Option<Vec<(String, Settings)>> {
+fn reload(overrides: &Overrides, at_start: &Config) -> Option<Reloaded> {
     let config = match load(overrides.clone()) {
         Ok(config) => config,
         Err(failure) => {
@@ -59,17 +59,21 @@ fn reload(overrides: &Overrides, at_start: &Config) -> Option<Vec<(String, Setti
             return None;
         }
     };
-    let policies = config.policies.clone();
+    let reloaded = Reloaded {
+        policies: config.policies.clone(),
+        rules: config.rules.clone(),
+    };
     let rest = Config {
         policies: at_start.policies.clone(),
+        rules: at_start.rules.clone(),
         ..config
     };
     if rest != *at_start {
         tracing::warn!(
-            "the configuration differs in more than its [[policy]] tables: that takes effect at the next start"
+            "the configuration differs in more than its [[policy]] and [[rule]] tables: that takes effect at the next start"
         );
     }
-    Some(policies)
+    Some(reloaded)
 }
 
 fn announce(started: &Started, out: &mut impl Write) -> std::io::Result<()> {

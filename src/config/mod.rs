@@ -12,6 +12,7 @@
 mod error;
 mod keys;
 mod listener;
+mod rule;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +27,7 @@ pub use error::{ConfigError, Origin};
 pub use keys::{Key, keys};
 pub use listener::{Address, CertificateName, ClientCertificate, Listener, Tls, WebSocket};
 
-use crate::base::{Limits, PATTERN_FORM, Policies, SettingKey, Settings};
+use crate::base::{Limits, PATTERN_FORM, Policies, Rules, SettingKey, Settings};
 use keys::Value;
 
 /// The commented list of every key with its default.
@@ -58,11 +59,14 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// `[[policy]]`: patterns of the names of queues, and what each states.
     pub policies: Vec<(String, Settings)>,
+    /// `[[rule]]`: who may do what.
+    pub rules: Rules,
 }
 
 /// The sections that are lists of tables, and the key that says what a policy is for.
 const LISTENER: &str = "listener";
 const POLICY: &str = "policy";
+const RULE: &str = "rule";
 const PATTERN: &str = "pattern";
 
 /// Where the broker listens and stores, and how it stops.
@@ -300,7 +304,7 @@ impl Config {
         for (section, table) in document.get_ref() {
             let section_at = at(section.span().start);
             let section = section.get_ref();
-            if let Some(section) = [LISTENER, POLICY].into_iter().find(|name| section == name) {
+            if let Some(section) = [LISTENER, POLICY, RULE].into_iter().find(|name| section == name) {
                 let DeValue::Array(tables) = table.get_ref() else {
                     return Err(ConfigError::NoList {
                         at: section_at,
@@ -314,6 +318,7 @@ impl Config {
                     };
                     match section {
                         LISTENER => self.listeners.push(listener::read(text, table, begin, &at)?),
+                        RULE => self.rules.push(rule::read(text, table, begin, &at)?),
                         _ => self.read_policy(text, table, begin, &at)?,
                     }
                 }

@@ -61,7 +61,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::base::{Epoch, Limits, Settings};
+use crate::base::{Epoch, Limits, Rules, Settings};
 use crate::store::{self, SledOptions, SledStore, StoreError};
 
 use self::clock::Clock;
@@ -96,6 +96,8 @@ pub struct ServeOptions {
     pub limits: Limits,
     /// What the configuration states for queues by pattern of their names.
     pub policies: Vec<(String, Settings)>,
+    /// Who may do what.
+    pub rules: Rules,
     /// The shortest heart-beat interval we guarantee and ask for, either way.
     pub heart_beat_ms_min: u64,
     /// A peer is dead after its agreed interval times this, in percent (200 = twice the interval).
@@ -117,6 +119,7 @@ impl Default for ServeOptions {
             data_dir: PathBuf::from("data"),
             limits: Limits::default(),
             policies: Vec::new(),
+            rules: Rules::default(),
             heart_beat_ms_min: 100,
             heart_beat_margin_percent: 200,
             shutdown_ms_max: 5_000,
@@ -125,6 +128,15 @@ impl Default for ServeOptions {
             metrics_listen: None,
         }
     }
+}
+
+/// What of the configuration holds from a SIGHUP on.
+#[derive(Debug, Clone)]
+pub struct Reloaded {
+    /// [`ServeOptions::policies`].
+    pub policies: Vec<(String, Settings)>,
+    /// [`ServeOptions::rules`].
+    pub rules: Rules,
 }
 
 /// What people want to read once the broker accepts connections.
@@ -160,12 +172,12 @@ pub enum ExitReason {
 }
 
 /// Runs a broker until a signal stops it. Calls `started` once, when connections are accepted, and `reload` at each SIGHUP,
-/// for the policies that the configuration states from then on; `None` leaves them as they are. Certificates are read again then, too.
+/// for what of the configuration holds from then on; `None` leaves it as it is. Certificates are read again then, too.
 /// To be called before the process has other threads.
 pub fn run(
     options: ServeOptions,
     started: impl FnOnce(&Started),
-    reload: impl Fn() -> Option<Vec<(String, Settings)>>,
+    reload: impl Fn() -> Option<Reloaded>,
 ) -> Result<ExitReason, RunError> {
     allocator::set_up();
     let clock = Clock::new();
@@ -223,9 +235,11 @@ pub fn run(
                 reason = first_of(&mut terminate, &mut interrupt) => break reason,
                 _ = hangup.recv() => {
                     running.reload_certificates();
-                    if let Some(stated) = reload() {
-                        running.set_policies(server::policies(&options.limits, &stated));
-                        tracing::info!(policy_count = stated.len(), "policies read again");
+                    if let Some(Reloaded { policies, rules }) = reload() {
+                        let (policy_count, rule_count) = (policies.len(), rules.len());
+                        running.set_rules(rules);
+                        running.set_policies(server::policies(&options.limits, &policies));
+                        tracing::info!(policy_count, rule_count, "policies and rules read again");
                     }
                 },
             }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::base::{Dialect, Limits, Policies, Settings};
+use crate::base::{Dialect, Limits, Policies, Rules, Settings};
 use crate::broker::{Broker, Recovery};
 use crate::config::Address;
 use crate::listener::Gate;
@@ -123,6 +123,7 @@ impl Running {
         ));
         broker.handle_room(look.room);
         broker.handle_policies(policies(&options.limits, &options.policies), clock.now());
+        broker.handle_rules(Arc::new(options.rules.clone()), clock.now());
         let epoch = broker.epoch();
         let mut started = Started {
             listen: Vec::new(),
@@ -263,6 +264,11 @@ impl Running {
     /// What the configuration states for queues from now on.
     pub fn set_policies(&self, policies: Policies) {
         self.shared.core.handle_policies(policies);
+    }
+
+    /// Who may do what from now on.
+    pub fn set_rules(&self, rules: Rules) {
+        self.shared.core.handle_rules(Arc::new(rules));
     }
 
     /// Reads certificates and keys again, for connections from now on. Where they cannot be used the old ones stay, and the log says so.
