@@ -33,8 +33,11 @@ use super::peer::{Source, Step, Sub};
 use super::request::{targets, temporary};
 use super::{Broker, Notice};
 
-/// Names of one kind of which a session's verdicts are remembered; beyond it they are all forgotten.
-const VERDICT_COUNT_MAX: usize = 256;
+/// Names of one kind of which a session's verdicts are remembered; beyond it they are all forgotten. So what a session costs by
+/// this is some 40 KiB at most.
+const VERDICT_COUNT_MAX: usize = 64;
+/// Longer ones are judged each time.
+const VERDICT_NAME_BYTES_MAX: usize = 255;
 
 /// What the rules said to a session.
 #[derive(Debug, Default)]
@@ -63,13 +66,16 @@ impl Verdicts {
             DestinationKind::Topic => &mut self.topics,
             DestinationKind::Temporary => return decide(),
         };
+        if name.len() > VERDICT_NAME_BYTES_MAX {
+            return decide();
+        }
         if let Some(known) = of.get(name)
             && known.asked.contains(action)
         {
             return known.allowed.contains(action);
         }
         let allowed = decide();
-        if of.len() >= VERDICT_COUNT_MAX {
+        if of.len() >= VERDICT_COUNT_MAX && !of.contains_key(name) {
             of.clear();
         }
         let known = of.entry(name.into()).or_default();
@@ -78,6 +84,11 @@ impl Verdicts {
             known.allowed.insert(action);
         }
         allowed
+    }
+
+    #[cfg(test)]
+    pub(super) fn name_count(&self) -> usize {
+        self.queues.len()
     }
 }
 
@@ -389,6 +400,7 @@ impl Broker {
     }
 
     fn note_denied(&mut self, session: SessionNo, need: &Need, decision: Decision) {
+        self.counters.denied_count += 1;
         let principal = self.peers.get(&session).map(|peer| Arc::clone(&peer.principal));
         let rule = decision.rule.and_then(|no| self.rules.get(no));
         self.notices.push_back(Notice::Denied {

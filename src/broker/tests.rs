@@ -1,5 +1,6 @@
 //! The broker alone, driven by hand: one `World` holds it, its durable batches and their body chunks.
 
+mod access;
 mod admin;
 mod browse;
 mod dedup;

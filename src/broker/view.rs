@@ -122,6 +122,8 @@ pub struct Counters {
     pub aborted_count: u64,
     /// Requests refused.
     pub refused_count: u64,
+    /// What the rules did not allow, the ends of sessions that lost a right among them.
+    pub denied_count: u64,
     /// Entries purged by an operator.
     pub purged_count: u64,
     /// Entries moved or requeued by an operator.

@@ -438,6 +438,7 @@ impl World {
             ("committed_count", counters.committed_count),
             ("aborted_count", counters.aborted_count),
             ("refused_count", counters.refused_count),
+            ("denied_count", counters.denied_count),
         ];
         list.iter()
             .find(|(known, _)| *known == name)
