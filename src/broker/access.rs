@@ -152,11 +152,7 @@ impl Broker {
         }
         let sessions: Vec<SessionNo> = self.peers.keys().copied().collect();
         for session in sessions {
-            let Some(peer) = self.peers.get(&session) else {
-                continue;
-            };
-            let lost = peer.subs.values().find_map(|sub| self.lost(&peer.principal, sub));
-            if let Some((need, decision)) = lost {
+            if let Some((need, decision)) = self.lost(session) {
                 self.note_denied(session, &need, decision);
                 self.evict(session, Refusal::AccessDenied);
             }
@@ -164,15 +160,25 @@ impl Broker {
         self.dispatch(now);
     }
 
-    /// A session acts for somebody from now on.
-    pub(super) fn act_for(&mut self, session: SessionNo, principal: &Arc<Principal>) {
+    /// A session acts for somebody from now on; what it has must be allowed to that one, too.
+    pub(super) fn act_for(&mut self, session: SessionNo, principal: &Arc<Principal>) -> Result<(), Refusal> {
         let peer = self.peer(session);
         peer.principal = Arc::clone(principal);
         peer.verdicts = Verdicts::default();
+        match self.lost(session) {
+            Some((need, decision)) => Err(self.deny(session, &need, decision)),
+            None => Ok(()),
+        }
     }
 
-    /// The right to a subscription that its session has no longer.
-    fn lost(&self, principal: &Principal, sub: &Sub) -> Option<(Need, Decision)> {
+    /// A right to one of its subscriptions that a session has no longer.
+    fn lost(&self, session: SessionNo) -> Option<(Need, Decision)> {
+        let peer = self.peers.get(&session)?;
+        let mut subs = peer.subs.values();
+        subs.find_map(|sub| self.lost_of(&peer.principal, sub))
+    }
+
+    fn lost_of(&self, principal: &Principal, sub: &Sub) -> Option<(Need, Decision)> {
         let needs = match &sub.source {
             Source::Topic { name, .. } => vec![Need::topics(name, Extent::Some)],
             Source::Queue(no) | Source::Browse(super::browse::Browser { queue: no, .. }) => {

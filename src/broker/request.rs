@@ -111,10 +111,7 @@ impl Broker {
         now: Now,
     ) -> Result<Seq, Refusal> {
         match request {
-            Request::ActFor { principal } => {
-                self.act_for(session, principal);
-                Ok(Seq(0))
-            }
+            Request::ActFor { principal } => self.act_for(session, principal).map(|()| Seq(0)),
             Request::Send(send) => self.send(session, send, requests, now),
             Request::Settle(settle) => self.settle_request(session, settle, now),
             Request::Subscribe(subscribe) => self.subscribe(session, subscribe, requests, now),

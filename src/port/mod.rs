@@ -84,7 +84,8 @@ pub enum Payload {
 /// What a session asks of the core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// The login was judged; before anything else that its session asks for. Without, it acts for nobody.
+    /// The login was judged: before anything else that its session asks for. Without, it acts for nobody. Refused where the
+    /// session has a subscription already that this one may not have.
     ActFor {
         /// For whom.
         principal: std::sync::Arc<Principal>,

@@ -223,6 +223,7 @@ pub fn run(
             api = facts.api.as_ref().map(|path| tracing::field::display(path.display())),
             data_dir = %facts.data_dir.display(),
             epoch = facts.epoch.0,
+            rule_count = options.rules.len(),
             queue_count = facts.queue_count,
             message_count = facts.message_count,
             message_bytes = facts.message_bytes,

@@ -165,6 +165,28 @@ fn end(client: &mut Client) -> [Option<String>; 3] {
     ["code", "action", "destination"].map(|name| frame.header(name).map(str::to_owned))
 }
 
+/// The rules in docs/security.md, and what it shows of them.
+#[test]
+fn the_documented_rules_say_what_the_document_says() {
+    let document = include_str!("../../docs/security.md");
+    let shown = document.lines().filter_map(|line| line.strip_prefix("    "));
+    let shown: Vec<&str> = shown.collect();
+    let end = shown
+        .iter()
+        .position(|line| line.starts_with("steadfast"))
+        .unwrap();
+    let rules: String = shown[..end].iter().map(|line| format!("{line}\n")).collect();
+    let world = World::new().with_file("steadfast.toml", &rules);
+    let commands = shown[end..].chunks(2);
+    assert_eq!(commands.len(), 3);
+    for command in commands {
+        let args: Vec<&str> = command[0].split(' ').skip(1).collect();
+        let output = world.command(&args).output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(said.trim_end(), command[1], "{args:?}");
+    }
+}
+
 fn wait_for_log(broker: &Broker, text: &str) {
     let begin = Instant::now();
     while !broker.log_end().contains(text) {

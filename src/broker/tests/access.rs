@@ -306,3 +306,33 @@ fn more_names_than_are_remembered_and_long_ones_are_judged_all_the_same() {
     let remembered = stage.world.broker.peers[&stage.sessions[0]].verdicts.name_count();
     assert!((1..=64).contains(&remembered), "{remembered}");
 }
+
+#[test]
+fn who_acts_for_another_keeps_no_subscription_that_this_one_may_not_have() {
+    let mut stage = Stage::new();
+    let mut rules = Rules::default();
+    rules.push(rule(
+        true,
+        &["*"],
+        "x",
+        &["/topic/a".to_owned(), "/queue/a".to_owned()],
+    ));
+    rules.push(rule(true, &["receive"], "y", &["/topic/a".to_owned()]));
+    stage.set_rules(rules);
+    let [_, y, _] = principals().map(Arc::new);
+    stage.subscribe(0, DestinationKind::Topic, "a");
+    let act_for = |stage: &mut Stage| {
+        let principal = Arc::clone(&y);
+        stage.ask(0, |requests| requests.list.push(Request::ActFor { principal }))
+    };
+    assert_eq!(act_for(&mut stage).refusal, None);
+    stage.log_in(0);
+    stage.subscribe(0, DestinationKind::Queue, "a");
+    let applied = act_for(&mut stage);
+    assert_eq!(applied.refusal, Some(Refusal::AccessDenied));
+    let denied = applied.denied.unwrap();
+    assert_eq!(
+        (denied.action, &*denied.destination),
+        (Action::Receive, "/queue/a")
+    );
+}
