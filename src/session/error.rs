@@ -224,8 +224,12 @@ impl Cause {
             frame = frame.escaped("receipt-id", receipt_id);
         }
         if let Some(Denied { action, destination }) = denied {
-            frame = frame.header("action", action.name());
+            let action = action.name();
+            frame = frame.header("action", action);
             frame = frame.header("destination", destination.as_bytes());
+            // A line end in it would let it say what it likes.
+            let destination = destination.escape_debug();
+            body = format!("{self}: {action} {destination}.\n\ncode: {code}\n");
         }
         match self {
             Self::Violation(Violation::VersionUnsupported) => {

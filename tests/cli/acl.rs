@@ -162,6 +162,14 @@ error: c.toml, line 2: rule.allow = ["read"] is not allowed; it takes a list of 
 fn end(client: &mut Client) -> [Option<String>; 3] {
     let frame = client.expect().unwrap();
     assert_eq!(frame.command, "ERROR", "{frame:?}");
+    if let (Some(action), Some(destination)) = (frame.header("action"), frame.header("destination")) {
+        let line = format!(
+            "\naction: {action}\ndestination: {}\n",
+            destination.escape_debug()
+        );
+        let body = String::from_utf8_lossy(&frame.body);
+        assert!(body.contains(&line), "{body}");
+    }
     ["code", "action", "destination"].map(|name| frame.header(name).map(str::to_owned))
 }
 
