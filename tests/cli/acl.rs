@@ -163,12 +163,9 @@ fn end(client: &mut Client) -> [Option<String>; 3] {
     let frame = client.expect().unwrap();
     assert_eq!(frame.command, "ERROR", "{frame:?}");
     if let (Some(action), Some(destination)) = (frame.header("action"), frame.header("destination")) {
-        let line = format!(
-            "\naction: {action}\ndestination: {}\n",
-            destination.escape_debug()
-        );
+        let line = format!(" logged in here: {action} {}.", destination.escape_debug());
         let body = String::from_utf8_lossy(&frame.body);
-        assert!(body.contains(&line), "{body}");
+        assert!(body.lines().next().unwrap().ends_with(&line), "{body}");
     }
     ["code", "action", "destination"].map(|name| frame.header(name).map(str::to_owned))
 }
@@ -250,6 +247,14 @@ fn the_broker_does_as_the_rules_of_its_file_say_and_reads_them_again_at_sighup()
     ] {
         assert!(line.contains(part), "{part}: {line}");
     }
+
+    let command = World::new()
+        .command(&["send", "--addr", &broker.addr().to_string(), "/queue/c", "x"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(command.stderr).unwrap();
+    assert!(said.contains("logged in here: send /queue/c)"), "{said}");
+    assert_eq!(command.status.code(), Some(1));
 
     // A mistake changes nothing, and is told.
     broker.rewrite_config(&rule("a").replace("create", "make"));
