@@ -1044,7 +1044,7 @@ fn each_obstacle_is_one_clear_line() {
     check_line(
         &line,
         &[
-            "the store has format 4; this version reads up to 3",
+            "the store has format 5; this version reads up to 4",
             "use the version that wrote",
         ],
     );

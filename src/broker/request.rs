@@ -1012,8 +1012,12 @@ impl Broker {
                 return Ok(None);
             }
             HeldState::Lost => {
-                let mode = peer.subs.get(&held.sub).map(|sub| sub.ack_mode);
-                let alone = mode.is_none_or(|mode| mode == crate::port::AckMode::ClientIndividual);
+                let Some(sub) = peer.subs.get(&held.sub) else {
+                    // Given back by UNSUBSCRIBE, as those are whose leases had not run out.
+                    peer.unhold(tag);
+                    return Ok(None);
+                };
+                let alone = sub.ack_mode == crate::port::AckMode::ClientIndividual;
                 return match settle.outcome {
                     // The failure is counted already.
                     Outcome::Failed if alone && settle.tx.is_none() => {
