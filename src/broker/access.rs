@@ -27,7 +27,7 @@ use crate::base::{
     Action, Actions, Decision, DestinationKind, Now, Policy, Principal, Rules, SessionNo, Setting,
     SettingForm, Settings, SubNo, TxNo, Wildcards, written,
 };
-use crate::port::{Binding, Denied, Refusal, Request, Requests, Subscribe, Target};
+use crate::port::{Binding, MissingRight, Refusal, Request, Requests, Subscribe, Target};
 
 use super::peer::{Source, Step, Sub};
 use super::request::{targets, temporary};
@@ -398,7 +398,7 @@ impl Broker {
 
     fn deny(&mut self, session: SessionNo, need: &Need, decision: Decision) -> Refusal {
         self.note_denied(session, need, decision);
-        self.denied = Some(Denied {
+        self.denied = Some(MissingRight {
             action: need.action,
             destination: written(need.kind, &need.name).into(),
         });

@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use crate::base::{Epoch, Limits, MessageId, Now, Rules, Seq, SessionNo, Settings, SubNo, Tag, Window};
 use crate::journal::{Batch, Fact, IndexSize};
-use crate::port::{AckMode, Denied, Event, Refusal};
+use crate::port::{AckMode, Event, MissingRight, Refusal};
 
 use dedup::Dedup;
 use expiry::{EXPIRE_INPUT, EXPIRE_TICK, Expiring};
@@ -72,7 +72,7 @@ pub struct Broker {
     /// Who may do what.
     rules: Arc<Rules>,
     /// What the request being applied was denied.
-    denied: Option<Denied>,
+    denied: Option<MissingRight>,
     /// Queues that hold too much and let their oldest go.
     overfull: BTreeSet<QueueNo>,
     /// Queues that declare something of themselves.

@@ -405,14 +405,14 @@ pub struct Applied {
     /// Why the request numbered `done` was refused; nothing behind it was looked at.
     pub refusal: Option<Refusal>,
     /// With [`Refusal::AccessDenied`]: what is not allowed.
-    pub denied: Option<Denied>,
+    pub denied: Option<MissingRight>,
     /// Requests of which something was not stored, because it had been before; in their order.
     pub duplicates: Vec<Duplicate>,
 }
 
 /// What the rules do not allow a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denied {
+pub struct MissingRight {
     /// What it would do.
     pub action: Action,
     /// With what, as rules write it; it follows from the session's own frame.

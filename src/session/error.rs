@@ -5,7 +5,7 @@
 //!   no login and no payload is ever echoed, and a destination only where it is denied.
 
 use super::{EndReason, dialect};
-use crate::port::{Denied, Refusal};
+use crate::port::{MissingRight, Refusal};
 use crate::selector::SelectorError;
 use crate::wire::{Class, Code, DecodeError, Encoder, Escapes, Version, codes};
 
@@ -213,7 +213,7 @@ impl Cause {
         self,
         escapes: Escapes,
         receipt_id: Option<&[u8]>,
-        denied: Option<&Denied>,
+        denied: Option<&MissingRight>,
         out: &mut Vec<u8>,
     ) {
         let code = self.code();
@@ -223,7 +223,7 @@ impl Cause {
         if let Some(receipt_id) = receipt_id {
             frame = frame.escaped("receipt-id", receipt_id);
         }
-        if let Some(Denied { action, destination }) = denied {
+        if let Some(MissingRight { action, destination }) = denied {
             let action = action.name();
             frame = frame.header("action", action);
             frame = frame.header("destination", destination.as_bytes());

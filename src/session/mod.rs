@@ -38,7 +38,7 @@ use std::sync::Arc;
 use crate::base::{
     DestinationKind, Dialect, Epoch, Identity, Limits, Now, Principal, Seq, SessionNo, Settings, SubNo,
 };
-use crate::port::{Applied, Delivery, Denied, Refusal, Request, Requests};
+use crate::port::{Applied, Delivery, MissingRight, Refusal, Request, Requests};
 use crate::wire::{
     DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, Header, Version, unescape,
 };
@@ -556,7 +556,7 @@ impl Session {
         self.fail_with(cause, receipt_id, None);
     }
 
-    fn fail_with(&mut self, cause: Cause, receipt_id: Option<Vec<u8>>, denied: Option<&Denied>) {
+    fn fail_with(&mut self, cause: Cause, receipt_id: Option<Vec<u8>>, denied: Option<&MissingRight>) {
         if self.end.is_some() {
             return;
         }
