@@ -11,6 +11,8 @@
     reason = "a test of the real program: clocks, files and processes are real here"
 )]
 
+#[path = "cli/acl.rs"]
+mod acl;
 #[path = "cli/admin.rs"]
 mod admin;
 #[path = "cli/backup.rs"]
@@ -65,6 +67,7 @@ Commands:
   connections  List the connections of the running broker, or end one
   policy       Show or change what holds for queues, by pattern of their names
   reload       Make the running broker read its configuration and certificates again
+  acl          Say what the rules of the configuration allow
   dlq          List the queues that hold dead letters
   top          Watch the running broker
   bench        Measure a broker, any that speaks STOMP 1.2

@@ -20,6 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use script::{Expected, Line, Pattern, Scenario, Step};
+use steadfast::base::Rules;
 use world::World;
 
 /// Every obligation with the versions it says something for.
@@ -316,6 +317,9 @@ fn perform(world: &mut World, step: &Step, version: &str) -> Result<(), String> 
         }
         Step::Limit(name, value) => world.limit(name, *value)?,
         Step::Policy(pattern, settings) => world.policy(pattern, settings)?,
+        Step::NoRules => world.set_rules(Rules::default()),
+        Step::Rule(allows, [actions, who, on]) => world.rule(*allows, actions, who, on)?,
+        Step::User(client, names) => world.user(*client, names),
         Step::Depth(queue, want) => same("the depth", *want, world.depth(queue))?,
         Step::Counter(name, want) => same(name, *want, world.counter(name)?)?,
         Step::Send(..) | Step::FrameLine(..) => unreachable!("gathered by the caller"),

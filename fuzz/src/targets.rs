@@ -219,6 +219,7 @@ fn talk(bytes: &[u8], piece: usize) -> (Vec<String>, Vec<u8>, String) {
                 done: count,
                 gate: Seq(0),
                 refusal: None,
+                denied: None,
                 duplicates: Vec::new(),
             };
             session.handle_applied(applied, NOW);
@@ -285,6 +286,7 @@ fn arrives(send: &Send, bytes: &[u8]) {
             done: 1,
             gate: Seq(0),
             refusal: None,
+            denied: None,
             duplicates: Vec::new(),
         };
         consumer.handle_applied(applied, NOW);

@@ -3,6 +3,7 @@
 //! # Not here
 //! A clock or a source of entropy. Both are arguments, read in `runtime` only.
 
+mod access;
 mod death;
 mod destination;
 mod dialect;
@@ -14,6 +15,7 @@ mod schedule;
 mod time;
 mod window;
 
+pub use access::{Action, Actions, Decision, Destinations, Rule, Rules, Who, written};
 pub use death::{Death, DeathReason};
 pub use destination::{
     ANY, Destination, DestinationKind, LEVEL_SEPARATOR, REPLY_PREFIX, TEMPORARY_PREFIX,

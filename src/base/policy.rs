@@ -388,7 +388,8 @@ fn rank(pattern: &str) -> Vec<u8> {
         .collect()
 }
 
-fn matches(pattern: &str, name: &str) -> bool {
+/// Whether a pattern means a name.
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let mut levels = name.split(LEVEL_SEPARATOR);
     for wanted in pattern.split(LEVEL_SEPARATOR) {
         if is_deep(wanted) {

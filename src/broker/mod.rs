@@ -13,6 +13,7 @@
 //! # Not here
 //! Receipts (the session keeps them, gated by [`Applied::gate`]); bytes of bodies once they are in a batch.
 
+mod access;
 mod admin;
 mod backup;
 mod browse;
@@ -41,9 +42,9 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::base::{Epoch, Limits, MessageId, Now, Seq, SessionNo, Settings, SubNo, Tag, Window};
+use crate::base::{Epoch, Limits, MessageId, Now, Rules, Seq, SessionNo, Settings, SubNo, Tag, Window};
 use crate::journal::{Batch, Fact, IndexSize};
-use crate::port::{AckMode, Event, Refusal};
+use crate::port::{AckMode, Event, MissingRight, Refusal};
 
 use dedup::Dedup;
 use expiry::{EXPIRE_INPUT, EXPIRE_TICK, Expiring};
@@ -68,6 +69,10 @@ pub struct Broker {
     limits: Limits,
     /// What holds for queues, by name.
     policies: PolicyBook,
+    /// Who may do what.
+    rules: Arc<Rules>,
+    /// What the request being applied was denied.
+    denied: Option<MissingRight>,
     /// Queues that hold too much and let their oldest go.
     overfull: BTreeSet<QueueNo>,
     /// Queues that declare something of themselves.

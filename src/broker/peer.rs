@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::{DestinationKind, MessageId, Seq, SessionNo, SubNo, Tag, TxNo, Window};
+use crate::base::{DestinationKind, MessageId, Principal, Seq, SessionNo, SubNo, Tag, TxNo, Window};
 use crate::port::{AckMode, DeliveryKey, Event, Filter, Outcome, Refusal, Why};
 
+use super::access::Verdicts;
 use super::browse::Browser;
 use super::credit::Beyond;
 use super::lease::Lease;
@@ -52,6 +53,10 @@ pub(super) struct Peer {
     pub(super) temporary: Vec<QueueNo>,
     /// The queue that was sent to last.
     pub(super) last_queue: Option<QueueNo>,
+    /// Whom it acts for.
+    pub(super) principal: Arc<Principal>,
+    /// What the rules said to it.
+    pub(super) verdicts: Verdicts,
     /// It is on the list of sessions to wake.
     pub(super) woken: bool,
     /// It was told to go: nothing more is done for it.

@@ -33,6 +33,8 @@ impl Recovery {
             policies: PolicyBook::new(Policies::new(limits.policy())),
             declared_count: 0,
             schedule_count: 0,
+            rules: Arc::default(),
+            denied: None,
             overfull: BTreeSet::new(),
             limits,
             queues: Vec::new(),

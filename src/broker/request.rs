@@ -43,6 +43,7 @@ impl Broker {
                 done: 0,
                 gate: Seq(0),
                 refusal: Some(refusal),
+                denied: None,
                 duplicates: Vec::new(),
             };
         }
@@ -53,7 +54,8 @@ impl Broker {
         let mut subscribed = Vec::new();
         let mut duplicates = Vec::new();
         for request in &requests.list {
-            match self.apply(session, request, requests, now) {
+            let judged = self.authorise(session, request, requests);
+            match judged.and_then(|()| self.apply(session, request, requests, now)) {
                 Ok(seq) => gate = gate.max(seq),
                 Err(why) => {
                     self.counters.refused_count += 1;
@@ -95,6 +97,7 @@ impl Broker {
             done,
             gate,
             refusal,
+            denied: self.denied.take(),
             duplicates,
         }
     }
@@ -108,6 +111,7 @@ impl Broker {
         now: Now,
     ) -> Result<Seq, Refusal> {
         match request {
+            Request::ActFor { principal } => self.act_for(session, principal).map(|()| Seq(0)),
             Request::Send(send) => self.send(session, send, requests, now),
             Request::Settle(settle) => self.settle_request(session, settle, now),
             Request::Subscribe(subscribe) => self.subscribe(session, subscribe, requests, now),
@@ -1487,7 +1491,7 @@ pub(super) fn temporary(name: &str) -> String {
 }
 
 /// All that a SEND names.
-fn targets(send: &Send) -> impl Iterator<Item = &Target> {
+pub(super) fn targets(send: &Send) -> impl Iterator<Item = &Target> {
     std::iter::once(&send.to).chain(&send.also)
 }
 

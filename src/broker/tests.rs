@@ -1,5 +1,6 @@
 //! The broker alone, driven by hand: one `World` holds it, its durable batches and their body chunks.
 
+mod access;
 mod admin;
 mod browse;
 mod dedup;
@@ -536,6 +537,7 @@ fn an_answer_that_records_nothing_waits_for_nothing() {
             done: 1,
             gate: Seq(0),
             refusal: None,
+            denied: None,
             duplicates: Vec::new(),
         }
     );
@@ -551,6 +553,7 @@ fn an_answer_that_records_nothing_waits_for_nothing() {
             done: 2,
             gate: Seq(0),
             refusal: None,
+            denied: None,
             duplicates: Vec::new(),
         }
     );

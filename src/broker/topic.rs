@@ -38,6 +38,9 @@ impl Broker {
         self.counters.topic_in_count += 1;
         let mut headers = None;
         for (session, no) in self.routes.subs_of(topic) {
+            if !self.may_be_given(session, no, topic) {
+                continue;
+            }
             let Some(sub) = self
                 .peers
                 .get_mut(&session)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::base::{DestinationKind, MessageId, Now, SessionNo, SubNo};
+use crate::base::{Action, DestinationKind, MessageId, Now, Principal, SessionNo, SubNo};
 use crate::journal::Enqueued;
 use crate::port::{
     EntryView, HoldingsView, PAGE_COUNT_MAX, Page, QueueView, SessionDetail, SessionView, SubscriptionView,
@@ -51,6 +51,20 @@ pub enum Notice {
     OccurrenceWaits {
         /// On which queue.
         queue: Arc<str>,
+    },
+    /// Somebody asked for what the rules do not allow, or has lost the right to what it had. It ends the session, so this is
+    /// told once of each.
+    Denied {
+        /// Whose.
+        session: SessionNo,
+        /// Whom it acts for.
+        principal: Arc<Principal>,
+        /// What was to be done.
+        action: Action,
+        /// With what, as rules write it.
+        destination: Box<str>,
+        /// The line of the rule that says so; `None`: no rule allows it.
+        line: Option<usize>,
     },
     /// A topic subscription over its bound lost messages or was disconnected.
     SlowSubscriber {
@@ -108,6 +122,8 @@ pub struct Counters {
     pub aborted_count: u64,
     /// Requests refused.
     pub refused_count: u64,
+    /// What the rules did not allow, the ends of sessions that lost a right among them.
+    pub denied_count: u64,
     /// Entries purged by an operator.
     pub purged_count: u64,
     /// Entries moved or requeued by an operator.

@@ -7,6 +7,7 @@
 //! - A failure is one line on standard error that says what to do, unless `clap` shows the usage; each mistake of a
 //!   configuration is one.
 
+mod acl;
 mod api_client;
 mod backup;
 pub mod bench;
@@ -111,6 +112,8 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// Make the running broker read its configuration and certificates again
     Reload(reload::ReloadArgs),
+    /// Say what the rules of the configuration allow
+    Acl(acl::AclArgs),
     /// List the queues that hold dead letters
     Dlq(queues::DlqArgs),
     /// Watch the running broker
@@ -197,6 +200,10 @@ pub fn main() -> ExitCode {
         Command::Connections(args) => connections::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Reload(args) => reload::run(args),
+        Command::Acl(args) => match acl::run(args) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Command::Dlq(args) => queues::dlq(args),
         Command::Top(args) => top::run(args),
         Command::Send(args) => send::run(&args),

@@ -32,6 +32,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         data_dir: config.server.data_dir,
         limits: config.limits,
         policies: config.policies,
+        rules: config.rules,
         heart_beat_ms_min: config.heart_beat.interval_ms_min,
         heart_beat_margin_percent: config.heart_beat.margin_percent,
         shutdown_ms_max: config.server.shutdown_ms_max,
@@ -71,6 +72,7 @@ fn reread(overrides: &Overrides, running_with: &mut Config, levels: &Levels) -> 
     let renewal = Renewal {
         limits: running.limits,
         policies: running.policies,
+        rules: running.rules,
         heart_beat_ms_min: running.heart_beat.interval_ms_min,
         heart_beat_margin_percent: running.heart_beat.margin_percent,
         shutdown_ms_max: running.server.shutdown_ms_max,

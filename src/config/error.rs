@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::Origin;
 use super::keys::{Key, keys};
 use super::listener::{self, Address};
+use super::rule;
 use crate::base::{PATTERN_FORM, SETTINGS};
 
 /// Every mistake in a configuration, in the order of their places; one a line.
@@ -162,6 +163,26 @@ pub enum ConfigError {
         /// Where.
         at: Origin,
     },
+    /// A key of a rule that does not exist.
+    #[error(
+        "{at}: unknown key rule.{}; keys of [[rule]] are {}",
+        on_one_line(name),
+        rule::KEYS.join(", ")
+    )]
+    UnknownRuleKey {
+        /// Where.
+        at: Origin,
+        /// As written.
+        name: String,
+    },
+    /// A rule that does not say all that a rule says.
+    #[error("{at}: a [[rule]] needs {key}")]
+    RuleNeeds {
+        /// Where.
+        at: Origin,
+        /// What is missing.
+        key: &'static str,
+    },
     /// A setting that does not exist.
     #[error(
         "{at}: unknown key policy.{}{}; keys of [[policy]] are pattern, {}",
@@ -265,6 +286,8 @@ impl ConfigError {
             | Self::ListenerKeyMissing { at, .. }
             | Self::ListenerKeyIdle { at, .. }
             | Self::NoPattern { at }
+            | Self::UnknownRuleKey { at, .. }
+            | Self::RuleNeeds { at, .. }
             | Self::UnknownSetting { at, .. }
             | Self::UnknownKey { at, .. }
             | Self::BadValue { at, .. }
@@ -330,6 +353,7 @@ fn sections() -> String {
     sections.dedup();
     sections.push("[[listener]]".to_owned());
     sections.push("[[policy]]".to_owned());
+    sections.push("[[rule]]".to_owned());
     sections.join(", ")
 }
 

@@ -15,6 +15,7 @@ mod keys;
 mod listener;
 mod origin;
 mod reload;
+mod rule;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +33,7 @@ pub use listener::{Address, CertificateName, ClientCertificate, Listener, Tls, W
 pub use origin::{Origin, Origins};
 pub use reload::Changes;
 
-use crate::base::{Limits, PATTERN_FORM, Policies, SettingKey, Settings};
+use crate::base::{Limits, PATTERN_FORM, Policies, Rules, SettingKey, Settings};
 
 /// The commented list of every key with its default.
 pub const SAMPLE: &str = include_str!("../../config/steadfast.toml");
@@ -63,11 +64,14 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// `[[policy]]`: patterns of the names of queues, and what each states.
     pub policies: Vec<(String, Settings)>,
+    /// `[[rule]]`: who may do what.
+    pub rules: Rules,
 }
 
 /// The sections that are lists of tables, and the key that says what a policy is for.
 const LISTENER: &str = "listener";
 const POLICY: &str = "policy";
+const RULE: &str = "rule";
 const PATTERN: &str = "pattern";
 
 /// Where the broker listens and stores, and how it stops.
@@ -424,7 +428,7 @@ impl Reader {
         for (section, table) in document.get_ref() {
             let section_at = at(section.span().start);
             let section = section.get_ref();
-            if let Some(section) = [LISTENER, POLICY].into_iter().find(|name| section == name) {
+            if let Some(section) = [LISTENER, POLICY, RULE].into_iter().find(|name| section == name) {
                 self.read_list(text, section, table, section_at, &at);
                 continue;
             }
@@ -498,6 +502,11 @@ impl Reader {
                     if let Some(listener) = read {
                         self.config.listeners.push(listener);
                         self.origins.listeners.push(begin);
+                    }
+                }
+                RULE => {
+                    if let Some(rule) = rule::read(text, table, &begin, at, &mut self.mistakes) {
+                        self.config.rules.push(rule);
                     }
                 }
                 _ => self.read_policy(text, table, begin, at),

@@ -3,7 +3,7 @@
 //! # Invariants
 //! - What a broker runs with is a configuration that it could have been started with.
 
-use super::{Config, Key, LISTENER, POLICY, ordered};
+use super::{Config, Key, LISTENER, POLICY, RULE, ordered};
 
 /// Keys outside `[limits]` that hold as soon as they are read.
 const AT_ONCE: [&str; 4] = [
@@ -39,7 +39,7 @@ impl Key {
 pub struct Changes {
     /// What the broker runs with from now on.
     pub running: Config,
-    /// What of it is new: keys with their section, and `policy`.
+    /// What of it is new: keys with their section, `policy` and `rule`.
     pub taken: Vec<String>,
     /// What differs from it and waits for the next start: keys with their section, and `listener`.
     pub restart: Vec<String>,
@@ -65,6 +65,10 @@ impl Changes {
         if running.policies != read.policies {
             changes.running.policies.clone_from(&read.policies);
             changes.taken.push(POLICY.to_owned());
+        }
+        if running.rules != read.rules {
+            changes.running.rules.clone_from(&read.rules);
+            changes.taken.push(RULE.to_owned());
         }
         if running.listeners != read.listeners {
             changes.restart.push(LISTENER.to_owned());

@@ -79,6 +79,95 @@ fn the_sample_holds_every_setting_with_its_default() {
 }
 
 #[test]
+fn the_sample_shows_every_key_of_a_rule() {
+    let (_, rest) = SAMPLE.split_once("#[[rule]]").expect("the sample has a rule");
+    let lines = rest.lines().filter_map(|line| line.strip_prefix('#'));
+    let lines: Vec<&str> = lines.filter(|line| !line.starts_with(' ')).collect();
+    let config = read(&format!("[[rule]]\n{}", lines.join("\n"))).unwrap();
+    let rules: Vec<String> = config.rules.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        rules,
+        ["allow send, receive, create to alice, group:ops on /queue/orders.*, /topic/>"]
+    );
+}
+
+#[test]
+fn rules_keep_their_order_and_their_lines() {
+    let text = "\n[[rule]]\nallow = [\"*\"]\nprincipals = [\"*\"]\ndestinations = [\"/queue/a\"]\n\n[[rule]]\n\
+                deny = [\"send\", \"browse\"]\nprincipals = [\"anonymous\", \"user:group:x\"]\ndestinations = [\"/topic/a.#\"]\n";
+    let config = read(text).unwrap();
+    let rules: Vec<(usize, String)> = config
+        .rules
+        .iter()
+        .map(|rule| (rule.line, rule.to_string()))
+        .collect();
+    let expected = [
+        (
+            2,
+            "allow send, receive, browse, create, purge, admin to * on /queue/a",
+        ),
+        (7, "deny send, browse to anonymous, user:group:x on /topic/a.#"),
+    ];
+    assert_eq!(rules, expected.map(|(line, text)| (line, text.to_owned())));
+}
+
+#[test]
+fn a_rule_that_is_none_is_refused() {
+    let error = |text: &str| read(text).expect_err(text).to_string();
+    let whole = |line: &str, with: &str| {
+        let lines = [
+            "allow = [\"send\"]",
+            "principals = [\"*\"]",
+            "destinations = [\"/queue/a\"]",
+        ];
+        let lines = lines.map(|of| if of.starts_with(line) { with } else { of });
+        error(&format!("[[rule]]\n{}\n", lines.join("\n")))
+    };
+    let needs = "test.toml, line 1: a [[rule]] needs ";
+    assert!(whole("allow", "").starts_with(&format!("{needs}allow, or deny, and not both")));
+    let both = whole("allow", "allow = [\"send\"]\ndeny = [\"send\"]");
+    assert!(both.starts_with(&format!("{needs}allow, or deny, and not both")));
+    assert!(whole("principals", "").starts_with(&format!("{needs}principals")));
+    assert!(whole("destinations", "").starts_with(&format!("{needs}destinations")));
+    for (key, values) in [
+        (
+            "allow",
+            &["[]", "[\"read\"]", "\"send\"", "[1]", "[\"send\", \"\"]"][..],
+        ),
+        ("principals", &["[]", "[\"\"]", "\"*\"", "[\"group:\"]"]),
+        (
+            "destinations",
+            &[
+                "[]",
+                "[\"a\"]",
+                "[\"/queue/\"]",
+                "[\"/queue/a.>.b\"]",
+                "[\"/dsub/a\"]",
+                "\"/queue/a\"",
+            ],
+        ),
+    ] {
+        for value in values {
+            let told = whole(key, &format!("{key} = {value}"));
+            assert!(
+                told.contains(&format!(
+                    "rule.{key} = {value} is not allowed; it takes a list of "
+                )),
+                "{told}"
+            );
+        }
+    }
+    assert_eq!(
+        error("[[rule]]\nallow = [\"send\"]\nprincipal = [\"*\"]\n"),
+        "test.toml, line 3: unknown key rule.principal; keys of [[rule]] are allow, deny, principals, destinations"
+    );
+    assert_eq!(
+        error("[rule]\nallow = [\"send\"]\n"),
+        "test.toml, line 1: rule is a list of tables: write [[rule]] and the keys of each below"
+    );
+}
+
+#[test]
 fn the_sample_shows_every_key_of_a_listener() {
     let (_, rest) = SAMPLE
         .split_once("#[[listener]]")
@@ -377,7 +466,7 @@ fn refusals_name_the_place_and_what_is_allowed() {
     );
     check_file(
         "\n[logs]\n",
-        "test.toml, line 2: unknown section [logs]; sections are [server], [log], [heart_beat], [store], [limits], [[listener]], [[policy]]",
+        "test.toml, line 2: unknown section [logs]; sections are [server], [log], [heart_beat], [store], [limits], [[listener]], [[policy]], [[rule]]",
     );
     check_file(
         "[log]\nformat = \"\"\"a\nb\"\"\"\n",

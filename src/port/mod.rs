@@ -16,7 +16,9 @@ pub use admin::{
     ScheduleView, Selection, SessionDetail, SessionView, SubscriptionView, TopicView, TransactionView,
 };
 
-use crate::base::{ChunkRef, Death, DestinationKind, MessageId, Seq, Settings, SubNo, Tag, TxNo};
+use crate::base::{
+    Action, ChunkRef, Death, DestinationKind, MessageId, Principal, Seq, Settings, SubNo, Tag, TxNo,
+};
 use crate::selector::{Selector, SelectorError, SelectorLimits};
 
 /// A range of bytes in [`Requests::arena`].
@@ -82,6 +84,12 @@ pub enum Payload {
 /// What a session asks of the core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
+    /// The login was judged: before anything else that its session asks for. Without, it acts for nobody. Refused where the
+    /// session has a subscription already that this one may not have.
+    ActFor {
+        /// For whom.
+        principal: std::sync::Arc<Principal>,
+    },
     /// BEGIN.
     Begin {
         /// New in this session.
@@ -396,8 +404,19 @@ pub struct Applied {
     pub gate: Seq,
     /// Why the request numbered `done` was refused; nothing behind it was looked at.
     pub refusal: Option<Refusal>,
+    /// With [`Refusal::AccessDenied`]: what is not allowed.
+    pub denied: Option<MissingRight>,
     /// Requests of which something was not stored, because it had been before; in their order.
     pub duplicates: Vec<Duplicate>,
+}
+
+/// What the rules do not allow a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingRight {
+    /// What it would do.
+    pub action: Action,
+    /// With what, as rules write it; it follows from the session's own frame.
+    pub destination: Box<str>,
 }
 
 /// A SEND that was stored before, or a COMMIT of such.
@@ -432,6 +451,9 @@ pub enum Refusal {
     /// The disk is nearly full: messages are refused, settlements are not.
     #[error("the broker's disk is nearly full; messages are refused until there is room")]
     DiskFull,
+    /// The rules do not allow it.
+    #[error("the rules of this broker do not allow this to who is logged in here")]
+    AccessDenied,
     /// A topic subscription did not read its messages in time.
     #[error("a topic subscription of this connection was too slow and over its bound")]
     SlowSubscriber,
@@ -532,6 +554,7 @@ impl Refusal {
             Self::StagedTooMuch => "staged-too-much",
             Self::MemoryFull => "memory-full",
             Self::DiskFull => "disk-full",
+            Self::AccessDenied => "access-denied",
             Self::SlowSubscriber => "slow-subscriber",
             Self::ShuttingDown => "shutting-down",
             Self::DisconnectedByOperator => "disconnected-by-operator",

@@ -622,6 +622,17 @@ fn log(notice: &Notice) {
         Notice::Stuck { session, sub, queue } => {
             tracing::warn!(session = session.0, subscription = sub.0, %queue, "subscription stuck: it holds its limit and settles nothing");
         }
+        Notice::Denied {
+            session,
+            principal,
+            action,
+            destination,
+            line,
+        } => {
+            let user = principal.name.as_deref().unwrap_or("anonymous");
+            let rule_line = *line;
+            tracing::warn!(target: "audit", session = session.0, user, action = action.name(), destination = %destination.escape_debug(), rule_line, "access denied");
+        }
         Notice::DedupFull { id_count } => {
             tracing::warn!(
                 id_count,

@@ -67,7 +67,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Reloaded;
-use crate::base::{Epoch, Limits, Settings};
+use crate::base::{Epoch, Limits, Rules, Settings};
 use crate::store::{self, SledOptions, SledStore, StoreError};
 
 use self::clock::Clock;
@@ -103,6 +103,8 @@ pub struct ServeOptions {
     pub limits: Limits,
     /// What the configuration states for queues by pattern of their names.
     pub policies: Vec<(String, Settings)>,
+    /// Who may do what.
+    pub rules: Rules,
     /// The shortest heart-beat interval we guarantee and ask for, either way.
     pub heart_beat_ms_min: u64,
     /// A peer is dead after its agreed interval times this, in percent (200 = twice the interval).
@@ -124,6 +126,7 @@ impl Default for ServeOptions {
             data_dir: PathBuf::from("data"),
             limits: Limits::default(),
             policies: Vec::new(),
+            rules: Rules::default(),
             heart_beat_ms_min: 100,
             heart_beat_margin_percent: 200,
             shutdown_ms_max: 5_000,
@@ -173,6 +176,8 @@ pub struct Renewal {
     pub limits: Limits,
     /// As [`ServeOptions::policies`].
     pub policies: Vec<(String, Settings)>,
+    /// As [`ServeOptions::rules`].
+    pub rules: Rules,
     /// As [`ServeOptions::heart_beat_ms_min`].
     pub heart_beat_ms_min: u64,
     /// As [`ServeOptions::heart_beat_margin_percent`].
@@ -238,6 +243,7 @@ pub fn run(
             api = facts.api.as_ref().map(|path| tracing::field::display(path.display())),
             data_dir = %facts.data_dir.display(),
             epoch = facts.epoch.0,
+            rule_count = options.rules.len(),
             queue_count = facts.queue_count,
             message_count = facts.message_count,
             message_bytes = facts.message_bytes,

@@ -127,6 +127,7 @@ impl Running {
         ));
         broker.handle_room(look.room);
         broker.handle_policies(policies(&options.limits, &options.policies), clock.now());
+        broker.handle_rules(Arc::new(options.rules.clone()), clock.now());
         let epoch = broker.epoch();
         let mut started = Started {
             listen: Vec::new(),
@@ -283,6 +284,7 @@ impl Running {
         self.shared
             .core
             .handle_policies(policies(limits, &renewal.policies));
+        self.shared.core.handle_rules(Arc::new(renewal.rules.clone()));
         self.shutdown = Duration::from_millis(renewal.shutdown_ms_max);
     }
 

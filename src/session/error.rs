@@ -2,10 +2,10 @@
 //!
 //! # Invariants
 //! - The text of an ERROR comes from its code alone, plus names from tables of ours and the peer's own `receipt`:
-//!   no login, destination or payload is ever echoed.
+//!   no login and no payload is ever echoed, and a destination only where it is denied.
 
 use super::{EndReason, dialect};
-use crate::port::Refusal;
+use crate::port::{MissingRight, Refusal};
 use crate::selector::SelectorError;
 use crate::wire::{Class, Code, DecodeError, Encoder, Escapes, Version, codes};
 
@@ -133,7 +133,7 @@ codes! {
 pub const CODES: [&[Code]; 2] = [DecodeError::CODES, Violation::CODES];
 
 /// Every refusal, for `docs/errors.md`: `code()` is its code, its `Display` the text.
-pub const REFUSALS: [Refusal; 30] = [
+pub const REFUSALS: [Refusal; 31] = [
     Refusal::DeliveryUnknown,
     Refusal::LeaseLost,
     Refusal::TransactionUnknown,
@@ -164,12 +164,13 @@ pub const REFUSALS: [Refusal; 30] = [
     Refusal::TooManyDeclared,
     Refusal::TooManySchedules,
     Refusal::QueueFull,
+    Refusal::AccessDenied,
 ];
 
 /// The ERROR for a connection that gets no session.
 pub fn refusal(violation: Violation) -> Vec<u8> {
     let mut out = Vec::new();
-    Cause::from(violation).write(Escapes::None, None, &mut out);
+    Cause::from(violation).write(Escapes::None, None, None, &mut out);
     out
 }
 
@@ -208,13 +209,27 @@ impl Cause {
     }
 
     /// Writes the ERROR. `receipt_id` is escaped already.
-    pub(super) fn write(self, escapes: Escapes, receipt_id: Option<&[u8]>, out: &mut Vec<u8>) {
+    pub(super) fn write(
+        self,
+        escapes: Escapes,
+        receipt_id: Option<&[u8]>,
+        denied: Option<&MissingRight>,
+        out: &mut Vec<u8>,
+    ) {
         let code = self.code();
         let mut body = format!("{self}.\n\ncode: {code}\n");
         let mut frame = Encoder::new(out, escapes, "ERROR").header("message", code.replace('-', " "));
         frame = frame.header("code", code);
         if let Some(receipt_id) = receipt_id {
             frame = frame.escaped("receipt-id", receipt_id);
+        }
+        if let Some(MissingRight { action, destination }) = denied {
+            let action = action.name();
+            frame = frame.header("action", action);
+            frame = frame.header("destination", destination.as_bytes());
+            // A line end in it would let it say what it likes.
+            let destination = destination.escape_debug();
+            body = format!("{self}: {action} {destination}.\n\ncode: {code}\n");
         }
         match self {
             Self::Violation(Violation::VersionUnsupported) => {

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use crate::base::{
     DestinationKind, Dialect, Epoch, Identity, Limits, Now, Principal, Seq, SessionNo, Settings, SubNo,
 };
-use crate::port::{Applied, Delivery, Refusal, Request, Requests};
+use crate::port::{Applied, Delivery, MissingRight, Refusal, Request, Requests};
 use crate::wire::{
     DecodeError, Decoded, Decoder, Escapes, Frame, FrameLimits, Grammar, Header, Version, unescape,
 };
@@ -95,6 +95,8 @@ pub struct Session {
     identity: Identity,
     /// Whom it acts for; nobody before the login is judged.
     principal: Arc<Principal>,
+    /// Whom the core was told that it acts for.
+    told_principal: Arc<Principal>,
     /// Those of the version; `None` before CONNECT.
     rules: Option<&'static Rules>,
     decoder: Decoder,
@@ -146,6 +148,7 @@ impl Session {
             body_bytes_max: 0,
             ..connect::frame_limits(&config.limits)
         };
+        let nobody = Arc::<Principal>::default();
         Self {
             no,
             id: Box::default(),
@@ -164,7 +167,8 @@ impl Session {
             untold: Vec::new(),
             end: None,
             identity: Identity::Unknown,
-            principal: Arc::default(),
+            told_principal: Arc::clone(&nobody),
+            principal: nobody,
             config,
         }
     }
@@ -177,6 +181,11 @@ impl Session {
     /// The bounds it began with.
     pub fn limits(&self) -> &Limits {
         &self.config.limits
+    }
+
+    /// The session of one whose login is judged elsewhere.
+    pub fn acting_for(self, principal: Arc<Principal>) -> Self {
+        Self { principal, ..self }
     }
 
     /// What the transport knows of the peer.
@@ -257,6 +266,7 @@ impl Session {
             done,
             gate,
             refusal,
+            denied,
             duplicates,
         } = applied;
         assert!(
@@ -274,7 +284,7 @@ impl Session {
             let receipt_id = self.line.handle_refused(done);
             // Whatever ended the session stood behind the refused frame, and was not executed.
             self.end = None;
-            self.fail(refusal.into(), receipt_id);
+            self.fail_with(refusal.into(), receipt_id, denied.as_ref());
         }
     }
 
@@ -436,6 +446,11 @@ impl Session {
             b"CONNECT" | b"STOMP" => return Err(Violation::AlreadyConnected.into()),
             _ => return Err(Violation::UnknownCommand.into()),
         };
+        if !Arc::ptr_eq(&self.told_principal, &self.principal) {
+            self.told_principal = Arc::clone(&self.principal);
+            let principal = Arc::clone(&self.principal);
+            self.requests.list.push(Request::ActFor { principal });
+        }
         let first = self.requests.list.len();
         let fields = Fields::read(frame, rules)?;
         if !body_allowed && !frame.body.is_empty() {
@@ -543,13 +558,17 @@ impl Session {
 
     /// Ends the session with an ERROR in its place in line, unless it ends already.
     fn fail(&mut self, cause: Cause, receipt_id: Option<Vec<u8>>) {
+        self.fail_with(cause, receipt_id, None);
+    }
+
+    fn fail_with(&mut self, cause: Cause, receipt_id: Option<Vec<u8>>, denied: Option<&MissingRight>) {
         if self.end.is_some() {
             return;
         }
         let escapes = self.escapes();
         let requests = self.requests.list.len();
         self.line.push(requests..requests, |out| {
-            cause.write(escapes, receipt_id.as_deref(), out);
+            cause.write(escapes, receipt_id.as_deref(), denied, out);
         });
         self.end = Some(cause.reason());
     }

@@ -140,6 +140,7 @@ impl Pair {
                 done,
                 gate: self.gate,
                 refusal,
+                denied: None,
                 duplicates: std::mem::take(&mut self.duplicates),
             },
             self.now,

@@ -56,6 +56,12 @@ pub(crate) enum Step {
     Limit(String, u64),
     /// An operator states what holds for queues.
     Policy(String, Vec<(String, String)>),
+    /// No rules hold any more.
+    NoRules,
+    /// One more rule: whether it allows, actions, principals, destinations.
+    Rule(bool, [String; 3]),
+    /// For whom a client's next connection acts: name and groups.
+    User(u8, Vec<String>),
     Depth(String, u64),
     Counter(String, u64),
     /// Ends the read of adjacent `C` lines.
@@ -189,6 +195,15 @@ fn parse_step(line: &str) -> Result<Step, String> {
             });
             let settings: Result<_, String> = settings.collect();
             Ok(Step::Policy((*pattern).to_owned(), settings?))
+        }
+        ("rules", []) => Ok(Step::NoRules),
+        ("rule", [what @ ("allow" | "deny"), actions, "to", who, "on", destinations]) => Ok(Step::Rule(
+            *what == "allow",
+            [actions, who, destinations].map(|text| (*text).to_owned()),
+        )),
+        ("user", [client, names @ ..]) => {
+            let names = names.iter().map(|name| (*name).to_owned());
+            Ok(Step::User(client_no(client)?, names.collect()))
         }
         ("depth", [queue, value]) => Ok(Step::Depth((*queue).to_owned(), number(value)?)),
         ("counter", [name, value]) => Ok(Step::Counter((*name).to_owned(), number(value)?)),

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use steadfast::base::{Dialect, Limits, Now, SessionNo, SettingKey, Settings};
+use steadfast::base::{
+    Actions, Destinations, Dialect, Limits, Now, Principal, Rule, Rules, SessionNo, SettingKey, Settings, Who,
+};
 use steadfast::broker::{Broker, Look};
 use steadfast::port::{Act, Event};
 use steadfast::session::{Phase, Session, SessionConfig};
@@ -31,7 +33,15 @@ const ALLOWED: [(&str, &[&str]); 4] = [
     ),
     (
         "ERROR",
-        &["message", "code", "version", "content-type", "content-length"],
+        &[
+            "message",
+            "code",
+            "version",
+            "action",
+            "destination",
+            "content-type",
+            "content-length",
+        ],
     ),
     ("RECEIPT", &[]),
 ];
@@ -45,6 +55,10 @@ pub(crate) struct World {
     pub(crate) limits: Limits,
     /// That of the listener by which connections come in.
     pub(crate) dialect: Dialect,
+    /// Who may do what.
+    rules: Rules,
+    /// For whom clients will act that are not connected.
+    users: BTreeMap<u8, Arc<Principal>>,
     config: Option<Arc<SessionConfig>>,
     broker: Option<Broker>,
     disk: Disk,
@@ -85,6 +99,8 @@ impl World {
         Self {
             limits: Limits::default(),
             dialect: Dialect::default(),
+            rules: Rules::default(),
+            users: BTreeMap::new(),
             config: None,
             broker: None,
             disk: Disk::default(),
@@ -101,7 +117,8 @@ impl World {
     }
 
     fn start(&mut self) {
-        let broker = self.disk.recover(&self.limits, self.now);
+        let mut broker = self.disk.recover(&self.limits, self.now);
+        broker.handle_rules(Arc::new(self.rules.clone()), self.now);
         self.broker = Some(broker);
         self.commit();
         self.config = Some(Arc::new(SessionConfig {
@@ -130,7 +147,10 @@ impl World {
             dialect: self.dialect,
             ..SessionConfig::clone(self.config.as_ref().expect("the broker runs"))
         };
-        let session = Session::new(Arc::new(config), no, self.now);
+        let mut session = Session::new(Arc::new(config), no, self.now);
+        if let Some(user) = self.users.get(&client) {
+            session = session.acting_for(Arc::clone(user));
+        }
         self.clients.insert(
             client,
             Client {
@@ -418,6 +438,7 @@ impl World {
             ("committed_count", counters.committed_count),
             ("aborted_count", counters.aborted_count),
             ("refused_count", counters.refused_count),
+            ("denied_count", counters.denied_count),
         ];
         list.iter()
             .find(|(known, _)| *known == name)
@@ -465,6 +486,43 @@ impl World {
             _ => return Err(format!("no limit is named {name}")),
         }
         Ok(())
+    }
+
+    /// The configuration was read again.
+    pub(crate) fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules.clone();
+        let now = self.now;
+        self.broker().handle_rules(Arc::new(rules), now);
+        self.settle();
+    }
+
+    /// One more rule.
+    pub(crate) fn rule(&mut self, allows: bool, actions: &str, who: &str, on: &str) -> Result<(), String> {
+        let rule = || {
+            let who: Option<_> = who.split(',').map(Who::parse).collect();
+            let on: Option<_> = on.split(',').map(Destinations::parse).collect();
+            Some(Rule {
+                allows,
+                actions: Actions::parse(actions.split(','))?,
+                principals: who?,
+                destinations: on?,
+                line: self.rules.len() + 1,
+            })
+        };
+        let mut rules = self.rules.clone();
+        rules.push(rule().ok_or("a rule is ACTIONS to PRINCIPALS on DESTINATIONS")?);
+        self.set_rules(rules);
+        Ok(())
+    }
+
+    /// For whom a client will act.
+    pub(crate) fn user(&mut self, client: u8, names: &[String]) {
+        let mut names = names.iter().map(|name| name.as_str().into());
+        let user = Principal {
+            name: names.next(),
+            groups: names.collect(),
+        };
+        self.users.insert(client, Arc::new(user));
     }
 
     pub(crate) fn policy(&mut self, pattern: &str, stated: &[(String, String)]) -> Result<(), String> {

@@ -698,7 +698,10 @@ impl World {
                 let asked = subs.get_mut(sub).and_then(|sub| sub.asked.as_mut());
                 *asked.expect("only a pull subscription may ask") += *count as usize;
             }
-            Request::Unbind { .. } | Request::Declare { .. } | Request::Renew { .. } => {
+            Request::ActFor { .. }
+            | Request::Unbind { .. }
+            | Request::Declare { .. }
+            | Request::Renew { .. } => {
                 unreachable!("nobody asks for it")
             }
             Request::Disconnect => {}

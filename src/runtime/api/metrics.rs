@@ -135,6 +135,7 @@ metrics! {
     "steadfast_sent_bytes", "Bytes written to connections", Counter(|of| of.stats.out_bytes);
     "steadfast_requests", "Requests of clients that took effect", Counter(|of| of.stats.request_count);
     "steadfast_requests_refused", "Requests of clients that were refused", Counter(|of| of.counters.refused_count);
+    "steadfast_access_denied", "What the rules did not allow to clients; the log names each", Counter(|of| of.counters.denied_count);
     "steadfast_queues", "Queues that have messages or subscriptions, are paused, keep the messages of a topic, or remember deduplication ids", Gauge(|of| of.holdings.queue_count);
     "steadfast_queues_paused", "Queues whose deliveries an operator has stopped", Gauge(|of| of.totals.paused_count);
     "steadfast_queues_skipped", "Queues that have no series of their own, being over metrics_queue_count_max", Gauge(|of| of.queue_skipped_count);

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::base::{ChunkRef, Now, Policies, Seq, SessionNo, SlotNo};
+use crate::base::{ChunkRef, Now, Policies, Rules, Seq, SessionNo, SlotNo};
 use crate::broker::{BackupPoint, LedgerView};
 use crate::port::{
     Act, Acted, EntryView, HoldingsView, Page, PolicyView, QueueView, Refusal, SessionDetail, SessionView,
@@ -130,6 +130,13 @@ impl Core {
     pub(crate) fn handle_policies(&self, configured: Policies) {
         let (mut state, now) = self.lock_now();
         state.broker.handle_policies(configured, now);
+        self.finish(state, None, Vec::new());
+    }
+
+    /// Who may do what from now on.
+    pub(crate) fn handle_rules(&self, rules: Arc<Rules>) {
+        let (mut state, now) = self.lock_now();
+        state.broker.handle_rules(rules, now);
         self.finish(state, None, Vec::new());
     }
 

@@ -129,3 +129,57 @@ fn a_login_is_bounded() {
     assert_eq!(slow.session.poll_timeout(), None);
     assert_eq!(Pair::new("1.0").session.poll_timeout(), None);
 }
+
+/// Whom it acts for is told before the first thing that it asks for, and once; of nobody nothing is told.
+#[test]
+fn the_core_is_told_whom_the_session_acts_for() {
+    let eve = Arc::new(Principal {
+        name: Some("eve".into()),
+        groups: ["staff".into()].into(),
+    });
+    for (_, login) in LOGIN {
+        let mut pair = Pair::with(config());
+        pair.session = pair.session.acting_for(Arc::clone(&eve));
+        pair.send(login);
+        assert_eq!(pair.asked, []);
+        pair.send("BEGIN\ntransaction:t\n\n^BEGIN\ntransaction:u\n\n^");
+        let told = Request::ActFor {
+            principal: Arc::clone(&eve),
+        };
+        assert_eq!(
+            pair.asked,
+            [
+                told,
+                Request::Begin { tx: TxNo(1) },
+                Request::Begin { tx: TxNo(2) }
+            ]
+        );
+        assert_eq!(*pair.session.principal(), *eve);
+    }
+    let mut pair = Pair::new("1.2");
+    pair.send("BEGIN\ntransaction:t\n\n^");
+    assert_eq!(pair.asked, [Request::Begin { tx: TxNo(1) }]);
+}
+
+/// A refused frame is told with its own receipt, whatever else went to the core with it.
+#[test]
+fn what_is_denied_is_told_with_its_own_receipt() {
+    let mut pair = Pair::with(config());
+    pair.session = pair.session.acting_for(Arc::new(Principal {
+        name: Some("eve".into()),
+        ..Principal::default()
+    }));
+    pair.send(LOGIN[2].1);
+    pair.read();
+    pair.refuse = Some((1, Refusal::AccessDenied));
+    pair.send("SEND\ndestination:/queue/a\nreceipt:1\n\nx^SEND\ndestination:/queue/a\nreceipt:2\n\nx^");
+    let told = pair.read();
+    assert!(
+        told.starts_with("ERROR\n") && told.contains("\ncode:access-denied\n"),
+        "{told}"
+    );
+    assert!(
+        told.contains("\nreceipt-id:1\n") && !told.contains("RECEIPT"),
+        "{told}"
+    );
+}

@@ -245,3 +245,30 @@ fn a_stop_does_not_wait_for_a_handshake() {
     assert!(start.elapsed() < PATIENCE);
     assert!(!matches!(stream.read(&mut [0]), Ok(1..)));
 }
+
+/// CVE-2026-39304: what answers each of many requests for new keys takes memory as long as they are sent.
+#[test]
+fn a_flood_of_requests_for_new_keys_ends_the_connection() {
+    let folder = Folder::new();
+    let server = serve(tls(&folder, ClientCertificate::None), |_| {});
+    let config = trusting(&folder.authority, &[&TLS13]).with_no_client_auth();
+    let mut flooding = Client::over(dial_tls(server.address(), config)).logged_in();
+    let TlsStream { conn, sock } = &mut flooding.stream;
+    let begin = Instant::now();
+    // Written on until the broker has closed its side: it takes no more of them, however many are on their way.
+    let flooded = (0..).find_map(|_| {
+        assert!(begin.elapsed() < Duration::from_secs(60), "it takes them all");
+        conn.refresh_traffic_keys().unwrap();
+        while conn.wants_write() {
+            if let Err(error) = conn.write_tls(sock) {
+                return Some(error);
+            }
+        }
+        None
+    });
+    assert!(flooded.is_some());
+    server.await_stats("the end", |stats| stats.violation_count == 1);
+    let mut other = client(&server, &folder);
+    other.publish("q", "x", "r");
+    other.expect_receipt("r");
+}
