@@ -140,7 +140,8 @@ impl Need {
 }
 
 impl Broker {
-    /// What holds from now on, also for sessions that are. Those with a subscription whose right is gone are ended.
+    /// What holds from now on, also for sessions that are. Those with a subscription whose right is gone are ended; one to a
+    /// pattern of topics keeps of what waits for it what may still be received.
     pub fn handle_rules(&mut self, rules: Arc<Rules>, now: Now) {
         self.now = now;
         self.rules = rules;
@@ -156,8 +157,43 @@ impl Broker {
                 self.note_denied(session, &need, decision);
                 self.evict(session, Refusal::AccessDenied);
             }
+            self.withdraw(session);
         }
         self.dispatch(now);
+    }
+
+    /// Takes back what waits for a session's subscriptions and may be received no longer.
+    fn withdraw(&mut self, session: SessionNo) {
+        let Self {
+            peers,
+            rules,
+            backlog_bytes: all_bytes,
+            ..
+        } = self;
+        let Some(peer) = peers.get_mut(&session) else {
+            return;
+        };
+        let (action, kind) = (Action::Receive, DestinationKind::Topic);
+        for sub in peer.subs.values_mut() {
+            let Source::Topic {
+                backlog,
+                backlog_bytes,
+                ..
+            } = &mut sub.source
+            else {
+                continue;
+            };
+            backlog.retain(|(topic, message)| {
+                let stays = peer.verdicts.ask(action, kind, topic, || {
+                    rules.decide(&peer.principal, action, kind, topic).allowed
+                });
+                if !stays {
+                    *backlog_bytes -= message.bytes.len();
+                    *all_bytes -= message.bytes.len();
+                }
+                stays
+            });
+        }
     }
 
     /// A session acts for somebody from now on; what it has must be allowed to that one, too.
@@ -167,7 +203,10 @@ impl Broker {
         peer.verdicts = Verdicts::default();
         match self.lost(session) {
             Some((need, decision)) => Err(self.deny(session, &need, decision)),
-            None => Ok(()),
+            None => {
+                self.withdraw(session);
+                Ok(())
+            }
         }
     }
 

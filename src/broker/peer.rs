@@ -102,7 +102,8 @@ pub(super) enum Source {
     Queue(QueueNo),
     Topic {
         name: Arc<str>,
-        backlog: VecDeque<TopicMessage>,
+        /// Each with the topic that it was sent to.
+        backlog: VecDeque<(Arc<str>, TopicMessage)>,
         backlog_bytes: usize,
     },
     Browse(Browser),

@@ -65,7 +65,7 @@ impl Broker {
             else {
                 continue;
             };
-            backlog.push_back(message.clone());
+            backlog.push_back((Arc::clone(topic), message.clone()));
             *backlog_bytes += message.bytes.len();
             self.backlog_bytes += message.bytes.len();
             self.pump_topic(session, no);
@@ -89,7 +89,7 @@ impl Broker {
             else {
                 return;
             };
-            let Some(next) = backlog.front() else { return };
+            let Some((_, next)) = backlog.front() else { return };
             let len = next.bytes.len();
             if expiry_of(&next.fields).is_some_and(|at| at <= self.now.wall_ms) {
                 backlog.pop_front();
@@ -103,7 +103,7 @@ impl Broker {
                 peer.blocked |= over(peer.unsent_bytes);
                 return;
             }
-            let next = backlog.pop_front().expect("it was just seen");
+            let (_, next) = backlog.pop_front().expect("it was just seen");
             *backlog_bytes -= len;
             self.backlog_bytes -= len;
             let tag = peer.hold(no, next.message, None, by_message, self.now.mono_ms);
@@ -175,7 +175,7 @@ impl Broker {
         let mut dropped_count = 0;
         if self.limits.topic_drop_oldest {
             while is_over(backlog.len(), *backlog_bytes) {
-                let oldest = backlog.pop_front().expect("it is over its bound");
+                let (_, oldest) = backlog.pop_front().expect("it is over its bound");
                 *backlog_bytes -= oldest.bytes.len();
                 self.backlog_bytes -= oldest.bytes.len();
                 dropped_count += 1;
