@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use steadfast::base::{Dialect, Epoch, Limits, MessageId, Now, Seq, SessionNo, SubNo, Tag};
 use steadfast::client;
-use steadfast::config::{Config, Overrides, keys};
+use steadfast::config::{Config, ConfigError, Overrides, keys};
 use steadfast::journal::{DecodeError, decode_facts, encode_facts};
 use steadfast::port::{AckMode, Applied, Binding, Body, Credit, Delivery, Payload, Request, Requests, Send};
 use steadfast::selector::{Selector, SelectorError, SelectorLimits};
@@ -555,9 +555,12 @@ pub fn config(data: &[u8]) {
             assert!(limits.body_bytes_max <= limits.receiving_bytes_max);
             assert!(!config.server.listen.is_empty());
         }
-        Err(error) => {
-            let line = error.to_string();
-            assert!(!line.is_empty() && !line.contains('\n'), "{line:?}");
+        Err(mistakes) => {
+            let told = mistakes.to_string();
+            assert_eq!(told.lines().count(), mistakes.iter().count(), "{told:?}");
+            for line in mistakes.iter().map(ConfigError::line) {
+                assert!(!line.is_empty() && !line.contains('\n'), "{line:?}");
+            }
         }
     }
     std::fs::remove_file(&path).expect("it was just written");

@@ -130,7 +130,7 @@ fn read(file: Option<PathBuf>) -> (Loaded, config::ConfigErrors) {
         file,
         ..Overrides::default()
     };
-    Loaded::read_for_serving(overrides, std::env::vars_os())
+    super::serve::read(overrides)
 }
 
 fn check(args: CheckArgs) -> Result<(), Failure> {

@@ -54,9 +54,18 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
 
 /// What is to be served.
 fn load(overrides: Overrides) -> Result<Config, ConfigErrors> {
-    let (loaded, mistakes) = Loaded::read_for_serving(overrides, std::env::vars_os());
+    let (loaded, mistakes) = read(overrides);
     mistakes.none()?;
     Ok(loaded.config)
+}
+
+/// What a broker would be started with, and everything that keeps it from starting so.
+pub(super) fn read(overrides: Overrides) -> (Loaded, ConfigErrors) {
+    let (loaded, mut mistakes) = Loaded::read(overrides, std::env::vars_os());
+    if let Some(exposed) = loaded.exposed() {
+        mistakes.add(exposed);
+    }
+    (loaded, mistakes)
 }
 
 /// Reads the configuration again. One with mistakes changes nothing.

@@ -315,22 +315,24 @@ impl Loaded {
         reader.finish()
     }
 
-    /// The same, of a broker that is to listen there.
-    pub fn read_for_serving(
-        overrides: Overrides,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> (Self, ConfigErrors) {
-        let mut reader = Reader::default();
-        reader.read(overrides, environment);
-        reader.check();
-        if let Err(exposed) = reader.config.refuse_exposed() {
-            let at = match &exposed {
-                ConfigError::Exposed { address } => reader.listener_origin(*address),
-                _ => Origin::Default,
-            };
-            reader.mistakes.push(exposed.at(at));
+    /// What of it is wrong only for a broker that is to listen there, with its place.
+    pub fn exposed(&self) -> Option<ConfigError> {
+        let exposed = self.config.refuse_exposed().err()?;
+        let at = match &exposed {
+            ConfigError::Exposed { address } => self.listener_origin(*address),
+            _ => Origin::Default,
+        };
+        Some(exposed.at(at))
+    }
+
+    /// Where a listener was named.
+    fn listener_origin(&self, address: SocketAddr) -> Origin {
+        let mut listeners = self.config.listeners.iter().zip(&self.origins.listeners);
+        let found = listeners.find(|(listener, _)| listener.address.tcp() == Some(address));
+        match found {
+            Some((_, origin)) if !self.config.server.listen.contains(&address) => origin.clone(),
+            _ => self.origins.named("server.listen").clone(),
         }
-        reader.finish()
     }
 }
 
@@ -575,18 +577,6 @@ impl Reader {
         if parsed.filter(|value| key.set(&mut self.config, value)).is_none() {
             let error = ConfigError::bad_value(at, key, &value.to_string_lossy());
             self.mistakes.push(error);
-        }
-    }
-
-    /// Where a listener was named.
-    fn listener_origin(&self, address: SocketAddr) -> Origin {
-        let listeners = self.config.listeners.iter().zip(&self.origins.listeners);
-        let found = listeners
-            .clone()
-            .find(|(listener, _)| listener.address.tcp() == Some(address));
-        match found {
-            Some((_, origin)) if !self.config.server.listen.contains(&address) => origin.clone(),
-            _ => self.origins.named("server.listen").clone(),
         }
     }
 

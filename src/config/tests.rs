@@ -878,3 +878,36 @@ fn a_misspelt_key_is_told_what_it_may_mean() {
         assert_eq!(error.contains("did you mean"), key != "none", "{error}");
     }
 }
+
+proptest::proptest! {
+    /// What is cut out of a file, and put into it, is refused by lines or read; and nothing that strict TOML refuses is read.
+    #[test]
+    fn any_text_is_read_or_refused_by_lines(
+        cuts in proptest::collection::vec((0..SAMPLE.len(), 0..40_usize, "[\\[\\]\"'=#a-z0-9_.\n{} -]{0,6}"), 1..4),
+        with_examples in proptest::bool::ANY,
+    ) {
+        let mut text = match with_examples {
+            true => SAMPLE.lines().map(|line| match line.strip_prefix('#') {
+                Some(example) if !example.starts_with(' ') => format!("{example}\n"),
+                _ => format!("{line}\n"),
+            }).collect(),
+            false => SAMPLE.to_owned(),
+        };
+        for (at, len, put) in cuts {
+            let (from, to) = (at.min(text.len()), (at + len).min(text.len()));
+            if text.is_char_boundary(from) && text.is_char_boundary(to) {
+                text.replace_range(from..to, &put);
+            }
+        }
+        match read(&text) {
+            Ok(_) => proptest::prop_assert!(DeTable::parse(&text).is_ok()),
+            Err(mistakes) => {
+                proptest::prop_assert!(mistakes.iter().count() > 0);
+                for mistake in mistakes.iter() {
+                    let line = mistake.line();
+                    proptest::prop_assert!(!line.is_empty() && !line.contains('\n'), "{line:?}");
+                }
+            }
+        }
+    }
+}
