@@ -669,6 +669,9 @@ pub struct Connection {
     pub connected_at_ms: Option<u64>,
     /// `1.0`, `1.1` or `1.2`; `null` before CONNECT.
     pub version: Option<String>,
+    /// The user that it has logged in as; `null` before that, and for one who said no name where that is allowed.
+    #[serde(default)]
+    pub user: Option<String>,
     /// Bytes read from it.
     pub in_bytes: u64,
     /// Bytes written to it.

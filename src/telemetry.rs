@@ -13,6 +13,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{Log, LogFormat, LogLevel};
 
+/// The target of lines about who came in and who did not. They are logged whatever the level.
+pub const AUDIT: &str = "steadfast::audit";
+
 /// Sends every log line of the process to standard error from now on. Fails if that was done before.
 pub fn init(log: Log) -> Result<(), TryInitError> {
     let level = match log.level {
@@ -25,7 +28,8 @@ pub fn init(log: Log) -> Result<(), TryInitError> {
     // What libraries say below a warning is for their authors.
     let filter = Targets::new()
         .with_default(level.min(LevelFilter::WARN))
-        .with_target(env!("CARGO_CRATE_NAME"), level);
+        .with_target(env!("CARGO_CRATE_NAME"), level)
+        .with_target(AUDIT, level.max(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match log.format {
         LogFormat::Text => {

@@ -63,6 +63,7 @@ Commands:
   queue        Show or change one queue of the running broker
   peek         Look at messages of a queue without taking them
   connections  List the connections of the running broker, or end one
+  user         Show or change who may log in
   policy       Show or change what holds for queues, by pattern of their names
   dlq          List the queues that hold dead letters
   top          Watch the running broker
@@ -120,8 +121,8 @@ Options:
 
 Prints the version, the data folder, what was recovered, and `listening on ADDRESS` for each
 listener, with its transport unless that is plain (`, tls`) and its dialect unless that is steadfast
-(`, dialect rabbitmq`). SIGHUP reads policies and certificates again. SIGTERM and Ctrl-C answer what
-is due and end with exit code 0; a second one ends at once.
+(`, dialect rabbitmq`). SIGHUP reads policies, certificates, users and keys of tokens again. SIGTERM
+and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
 
 Examples:
   steadfast serve
@@ -379,13 +380,13 @@ error: cannot read the configuration file missing.toml: No such file or director
 fn an_address_others_can_reach_must_be_asked_for_by_name() {
     let world = World::new();
     world.check(&["serve", "--listen", "0.0.0.0:0"], 2, str![[r#"
-error: refused to listen on 0.0.0.0:0: it is not a loopback address, and anyone who reaches it could read and write every queue; listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
+error: refused to listen on 0.0.0.0:0: it is not a loopback address, and anyone who reaches it could read and write every queue without a login; make users (`steadfast user add NAME`; a listener whose authentication has "none" lets anyone in all the same), listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
 
 "#]]);
     World::new()
         .with_variable("STEADFAST_LISTEN", "127.0.0.1:0,[::]:0")
         .check(&["serve"], 2, str![[r#"
-error: refused to listen on [::]:0: it is not a loopback address, and anyone who reaches it could read and write every queue; listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
+error: refused to listen on [::]:0: it is not a loopback address, and anyone who reaches it could read and write every queue without a login; make users (`steadfast user add NAME`; a listener whose authentication has "none" lets anyone in all the same), listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
 
 "#]]);
     assert!(!world.folder().join("data").exists());

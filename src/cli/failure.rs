@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::api_client::ApiError;
 use super::show::counted;
 use crate::api::Failed;
+use crate::auth::{AuthError, PasswordRule};
 use crate::client::ClientError;
 use crate::config::ConfigError;
 use crate::port::Refusal;
@@ -21,6 +22,10 @@ use crate::store::{BackupError, StoreError};
 pub(super) enum Failure {
     /// The configuration is refused.
     Config(ConfigError),
+    /// Users or keys of tokens cannot be read, or not be changed.
+    Auth(AuthError),
+    /// A new password is refused.
+    Password(PasswordRule),
     /// The broker did not start.
     Run { error: RunError, data_dir: PathBuf },
     /// The store cannot be read.
@@ -103,6 +108,12 @@ impl From<ConfigError> for Failure {
     }
 }
 
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        Self::Auth(error)
+    }
+}
+
 impl Failure {
     /// A failed connection of which nothing more is to be said.
     pub(super) fn client(error: ClientError) -> Self {
@@ -124,7 +135,10 @@ impl Failure {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
+            Self::Auth(AuthError::File { operation, .. }) if *operation != "read" => 1,
             Self::Config(_)
+            | Self::Auth(_)
+            | Self::Password(_)
             | Self::NoStore(_)
             | Self::NoQueue(_)
             | Self::Usage(_)
@@ -170,6 +184,8 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = match self {
             Self::Config(error) => chain(error),
+            Self::Auth(error) => super::show::escaped(&chain(error)),
+            Self::Password(rule) => chain(rule),
             Self::Run {
                 error: RunError::Store(error),
                 data_dir,

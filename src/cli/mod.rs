@@ -34,6 +34,7 @@ mod stored;
 mod table;
 mod target;
 mod top;
+mod user;
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -103,6 +104,8 @@ enum Command {
     Peek(peek::PeekArgs),
     /// List the connections of the running broker, or end one
     Connections(connections::ConnectionsArgs),
+    /// Show or change who may log in
+    User(user::UserArgs),
     /// Show or change what holds for queues, by pattern of their names
     Policy(policy::PolicyArgs),
     /// List the queues that hold dead letters
@@ -164,7 +167,7 @@ struct ServeArgs {
 const SERVE_EXAMPLES: &str = "\
 Prints the version, the data folder, what was recovered, and `listening on ADDRESS` for each listener, with its \
 transport unless that is plain (`, tls`) and its dialect unless that is steadfast (`, dialect rabbitmq`). SIGHUP \
-reads policies and certificates again. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
+reads policies, certificates, users and keys of tokens again. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
 
 Examples:
   steadfast serve
@@ -198,6 +201,7 @@ pub fn main() -> ExitCode {
         Command::Queue(args) => queue::run(args),
         Command::Peek(args) => peek::run(args),
         Command::Connections(args) => connections::run(args),
+        Command::User(args) => user::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Dlq(args) => queues::dlq(args),
         Command::Top(args) => top::run(args),

@@ -1,8 +1,10 @@
 //! `steadfast serve`.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use super::{Failure, ServeArgs, load};
+use crate::auth::{Authority, Sources};
 use crate::base::Settings;
 use crate::config::{Config, Overrides};
 use crate::runtime::{self, ServeOptions, Started};
@@ -20,7 +22,8 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     };
     let config = load(overrides.clone())?;
     let at_start = config.clone();
-    config.refuse_exposed()?;
+    let authority = Authority::load(sources(&config))?;
+    config.refuse_exposed(authority.is_open())?;
     telemetry::init(config.log).map_err(Failure::Telemetry)?;
     let worker_count = match config.server.worker_thread_count {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -39,6 +42,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         worker_count,
         store_cache_bytes: config.store.cache_bytes,
         metrics_listen: config.server.metrics_listen,
+        authority: Arc::new(authority),
     };
     // A broker whose standard output is gone still serves.
     let _ = writeln!(std::io::stdout(), "steadfast {}", env!("CARGO_PKG_VERSION"));
@@ -48,6 +52,19 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     runtime::run(options, started, || reload(&overrides, &at_start))
         .map(|_reason| ())
         .map_err(|error| Failure::Run { error, data_dir })
+}
+
+/// Where the configuration says that users and keys are.
+fn sources(config: &Config) -> Sources {
+    let said = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let security = &config.security;
+    Sources {
+        users_file: Some(config.users_file()),
+        users_file_named: security.users_file.is_some(),
+        token_keys: security.jwt_keys.clone(),
+        token_audience: said(&security.jwt_audience),
+        token_issuer: said(&security.jwt_issuer),
+    }
 }
 
 /// Reads the configuration again. A wrong one changes nothing.

@@ -26,10 +26,11 @@ use tokio::time::{sleep, timeout};
 use crate::base::{Identity, Now};
 use crate::config::Address;
 use crate::listener::{Carrier, Gate, Met, Rehome, Unwelcome, meet_local, say_farewell};
-use crate::session::{SessionConfig, Violation, refusal};
+use crate::session::{Violation, refusal};
 
 use super::RunError;
 use super::connection::{Shared, welcome};
+use super::logins::Doorstep;
 use super::presence::Peer;
 use super::stats::Stats;
 
@@ -128,7 +129,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Taken> {
 pub(super) struct Entrance {
     bell: Bell,
     gate: Option<Arc<Gate>>,
-    session: Arc<SessionConfig>,
+    doorstep: Arc<Doorstep>,
 }
 
 impl Entrance {
@@ -137,7 +138,7 @@ impl Entrance {
         taken: Taken,
         address: &Address,
         gate: Option<Arc<Gate>>,
-        session: Arc<SessionConfig>,
+        doorstep: impl FnOnce(&Address) -> Doorstep,
     ) -> Result<(Self, Address), RunError> {
         let failed = |source| RunError::Listen {
             address: address.clone(),
@@ -153,7 +154,8 @@ impl Entrance {
                 (Bell::Unix(listener, file), address.clone())
             }
         };
-        let entrance = Self { bell, gate, session };
+        let doorstep = Arc::new(doorstep(&bound));
+        let entrance = Self { bell, gate, doorstep };
         Ok((entrance, bound))
     }
 
@@ -204,7 +206,7 @@ impl Drop for Place {
 /// What goes with a connection from door to end.
 struct Visit {
     shared: Arc<Shared>,
-    session: Arc<SessionConfig>,
+    doorstep: Arc<Doorstep>,
     peer: Peer,
     accepted: Now,
     place: Place,
@@ -274,7 +276,7 @@ impl Door {
         stats.connection_count.add(1);
         let visit = |peer| Visit {
             shared: Arc::clone(&self.shared),
-            session: Arc::clone(&entrance.session),
+            doorstep: Arc::clone(&entrance.doorstep),
             peer,
             accepted: self.shared.clock.now(),
             place: Place {
@@ -346,13 +348,13 @@ impl Visit {
     {
         let Self {
             shared,
-            session,
+            doorstep,
             peer,
             accepted,
             place,
             inside,
         } = self;
-        let Some(resident) = welcome(shared, session, stream, (peer, identity), accepted).await else {
+        let Some(resident) = welcome(shared, doorstep, stream, (peer, identity), accepted).await else {
             drop(place);
             return;
         };

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! # Locks, and who may block where
-//! - There are three locks, the core's, the body cache's and that of the list of connections. They are held for memory
+//! - The locks are the core's, the body cache's, that of the list of connections, and two of `logins`. They are held for memory
 //!   work only: nothing is awaited, read, written, logged or woken under them, and none is taken under another.
 //! - Worker threads never block: sockets, timers, readers and budgets are awaited.
 //! - The committer blocks in `append` and `flush`, holding nothing. Readers block in `Store::body`, holding nothing
@@ -46,6 +46,7 @@ mod door;
 mod entropy;
 mod error;
 mod exit;
+mod logins;
 mod looks;
 mod porch;
 mod presence;
@@ -61,6 +62,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::auth::Authority;
 use crate::base::{Epoch, Limits, Settings};
 use crate::store::{self, SledOptions, SledStore, StoreError};
 
@@ -74,6 +76,11 @@ pub use self::server::Running;
 pub use self::stats::StatsView;
 pub use crate::config::Listener;
 
+/// A salt for the hash of a password.
+pub(crate) fn salt() -> [u8; 16] {
+    entropy::salt()
+}
+
 /// What a simulation drives itself, in place of threads and sockets.
 #[cfg(feature = "sim")]
 pub(crate) mod parts {
@@ -81,6 +88,7 @@ pub(crate) mod parts {
     pub(crate) use super::clock::Clock;
     pub(crate) use super::connection::{Budget, Shared, drive};
     pub(crate) use super::core::{Core, Wait};
+    pub(crate) use super::logins::{Doorstep, Logins};
     pub(crate) use super::looks::show_headers;
     pub(crate) use super::server::{commit_term, relocate};
 }
@@ -108,6 +116,8 @@ pub struct ServeOptions {
     pub store_cache_bytes: u64,
     /// An address for metrics and health alone, beside the API's socket; port 0 takes any free port.
     pub metrics_listen: Option<SocketAddr>,
+    /// Users, and keys of tokens.
+    pub authority: Arc<Authority>,
 }
 
 impl Default for ServeOptions {
@@ -123,6 +133,7 @@ impl Default for ServeOptions {
             worker_count: 2,
             store_cache_bytes: SledOptions::CACHE_BYTES,
             metrics_listen: None,
+            authority: Arc::default(),
         }
     }
 }
@@ -160,7 +171,7 @@ pub enum ExitReason {
 }
 
 /// Runs a broker until a signal stops it. Calls `started` once, when connections are accepted, and `reload` at each SIGHUP,
-/// for the policies that the configuration states from then on; `None` leaves them as they are. Certificates are read again then, too.
+/// for the policies that the configuration states from then on; `None` leaves them as they are. Certificates, users and keys of tokens are read again then, too.
 /// To be called before the process has other threads.
 pub fn run(
     options: ServeOptions,
@@ -223,6 +234,7 @@ pub fn run(
                 reason = first_of(&mut terminate, &mut interrupt) => break reason,
                 _ = hangup.recv() => {
                     running.reload_certificates();
+                    running.reload_logins();
                     if let Some(stated) = reload() {
                         running.set_policies(server::policies(&options.limits, &stated));
                         tracing::info!(policy_count = stated.len(), "policies read again");

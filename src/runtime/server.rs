@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::base::{Dialect, Limits, Policies, Settings};
+use crate::auth::Authority;
+use crate::base::{Dialect, Limits, Method, Policies, Settings};
 use crate::broker::{Broker, Recovery};
 use crate::config::Address;
 use crate::listener::Gate;
@@ -26,6 +27,7 @@ use super::committer::{Committer, Watchdog, commit};
 use super::connection::{Budget, Shared};
 use super::core::Core;
 use super::door::{self, Door, Entrance};
+use super::logins::{Doorstep, Logins};
 use super::looks::show_headers;
 use super::porch::Porch;
 use super::room::{RoomKeeper, reusable_bytes};
@@ -83,6 +85,11 @@ impl Running {
         store: Arc<dyn Store>,
         options: &ServeOptions,
     ) -> Result<(Self, Started), RunError> {
+        tell_of(&options.authority);
+        options
+            .listen
+            .iter()
+            .for_each(|listener| tell_of_clear(listener, &options.authority));
         // Addresses are taken before the store is read, so that one in use is found out early; connections are
         // accepted after it, so that an open port means a broker that answers.
         let sockets = options
@@ -168,6 +175,11 @@ impl Running {
             clock,
             stats,
             presence: Arc::default(),
+            logins: Arc::new(Logins::new(
+                Arc::clone(&options.authority),
+                &options.limits,
+                clock,
+            )),
             session: Arc::new(SessionConfig {
                 limits: options.limits.clone(),
                 epoch,
@@ -198,7 +210,12 @@ impl Running {
                 dialect: asked.dialect,
                 ..SessionConfig::clone(&shared.session)
             });
-            let (entrance, address) = Entrance::open(taken, &asked.address, gate.clone(), session)?;
+            let (entrance, address) =
+                Entrance::open(taken, &asked.address, gate.clone(), |bound| Doorstep {
+                    session,
+                    methods: asked.authentication.clone(),
+                    listener: bound.to_string().into(),
+                })?;
             entrances.push(entrance);
             gates.extend(gate.map(|gate| (address.clone(), gate)));
             started.listen.push(Listener { address, ..asked });
@@ -280,6 +297,24 @@ impl Running {
         }
     }
 
+    /// Reads users and keys of tokens again, for logins from now on; whoever is in and could not come in as they did is out,
+    /// with an ERROR. Where they cannot be used the old ones stay, and the log says so.
+    pub fn reload_logins(&self) {
+        match self.shared.logins.reload() {
+            Ok(authority) => {
+                tell_of(&authority);
+                if !authority.is_open() {
+                    tracing::info!(user_count = authority.user_count(), "users and keys read again");
+                }
+                self.shared.core.wake_all();
+            }
+            Err(error) => tracing::error!(
+                "users and keys were not read again, the old ones stay: {}",
+                exit::chain(&error)
+            ),
+        }
+    }
+
     /// Stops in good order: accepts no more, lets each connection have what is due to it, within `shutdown_ms_max`;
     /// then ends the term cleanly. Everything is durable and the store is free when this returns.
     pub async fn stop(mut self) {
@@ -317,6 +352,26 @@ impl Running {
             );
         }
         tracing::info!(stats = ?self.shared.stats.view(), counters = ?self.shared.core.counters(), "stopped");
+    }
+}
+
+/// What is odd about users and keys, and no error.
+fn tell_of(authority: &Authority) {
+    for notice in authority.notices() {
+        tracing::warn!("{notice}");
+    }
+}
+
+/// Passcodes that others may read on their way.
+fn tell_of_clear(listener: &Listener, authority: &Authority) {
+    let methods = &listener.authentication;
+    let by_passcode = [Method::Password, Method::Jwt];
+    let asked = by_passcode
+        .into_iter()
+        .any(|method| methods.take(method, authority.is_open()));
+    let is_remote = |address: SocketAddr| !address.ip().to_canonical().is_loopback();
+    if asked && listener.tls.is_none() && listener.address.tcp().is_some_and(is_remote) {
+        tracing::warn!(listener = %listener.address, "passcodes pass in the clear here: transport = \"tls\" or \"wss\" hides them");
     }
 }
 

@@ -45,9 +45,11 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::base::{Identity, Limits, Now, Tag};
+use crate::auth::Grant;
+use crate::base::{Identity, Limits, Method, Now, Tag};
 use crate::port::{Event, Refusal};
-use crate::session::{EndReason, Phase, Session, SessionConfig};
+use crate::session::{Denied, EndReason, Judged, Phase, Session, SessionConfig};
+use crate::telemetry::AUDIT;
 
 use self::deliveries::{Deliveries, Fault};
 use self::intake::Intake;
@@ -57,6 +59,7 @@ use super::bodies::Bodies;
 use super::clock::Clock;
 use super::core::{Core, Seat, Step};
 use super::exit;
+use super::logins::{Doorstep, Judgement, Logins, Reading};
 use super::presence::{Attendance, Peer, Presence};
 use super::stats::Stats;
 
@@ -84,6 +87,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) stats: Arc<Stats>,
     pub(crate) presence: Arc<Presence>,
+    pub(crate) logins: Arc<Logins>,
     /// That of a listener of which nothing is said.
     pub(crate) session: Arc<SessionConfig>,
     pub(crate) receiving: Budget,
@@ -118,6 +122,14 @@ pub(crate) struct Connection<S> {
     seat: Seat,
     attendance: Attendance,
     session: Session,
+    doorstep: Arc<Doorstep>,
+    /// Its login is judged.
+    is_asked: bool,
+    judging: Option<Judging>,
+    /// What the judgement was, if it was a good one.
+    grant: Option<Grant>,
+    /// The reading of users and keys that it is in by.
+    reading: u64,
     life: Life,
     waker: Option<Waker>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -180,6 +192,9 @@ pub(crate) enum CloseReason {
     Stopped,
 }
 
+/// A login being judged.
+type Judging = Pin<Box<dyn Future<Output = Judgement> + Send>>;
+
 /// What a round did.
 enum Round {
     /// Something moved: look again.
@@ -192,13 +207,13 @@ type Rounded = Result<Round, CloseReason>;
 
 /// Runs a connection to its end.
 #[cfg(feature = "sim")]
-pub(crate) async fn drive<S>(shared: Arc<Shared>, config: Arc<SessionConfig>, stream: S, peer: SocketAddr)
+pub(crate) async fn drive<S>(shared: Arc<Shared>, doorstep: Arc<Doorstep>, stream: S, peer: SocketAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let accepted = shared.clock.now();
     let from = (peer.into(), Identity::Unknown);
-    if let Some(resident) = welcome(shared, config, stream, from, accepted).await {
+    if let Some(resident) = welcome(shared, doorstep, stream, from, accepted).await {
         resident.serve().await;
     }
 }
@@ -206,7 +221,7 @@ where
 /// Runs a connection while it is a newcomer. Nothing if it ended as one. The time to log in began when it was accepted.
 pub(crate) async fn welcome<S>(
     shared: Arc<Shared>,
-    config: Arc<SessionConfig>,
+    doorstep: Arc<Doorstep>,
     stream: S,
     (peer, identity): (Peer, Identity),
     accepted: Now,
@@ -216,7 +231,7 @@ where
 {
     let mut connection = Box::new(Connection::new(
         shared,
-        config,
+        doorstep,
         stream,
         (peer, identity),
         accepted,
@@ -301,7 +316,7 @@ fn end(stats: &Stats, session: u64, peer: Peer, reason: &CloseReason) {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn new(
         shared: Arc<Shared>,
-        config: Arc<SessionConfig>,
+        doorstep: Arc<Doorstep>,
         stream: S,
         (peer, identity): (Peer, Identity),
         accepted: Now,
@@ -309,8 +324,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let now = shared.clock.now();
         let seat = shared.core.open();
         let attendance = shared.presence.enter(seat.session(), peer, now.wall_ms);
-        let session = Session::new(config, seat.session(), accepted).identified(identity);
+        let Reading { number, authority } = shared.logins.current();
+        let session = Session::new(Arc::clone(&doorstep.session), seat.session(), accepted);
+        let session = session.identified(identity);
+        let is_asked = !authority.asks_nobody(&doorstep.methods);
+        let session = if is_asked { session.judged() } else { session };
         Self {
+            doorstep,
+            is_asked,
+            judging: None,
+            grant: None,
+            reading: number,
             shared,
             stream,
             seat,
@@ -393,12 +417,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.stop_told = true;
             self.session.handle_evicted(Refusal::ShuttingDown, now);
         }
+        if self.reading != self.shared.logins.number() {
+            self.ask_again();
+        }
         self.watch_time(now)?;
         let mut moved = match self.life {
             Life::Open => self.read(cx, input, now)?,
             Life::Closing { .. } => false,
             Life::Lingering { .. } => return self.linger(cx, input),
         };
+        moved |= self.judge(cx, now);
         self.watch_session(now);
         moved |= self.exchange();
         self.fill(cx, now)?;
@@ -520,6 +548,74 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.rest_unread = true;
                 return taken;
             }
+        }
+    }
+
+    /// Has a login judged, if there is one, and tells the session. True if it was told.
+    fn judge(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+        let peer = self.attendance.present.peer;
+        if let Some(login) = self.session.poll_login() {
+            let logins = Arc::clone(&self.shared.logins);
+            self.judging = Some(Box::pin(logins.judge(login, Arc::clone(&self.doorstep), peer)));
+        }
+        if self.session.phase() != Phase::Open {
+            self.judging = None;
+        }
+        let Some(Poll::Ready(judgement)) = self.judging.as_mut().map(|judging| judging.as_mut().poll(cx))
+        else {
+            return false;
+        };
+        self.judging = None;
+        self.reading = judgement.reading;
+        let session = self.seat.session().0;
+        let listener = &*self.doorstep.listener;
+        let judged = match judgement.verdict {
+            Ok(grant) => {
+                let user = grant.principal.name.as_deref();
+                let method = grant.method.name();
+                tracing::info!(target: AUDIT, session, user, method, %peer, listener, "login accepted");
+                if let Some(user) = user {
+                    // Only the connection itself sets it, and a login is judged once.
+                    let _ = self.attendance.present.user.set(user.into());
+                }
+                let until = grant.until_wall_ms;
+                let until = until.map(|until| now.mono_ms + until.saturating_sub(now.wall_ms));
+                let principal = Arc::clone(&grant.principal);
+                self.grant = Some(grant);
+                Ok(Judged { principal, until })
+            }
+            Err((method, reason)) => {
+                let user = judgement.name.as_deref();
+                let method = method.map_or("none", Method::name);
+                let reason = reason.code();
+                tracing::info!(target: AUDIT, session, user, method, %peer, listener, reason, "login denied");
+                self.shared.stats.login_denied_count.add(1);
+                Err(Denied)
+            }
+        };
+        self.session.handle_judged(judged, now);
+        self.attendance.present.note_version(|| self.session.version());
+        true
+    }
+
+    /// Users or keys were read again: whether it may still be in.
+    fn ask_again(&mut self) {
+        let Reading { number, authority } = self.shared.logins.current();
+        self.reading = number;
+        let methods = &self.doorstep.methods;
+        let stands = match &self.grant {
+            Some(grant) => authority.stands(grant, methods),
+            // Who is not in yet will be judged by what holds then.
+            None => self.is_asked || authority.asks_nobody(methods),
+        };
+        if !stands && self.life == Life::Open {
+            let user = self
+                .grant
+                .as_ref()
+                .and_then(|grant| grant.principal.name.as_deref());
+            let (session, peer) = (self.seat.session().0, self.attendance.present.peer);
+            tracing::info!(target: AUDIT, session, user, %peer, "login revoked");
+            self.session.handle_revoked();
         }
     }
 
