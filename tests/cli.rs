@@ -30,6 +30,8 @@ mod messages;
 mod rig;
 #[path = "cli/secure.rs"]
 mod secure;
+#[path = "cli/user.rs"]
+mod user;
 
 use std::path::Path;
 

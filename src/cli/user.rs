@@ -1,6 +1,5 @@
 //! `steadfast user`: who may log in. Works on the users file, whether a broker runs or not.
 
-use std::fs::OpenOptions;
 use std::io::{self, BufRead, Read, Write};
 use std::path::PathBuf;
 
@@ -277,57 +276,56 @@ fn ask() -> Result<Secret, Failure> {
 
 /// The terminal, in a mode in which it shows nothing and hands over each key; as it was when this is dropped.
 struct Terminal {
-    device: std::fs::File,
     before: Termios,
 }
 
 impl Terminal {
     fn open() -> Result<Self, Failure> {
-        const NONE: Failure = Failure::Usage(
-            "there is no terminal to ask for the password at; use --password-stdin and write it to standard input",
-        );
-        let device = OpenOptions::new().read(true).write(true).open("/dev/tty");
-        let device = device.map_err(|_| NONE)?;
-        let before = tcgetattr(&device).map_err(|_| NONE)?;
+        let before = tcgetattr(io::stdin()).map_err(|_| {
+            Failure::Usage(
+                "standard input is no terminal to ask for the password at; --password-stdin reads it from there",
+            )
+        })?;
         let mut silent = before.clone();
         // Ctrl-C is a key as any other here: a signal would leave the terminal mute.
         silent.local_modes &= !(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
         silent.special_codes[SpecialCodeIndex::VMIN] = 1;
         silent.special_codes[SpecialCodeIndex::VTIME] = 0;
-        let failed = |error: rustix::io::Errno| Failure::Input(error.into());
-        tcsetattr(&device, OptionalActions::Flush, &silent).map_err(failed)?;
-        Ok(Self { device, before })
+        tcsetattr(io::stdin(), OptionalActions::Flush, &silent).map_err(input)?;
+        Ok(Self { before })
     }
 
+    /// Asks on standard error, so that standard output can go elsewhere.
     fn ask(&mut self, prompt: &str) -> Result<Secret, Failure> {
         const CANCELLED: Failure = Failure::Usage("no password was given; nothing was changed");
-        self.device.write_all(prompt.as_bytes()).map_err(Failure::Input)?;
+        let mut errors = io::stderr().lock();
+        // Whoever sees no prompt may type all the same.
+        let _ = write!(errors, "{prompt}");
         let mut typed = Secret::default();
-        loop {
+        let answer = loop {
             let mut key = [0];
-            let count = self.device.read(&mut key).map_err(Failure::Input)?;
-            match key {
-                _ if count == 0 => return Err(CANCELLED),
+            match (rustix::io::read(io::stdin(), &mut key).map_err(input)?, key) {
                 // Ctrl-C, Ctrl-D, Ctrl-\.
-                [0x03 | 0x04 | 0x1c] => {
-                    self.device.write_all(b"\n").map_err(Failure::Input)?;
-                    return Err(CANCELLED);
-                }
-                [b'\r' | b'\n'] => break,
-                [0x08 | 0x7f] => typed.pop_character(),
+                (0, _) | (_, [0x03 | 0x04 | 0x1c]) => break Err(CANCELLED),
+                (_, [b'\r' | b'\n']) => break Ok(typed),
+                (_, [0x08 | 0x7f]) => typed.pop_character(),
                 // Ctrl-U.
-                [0x15] => typed = Secret::default(),
-                [byte] => typed.push(byte),
+                (_, [0x15]) => typed = Secret::default(),
+                (_, [byte]) => typed.push(byte),
             }
-        }
-        self.device.write_all(b"\n").map_err(Failure::Input)?;
-        Ok(typed)
+        };
+        let _ = writeln!(errors);
+        answer
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
         // A terminal that has gone needs no restoring.
-        let _ = tcsetattr(&self.device, OptionalActions::Flush, &self.before);
+        let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.before);
     }
+}
+
+fn input(error: rustix::io::Errno) -> Failure {
+    Failure::Input(error.into())
 }

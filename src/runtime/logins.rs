@@ -112,44 +112,33 @@ impl Logins {
         doorstep: Arc<Doorstep>,
         peer: Peer,
     ) -> Judgement {
-        let methods = &doorstep.methods;
-        let name = login
-            .name
-            .as_deref()
-            .and_then(|name| std::str::from_utf8(name).ok());
-        let name = name.filter(|name| is_name(name)).map(Box::from);
         // Who shows no passcode guesses none.
         let source = login
             .passcode
             .as_ref()
             .and_then(|_| source(peer, &login.identity));
-        let judged = |reading: &Reading, login: &Login, methods: &Methods, clock: Clock| Judgement {
-            reading: reading.number,
-            name: None,
-            verdict: reading.authority.judge(login, methods, clock.now()),
-        };
-        let judgement = loop {
+        loop {
             if let Some(until) = self.wait_until(source) {
                 sleep_until(self.clock.instant(until)).await;
                 continue;
             }
             let reading = self.current();
-            if !reading.authority.is_costly(&login, methods) {
-                break judged(&reading, &login, methods, self.clock);
+            if !reading.authority.is_costly(&login, &doorstep.methods) {
+                return self.judge_now(&reading, &login, &doorstep.methods, source);
             }
             let permit = Arc::clone(&self.permits).acquire_owned().await;
             let permit = permit.expect("nobody closes the semaphore");
             if self.wait_until(source).is_some() {
                 continue;
             }
-            let (clock, doorstep) = (self.clock, Arc::clone(&doorstep));
-            let (again, number) = (login.clone(), reading.number);
+            let number = reading.number;
             let done = task::spawn_blocking(move || {
-                let judgement = judged(&reading, &again, &doorstep.methods, clock);
+                let judgement = self.judge_now(&reading, &login, &doorstep.methods, source);
+                // Whoever has it next knows of this failure, also where nobody waits for the judgement any more.
                 drop(permit);
                 judgement
             });
-            break done.await.unwrap_or_else(|error| {
+            return done.await.unwrap_or_else(|error| {
                 tracing::error!("a login could not be judged: {error}");
                 Judgement {
                     reading: number,
@@ -157,12 +146,30 @@ impl Logins {
                     verdict: Err((None, Reason::Fault)),
                 }
             });
-        };
-        if let (Err(_), Some(source)) = (&judgement.verdict, source) {
+        }
+    }
+
+    fn judge_now(
+        &self,
+        reading: &Reading,
+        login: &Login,
+        methods: &Methods,
+        source: Option<Source>,
+    ) -> Judgement {
+        let verdict = reading.authority.judge(login, methods, self.clock.now());
+        if let (Err(_), Some(source)) = (&verdict, source) {
             let at = self.clock.now().mono_ms;
             locked(&self.slowing).handle_failure(source, at);
         }
-        Judgement { name, ..judgement }
+        let name = login
+            .name
+            .as_deref()
+            .and_then(|name| std::str::from_utf8(name).ok());
+        Judgement {
+            reading: reading.number,
+            name: name.filter(|name| is_name(name)).map(Box::from),
+            verdict,
+        }
     }
 
     fn wait_until(&self, source: Option<Source>) -> Option<u64> {
