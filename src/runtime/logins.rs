@@ -31,6 +31,10 @@ use crate::session::SessionConfig;
 use super::clock::Clock;
 use super::presence::Peer;
 
+/// How far a thread that verifies passwords stands back.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
 /// See the module's text.
 pub(crate) struct Logins {
     current: Mutex<Reading>,
@@ -133,6 +137,7 @@ impl Logins {
             }
             let number = reading.number;
             let done = task::spawn_blocking(move || {
+                yield_to_others();
                 let judgement = self.judge_now(&reading, &login, &doorstep.methods, source);
                 // Whoever has it next knows of this failure, also where nobody waits for the judgement any more.
                 drop(permit);
@@ -175,6 +180,16 @@ impl Logins {
     fn wait_until(&self, source: Option<Source>) -> Option<u64> {
         let at = self.clock.now().mono_ms;
         source.and_then(|source| locked(&self.slowing).wait_until(source, at))
+    }
+}
+
+/// Whoever is inside goes first: of a processor that others want, this thread gets about a tenth of what each of them gets.
+/// The threads that block for the porch verify passwords, and nothing else.
+fn yield_to_others() {
+    // Linux takes 0 for the calling thread; elsewhere it would be the process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!("passwords are verified with the priority of everything else: {error}");
     }
 }
 

@@ -426,7 +426,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Life::Closing { .. } => false,
             Life::Lingering { .. } => return self.linger(cx, input),
         };
-        moved |= self.judge(cx, now);
+        if self.is_asked && self.grant.is_none() {
+            moved |= self.judge(cx, now);
+        }
         self.watch_session(now);
         moved |= self.exchange();
         self.fill(cx, now)?;
@@ -579,7 +581,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let _ = self.attendance.present.user.set(user.into());
                 }
                 let until = grant.until_wall_ms;
-                let until = until.map(|until| now.mono_ms + until.saturating_sub(now.wall_ms));
+                let until = until.map(|until| now.mono_ms.saturating_add(until.saturating_sub(now.wall_ms)));
                 let principal = Arc::clone(&grant.principal);
                 self.grant = Some(grant);
                 Ok(Judged { principal, until })
