@@ -20,10 +20,11 @@ mod token;
 mod users;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::{Login, Method, Methods, Now, Principal, TokenKey};
+use crate::base::{Login, Method, Methods, Now, Principal, TokenAlgorithm, TokenKey};
 
 pub use edit::UsersFile;
 pub use error::AuthError;
@@ -139,6 +140,8 @@ pub struct Authority {
     sources: Sources,
     users: Option<Arc<Users>>,
     tokens: Arc<Tokens>,
+    /// A file with hashes or a secret may be read by everybody on this machine.
+    is_exposed: bool,
     /// In the order in which they are asked.
     authenticators: Vec<Box<dyn Authenticator>>,
 }
@@ -160,7 +163,16 @@ impl Authority {
             return Err(AuthError::NoUsersFile(path.clone()));
         }
         let tokens = Tokens::read(&sources)?;
-        Ok(Self::new(sources, users, tokens))
+        let secrets = sources
+            .token_keys
+            .iter()
+            .filter(|key| key.algorithm == TokenAlgorithm::Hs256);
+        let secrets = secrets.map(|key| &key.file).chain(&sources.users_file);
+        let is_exposed = secrets.into_iter().any(|file| is_exposed(file));
+        Ok(Self {
+            is_exposed,
+            ..Self::new(sources, users, tokens)
+        })
     }
 
     /// Reads everything again. A users file that was there has to be there still: one that is gone opens no door.
@@ -191,6 +203,7 @@ impl Authority {
             sources,
             users,
             tokens,
+            is_exposed: false,
             authenticators,
         }
     }
@@ -260,6 +273,11 @@ impl Authority {
     /// What is odd, and no error: for the log, at each reading.
     pub fn notices(&self) -> Vec<&'static str> {
         let mut notices = Vec::new();
+        if self.is_exposed {
+            notices.push(
+                "the users file, or the secret of tokens, can be read by everybody on this machine: `chmod o-rwx` it",
+            );
+        }
         if self.users.as_ref().is_some_and(|users| users.has_mixed_costs()) {
             notices.push(
                 "hashes of the users file differ in cost: how long a refusal takes may tell who is a user; \
@@ -273,6 +291,12 @@ impl Authority {
         }
         notices
     }
+}
+
+/// Whether everybody may read a file.
+fn is_exposed(file: &Path) -> bool {
+    file.metadata()
+        .is_ok_and(|file| file.permissions().mode() & 0o007 != 0)
 }
 
 /// A grant of a user of the file.

@@ -126,7 +126,7 @@ impl Methods {
     pub fn ask_nobody(&self, open: bool) -> bool {
         match self {
             Self::Configured => open,
-            Self::Only(methods) => matches!(methods[..], [Method::None]),
+            Self::Only(methods) => methods.iter().all(|method| *method == Method::None),
         }
     }
 }

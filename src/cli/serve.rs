@@ -4,10 +4,11 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::{Failure, ServeArgs, load};
-use crate::auth::{Authority, Sources};
+use crate::auth::{AuthError, Authority, Sources};
 use crate::base::Settings;
 use crate::config::{Config, Overrides};
 use crate::runtime::{self, ServeOptions, Started};
+use crate::store::StoreError;
 use crate::telemetry;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
@@ -22,7 +23,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     };
     let config = load(overrides.clone())?;
     let at_start = config.clone();
-    let authority = Authority::load(sources(&config))?;
+    let authority = Authority::load(sources(&config)).map_err(|error| unreadable(error, &config))?;
     config.refuse_exposed(authority.is_open())?;
     telemetry::init(config.log).map_err(Failure::Telemetry)?;
     let worker_count = match config.server.worker_thread_count {
@@ -52,6 +53,25 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     runtime::run(options, started, || reload(&overrides, &at_start))
         .map(|_reason| ())
         .map_err(|error| Failure::Run { error, data_dir })
+}
+
+/// A users file in the data folder that cannot be read is a data folder that cannot be.
+fn unreadable(error: AuthError, config: &Config) -> Failure {
+    match error {
+        AuthError::File {
+            operation,
+            path,
+            source,
+        } if config.security.users_file.is_none() && path == config.users_file() => Failure::Store {
+            error: StoreError::File {
+                operation,
+                path,
+                source,
+            },
+            data_dir: config.server.data_dir.clone(),
+        },
+        error => error.into(),
+    }
 }
 
 /// Where the configuration says that users and keys are.

@@ -187,3 +187,20 @@ fn a_file_that_was_there_must_be_there_again() {
     assert!(matches!(closed.reload(), Err(AuthError::NoUsersFile(_))));
     assert!(open.reload().unwrap().is_open());
 }
+
+#[test]
+fn what_everybody_may_read_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.toml");
+    UsersFile::open(&path).unwrap().save().unwrap();
+    let notices = || {
+        let sources = Sources {
+            users_file: Some(path.clone()),
+            ..Sources::default()
+        };
+        Authority::load(sources).unwrap().notices().len()
+    };
+    assert_eq!(notices(), 0);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(notices(), 1);
+}
