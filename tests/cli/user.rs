@@ -367,3 +367,23 @@ fn nothing_secret_is_in_the_log_the_api_or_the_help() {
         assert!(!told.contains(secret), "{secret} is told:\n{told}");
     }
 }
+
+#[test]
+fn users_added_at_once_are_all_there() {
+    let world = World::new();
+    world.said(&["add", "first", "--no-password"], "");
+    let names: Vec<_> = (0..8).map(|number| format!("user{number}")).collect();
+    let children = names.iter().map(|name| {
+        let mut command = world.command(&["add", name, "--no-password"]);
+        command.stdout(Stdio::null()).spawn().unwrap()
+    });
+    for mut child in children.collect::<Vec<_>>() {
+        assert!(child.wait().unwrap().success());
+    }
+    let there: Vec<_> = world
+        .users()
+        .iter()
+        .map(|user| user["name"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(there, [&["first".to_owned()][..], &names].concat());
+}

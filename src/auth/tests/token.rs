@@ -308,3 +308,24 @@ fn who_is_disabled_in_the_file_has_no_token_either() {
     assert!(!after.stands(&grant, &Methods::Configured));
     assert_eq!(judge(&after, "", &alice("")), "disabled");
 }
+
+proptest::proptest! {
+    /// Whatever a stranger makes up is judged, and not believed.
+    #[test]
+    fn nothing_made_up_is_believed(
+        head in "\\{\"alg\":\"(HS256|RS256|ES256|none)\"[ -~]{0,10}\\}",
+        claims in "\\{\"sub\":\"alice\",\"exp\":[0-9.eE+-]{0,12}[ -~]{0,20}\\}",
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..80),
+    ) {
+        let keys = [(TokenAlgorithm::Hs256, SECRET), (TokenAlgorithm::Rs256, RSA_PEM.as_bytes())];
+        let authority = with_keys(&keys, |_| {}).unwrap();
+        let forged = format!("{}.{}.{}", base64(&head), base64(&claims), base64(&bytes));
+        let forged = login("", &forged);
+        proptest::prop_assert!(authority.judge(&forged, &Methods::Configured, NOW).is_err());
+        // Signed, it may be believed, or not: there is an answer.
+        let signed = login("alice", &token(&head, &claims));
+        let _ = authority.judge(&signed, &Methods::Configured, NOW);
+        let raw = Login { passcode: Some(Secret::new(bytes)), ..login("alice", "") };
+        proptest::prop_assert!(authority.judge(&raw, &Methods::Configured, NOW).is_err());
+    }
+}

@@ -204,3 +204,26 @@ fn what_everybody_may_read_is_told() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(notices(), 1);
 }
+
+/// Made or changed by root, the file is that of whoever has the folder, or had the file.
+#[test]
+fn what_root_writes_the_broker_can_read() {
+    use std::os::unix::fs::{MetadataExt, chown};
+
+    assert!(rustix::process::geteuid().is_root(), "run it as root");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.toml");
+    chown(dir.path(), Some(65_534), Some(65_533)).unwrap();
+    let owner = || {
+        let mut users = UsersFile::open(&path).unwrap();
+        if users.check_absent("alice").is_ok() {
+            users.add("alice", None, &[], None).unwrap();
+        }
+        users.save().unwrap();
+        let file = fs::metadata(&path).unwrap();
+        (file.uid(), file.gid(), file.mode() & 0o777)
+    };
+    assert_eq!(owner(), (65_534, 65_533, 0o600));
+    chown(&path, Some(65_532), Some(65_531)).unwrap();
+    assert_eq!(owner(), (65_532, 65_531, 0o600));
+}

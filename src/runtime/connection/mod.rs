@@ -560,8 +560,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let logins = Arc::clone(&self.shared.logins);
             self.judging = Some(Box::pin(logins.judge(login, Arc::clone(&self.doorstep), peer)));
         }
-        if self.session.phase() != Phase::Open {
-            self.judging = None;
+        if self.session.phase() != Phase::Open && self.judging.take().is_some() {
+            let (session, listener) = (self.seat.session().0, &*self.doorstep.listener);
+            tracing::info!(target: AUDIT, session, %peer, listener, "login not judged in time");
         }
         let Some(Poll::Ready(judgement)) = self.judging.as_mut().map(|judging| judging.as_mut().poll(cx))
         else {
