@@ -1,7 +1,7 @@
 //! `steadfast user`, and that nothing secret is told by the real program.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -17,7 +17,7 @@ const SECRET: &str = "correct horse battery";
 
 struct World {
     settings: Settings,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl World {
@@ -25,7 +25,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::in_dir(dir.path());
         settings.config = "[log]\nlevel = \"trace\"\n".to_owned();
-        Self { settings, _dir: dir }
+        Self { settings, dir }
     }
 
     fn file(&self) -> PathBuf {
@@ -386,4 +386,95 @@ fn users_added_at_once_are_all_there() {
         .map(|user| user["name"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(there, [&["first".to_owned()][..], &names].concat());
+}
+
+/// `serve` until it listens, or ends: what it said on standard output and on standard error, and its exit code if it ended.
+fn serve(world: &World, args: &[&str], variables: &[(&str, &str)]) -> (String, String, Option<i32>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
+        .env_clear()
+        .envs(variables.iter().copied())
+        .args(["serve", "--data-dir"])
+        .arg(&world.settings.data_dir)
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    while !said.contains("listening on") && lines.read_line(&mut said).unwrap() > 0 {}
+    // Where it has ended there is nothing to kill.
+    let _ = child.kill();
+    let output = child.wait_with_output().unwrap();
+    (
+        said,
+        String::from_utf8(output.stderr).unwrap(),
+        output.status.code(),
+    )
+}
+
+#[test]
+fn with_users_others_may_reach_it_and_a_listener_without_asking_is_refused() {
+    let world = World::new();
+    let everywhere = ["--listen", "0.0.0.0:0"];
+    let refusal = "error: refused to listen on 0.0.0.0:0";
+    let (said, errors, code) = serve(&world, &everywhere, &[]);
+    assert!(said.is_empty() && errors.starts_with(refusal), "{said}{errors}");
+    assert_eq!(code, Some(2));
+    world.said(&["add", "alice", "--no-password"], "");
+    let (said, errors, _) = serve(&world, &everywhere, &[]);
+    assert!(said.contains("listening on 0.0.0.0:"), "{said}{errors}");
+    assert!(errors.contains("passcodes pass in the clear here"), "{errors}");
+    let config = world.dir.path().join("open.toml");
+    fs::write(
+        &config,
+        "[[listener]]\naddress = \"0.0.0.0:0\"\nauthentication = [\"password\", \"none\"]\n",
+    )
+    .unwrap();
+    let (_, errors, code) = serve(&world, &["--config", config.to_str().unwrap()], &[]);
+    assert!(errors.starts_with(refusal), "{errors}");
+    assert_eq!(code, Some(2));
+    let (said, ..) = serve(
+        &world,
+        &["--config", config.to_str().unwrap(), "--insecure-allow-anonymous"],
+        &[],
+    );
+    assert!(said.contains("listening on 0.0.0.0:"), "{said}");
+}
+
+#[test]
+fn what_logins_are_judged_by_has_to_be_there_at_a_start() {
+    let world = World::new();
+    let missing = world.dir.path().join("missing.toml");
+    let missing = missing.to_str().unwrap();
+    let local = ["--listen", "127.0.0.1:0"];
+    let (_, errors, code) = serve(&world, &local, &[("STEADFAST_SECURITY_USERS_FILE", missing)]);
+    let expected = format!("error: there is no users file {missing}; `steadfast user add NAME` makes one\n");
+    assert_eq!((errors, code), (expected, Some(2)));
+    let key = world.dir.path().join("key");
+    fs::write(&key, "a short secret\n").unwrap();
+    let keys = format!("HS256:{}", key.display());
+    let (_, errors, code) = serve(&world, &local, &[("STEADFAST_SECURITY_JWT_KEYS", &keys)]);
+    let expected = format!(
+        "error: the key {} for HS256 cannot be used: the secret of HS256 has 32 bytes at least\n",
+        key.display()
+    );
+    assert_eq!((errors, code), (expected, Some(2)));
+}
+
+#[test]
+fn audit_is_told_whatever_the_level() {
+    let mut world = World::new();
+    world.settings.config = "[log]\nlevel = \"error\"\n".to_owned();
+    world.said(&["add", "alice", "--password-stdin"], SECRET);
+    let broker = world.settings.start();
+    assert_eq!(login(&broker, "alice", SECRET), "CONNECTED");
+    assert_eq!(login(&broker, "alice", "another horse"), "ERROR");
+    broker.stop();
+    let log = fs::read_to_string(world.settings.log.with_extension("err")).unwrap();
+    let lines: Vec<_> = log.lines().collect();
+    assert!(
+        lines.len() == 2 && lines.iter().all(|line| line.contains("steadfast::audit: login ")),
+        "{log}"
+    );
 }
