@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::Identity;
 
 /// Bytes that nobody is to see: no `Debug`, log line or error shows them, and their memory is wiped when they are dropped.
+/// How long comparing two takes tells how alike they are: what a peer says is not judged so.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 

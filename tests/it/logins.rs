@@ -282,9 +282,9 @@ fn dial_from(address: SocketAddr, last: u8) -> Client {
 fn who_fails_often_waits_and_others_do_not() {
     let world = World::new(|options| {
         options.limits.login_failure_count_max = 2;
-        options.limits.login_delay_ms = 20_000;
-        options.limits.login_delay_ms_max = 20_000;
-        options.limits.login_ms_max = 1_000;
+        options.limits.login_delay_ms = 60_000;
+        options.limits.login_delay_ms_max = 60_000;
+        options.limits.login_ms_max = 5_000;
     });
     world.denied(&connect("alice", "the wrong one"));
     world.alice().disconnect();
@@ -326,7 +326,7 @@ fn many_attempts_at_once_are_slowed_too() {
         options.limits.login_delay_ms = 60_000;
         options.limits.login_delay_ms_max = 60_000;
         options.limits.login_check_count_max = 2;
-        options.limits.login_ms_max = 2_000;
+        options.limits.login_ms_max = 6_000;
     });
     let mut clients: Vec<_> = (0..20).map(|_| world.client()).collect();
     for client in &mut clients {
@@ -341,10 +341,10 @@ fn many_attempts_at_once_are_slowed_too() {
     assert_eq!(world.server.stats().login_denied_count, judged as u64);
 }
 
-/// While two hundred logins wait to be verified, which takes seconds, whoever is inside has a hundred requests done.
+/// While many logins wait to be verified, which takes a second at the least, whoever is inside has a hundred requests done.
 #[test]
 fn many_logins_do_not_keep_a_neighbour() {
-    const LOGINS: u64 = 200;
+    const LOGINS: u64 = 60;
     let world = World::new(|options| {
         options.limits.login_failure_count_max = 1_000_000;
         options.limits.login_ms_max = 60_000;
@@ -376,7 +376,7 @@ fn a_token_is_a_login_until_it_expires() {
     fs::write(files.dir.path().join("key"), SECRET).unwrap();
     let world = World::of(files, |_| {});
     let mut client = world.client();
-    client.send(connect("", &token("alice", Duration::from_secs(2))));
+    client.send(connect("", &token("alice", Duration::from_secs(4))));
     assert_eq!(client.frame().command, "CONNECTED");
     client.publish("q", "x", "r");
     client.expect_receipt("r");
