@@ -583,13 +583,14 @@ pub struct Reload {}
 /// The answer to `POST /v1/reload`: what became of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// Keys whose new values hold from now on, and `policy` for policies.
+    /// Keys whose new values hold from now on, `policy` for policies and `rule` for rules.
     pub taken: Vec<String>,
     /// Keys whose new values hold from the next start on, and `listener` for listeners.
     pub restart: Vec<String>,
     /// Listeners whose certificates and keys were read again.
     pub certificates: Vec<String>,
-    /// Listeners whose certificates could not be used, each with the reason; the old ones stay.
+    /// Listeners whose certificates could not be used, and `users and keys` where these could not, each with the reason; the old
+    /// ones stay.
     pub failed: Vec<String>,
 }
 
@@ -687,6 +688,9 @@ pub struct Connection {
     pub connected_at_ms: Option<u64>,
     /// `1.0`, `1.1` or `1.2`; `null` before CONNECT.
     pub version: Option<String>,
+    /// The user that it has logged in as; `null` before that, and for one who said no name where that is allowed.
+    #[serde(default)]
+    pub user: Option<String>,
     /// Bytes read from it.
     pub in_bytes: u64,
     /// Bytes written to it.

@@ -13,6 +13,9 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat, LogLevel};
 
+/// The target of lines about who came in and who did not. They are logged whatever the level.
+pub const AUDIT: &str = "steadfast::audit";
+
 /// Changes what is left out while the process runs.
 #[derive(Debug)]
 pub struct Levels(reload::Handle<Targets, Registry>);
@@ -37,6 +40,7 @@ fn targets(level: LogLevel) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_target(env!("CARGO_CRATE_NAME"), level)
+        .with_target(AUDIT, level.max(LevelFilter::INFO))
 }
 
 /// Sends every log line of the process to standard error from now on. Fails if that was done before.

@@ -41,6 +41,8 @@ const FLOORS: &[(&str, u32)] = &[
 const ONLY: &[(&str, &[&str])] = &[
     // The configuration is read before anything runs, and by everything that does.
     ("config", &["base"]),
+    // What a login is, is said below; who judges it when, above.
+    ("auth", &["base"]),
     // The client behind `send`, `receive` and `bench` knows the wire and nothing of the broker.
     ("client", &["wire", "base"]),
     // The protocol machine meets the core in `port` alone: what is stored is not its affair.

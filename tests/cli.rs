@@ -32,6 +32,8 @@ mod messages;
 mod rig;
 #[path = "cli/secure.rs"]
 mod secure;
+#[path = "cli/user.rs"]
+mod user;
 
 use std::path::Path;
 
@@ -65,6 +67,7 @@ Commands:
   queue        Show or change one queue of the running broker
   peek         Look at messages of a queue without taking them
   connections  List the connections of the running broker, or end one
+  user         Show or change who may log in
   policy       Show or change what holds for queues, by pattern of their names
   reload       Make the running broker read its configuration and certificates again
   acl          Say what the rules of the configuration allow
@@ -125,8 +128,9 @@ Options:
 
 Prints the version, the data folder, what was recovered, and `listening on ADDRESS` for each
 listener, with its transport unless that is plain (`, tls`) and its dialect unless that is steadfast
-(`, dialect rabbitmq`). SIGHUP reads configuration and certificates again, as `steadfast reload`
-does. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
+(`, dialect rabbitmq`). SIGHUP reads configuration, certificates, users and keys of tokens again, as
+`steadfast reload` does. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second
+one ends at once.
 
 Examples:
   steadfast serve
@@ -383,7 +387,7 @@ fn every_mistake_in_a_configuration_is_told_at_once() {
                 "error: my.toml, line 2: limits.body_bytes_max",
                 "error: my.toml, line 3: unknown key limits.bodies",
                 "error: my.toml, line 6: refused to listen on 0.0.0.0:1: it is not a loopback address, and anyone who \
-                 reaches it could read and write every queue",
+                 reaches it could read and write every queue without a login",
                 "error: environment variable STEADFAST_LOG_LEVEL: log.level",
             ],
             "{said}"
@@ -423,7 +427,7 @@ fn a_configuration_without_mistakes_is_shown_with_its_sources() {
         &["config", "check", "--config", "my.toml"],
         0,
         str![[r#"
-no mistakes: 1 listener, 1 policy
+no mistakes: 1 listener, 1 policy, 0 rules
 
 "#]],
     );
@@ -506,13 +510,13 @@ error: cannot read the configuration file missing.toml: No such file or director
 fn an_address_others_can_reach_must_be_asked_for_by_name() {
     let world = World::new();
     world.check(&["serve", "--listen", "0.0.0.0:0"], 2, str![[r#"
-error: --listen: refused to listen on 0.0.0.0:0: it is not a loopback address, and anyone who reaches it could read and write every queue; listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
+error: --listen: refused to listen on 0.0.0.0:0: it is not a loopback address, and anyone who reaches it could read and write every queue without a login; make users (`steadfast user add NAME`; a listener whose authentication has "none" lets anyone in all the same), listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
 
 "#]]);
     World::new()
         .with_variable("STEADFAST_LISTEN", "127.0.0.1:0,[::]:0")
         .check(&["serve"], 2, str![[r#"
-error: environment variable STEADFAST_LISTEN: refused to listen on [::]:0: it is not a loopback address, and anyone who reaches it could read and write every queue; listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
+error: environment variable STEADFAST_LISTEN: refused to listen on [::]:0: it is not a loopback address, and anyone who reaches it could read and write every queue without a login; make users (`steadfast user add NAME`; a listener whose authentication has "none" lets anyone in all the same), listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous (server.insecure_allow_anonymous = true)
 
 "#]]);
     assert!(!world.folder().join("data").exists());

@@ -100,8 +100,14 @@ fn node() -> &'static Path {
 
 /// The job, a kill, a restart, and the rest of the job; with the first listener, or with one of its own whose other keys these are.
 fn full_job(version: &str, listener: &str, command: impl Fn() -> Command) {
+    full_job_of(&[], version, listener, command);
+}
+
+/// The same where there are users, each added with these arguments.
+fn full_job_of(users: &[&[&str]], version: &str, listener: &str, command: impl Fn() -> Command) {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = Settings::in_dir(dir.path());
+    users.iter().for_each(|user| add_user(&settings, user));
     if !listener.is_empty() {
         settings.config = listener_of(listener);
     }
@@ -115,6 +121,22 @@ fn full_job(version: &str, listener: &str, command: impl Fn() -> Command) {
         run(command().args([&port, version, phase]));
         broker.kill();
     }
+}
+
+/// What every user of these tests has.
+const PASSCODE: &str = "päss: wörd";
+
+fn add_user(settings: &Settings, args: &[&str]) {
+    let mut add = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    add.env_clear()
+        .args(["user", "add"])
+        .args(args)
+        .arg("--data-dir")
+        .arg(&settings.data_dir);
+    let mut child = add.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    // One that is added without a password reads none.
+    let _ = child.stdin.take().unwrap().write_all(PASSCODE.as_bytes());
+    assert!(child.wait().unwrap().success(), "{args:?}");
 }
 
 /// The configuration of a listener with these keys, on any free port.
@@ -150,6 +172,58 @@ fn stomp_py_over_tls() {
     full_job("1.2", &tls_keys("tls", &folder), || {
         let mut command = stomp_py_command();
         command.env("TEST_CA", folder.path("ca.pem"));
+        command
+    });
+}
+
+#[test]
+fn stomp_py_with_a_password() {
+    let alice: &[&str] = &["alice", "--password-stdin"];
+    let as_alice = |passcode: &str| {
+        let mut command = stomp_py_command();
+        command.env("TEST_LOGIN", "alice").env("TEST_PASSCODE", passcode);
+        command
+    };
+    for version in ["1.0", "1.2"] {
+        full_job_of(&[alice], version, "", || as_alice(PASSCODE));
+    }
+
+    // With another one, nothing.
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings::in_dir(dir.path());
+    add_user(&settings, alice);
+    let broker = settings.start();
+    let port = broker.addr().port().to_string();
+    let denied = as_alice("another")
+        .args([&port, "1.2", "first"])
+        .output()
+        .unwrap();
+    assert!(!denied.status.success());
+    let log = broker.stop();
+    assert!(
+        log.contains("login denied") && log.contains("wrong-password"),
+        "{log}"
+    );
+}
+
+/// The certificate is the login: nothing is said in CONNECT.
+#[test]
+fn stomp_py_as_the_user_of_its_certificate() {
+    let folder = Folder::new();
+    let (certificate, key) = folder.authority.client("alice");
+    folder.write("alice.pem", &certificate);
+    folder.write("alice.key", &key);
+    let asked = format!(
+        "{}client_certificate = \"optional\"\nclient_ca_file = {:?}\nauthentication = [\"certificate\"]\n",
+        tls_keys("tls", &folder),
+        folder.path("ca.pem")
+    );
+    full_job_of(&[&["alice", "--no-password"]], "1.2", &asked, || {
+        let mut command = stomp_py_command();
+        command
+            .env("TEST_CA", folder.path("ca.pem"))
+            .env("TEST_CERTIFICATE", folder.path("alice.pem"))
+            .env("TEST_KEY", folder.path("alice.key"));
         command
     });
 }
@@ -323,10 +397,13 @@ fn stompjs_over_websocket() {
 #[test]
 fn stompjs_over_websocket_and_tls() {
     let folder = Folder::new();
-    full_job("1.2", &tls_keys("wss", &folder), || {
+    let alice: &[&str] = &["alice", "--password-stdin"];
+    full_job_of(&[alice], "1.2", &tls_keys("wss", &folder), || {
         let mut command = node_command("stompjs.mjs");
         command
             .env("TEST_SCHEME", "wss")
+            .env("TEST_LOGIN", "alice")
+            .env("TEST_PASSCODE", PASSCODE)
             .env("NODE_EXTRA_CA_CERTS", folder.path("ca.pem"));
         command
     });

@@ -315,6 +315,11 @@ fn perform(world: &mut World, step: &Step, version: &str) -> Result<(), String> 
         Step::Dialect(name) => {
             world.dialect = steadfast::base::Dialect::named(name).ok_or("no such dialect")?
         }
+        Step::Judged => world.judged = true,
+        Step::Login(client, said) => world.login(*client, said)?,
+        Step::Accept(client, name, for_ms) => world.accept(*client, name, *for_ms),
+        Step::Deny(client) => world.deny(*client),
+        Step::Revoke(client) => world.revoke(*client),
         Step::Limit(name, value) => world.limit(name, *value)?,
         Step::Policy(pattern, settings) => world.policy(pattern, settings)?,
         Step::NoRules => world.set_rules(Rules::default()),

@@ -16,8 +16,20 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// All bytes a connection may send before it has logged in; no body is allowed among them.
     pub login_bytes_max: usize,
-    /// Time from accept to CONNECT.
+    /// Time from accept to CONNECT, and to the judgement of its login.
     pub login_ms_max: u64,
+    /// Passwords that are verified at a time; each takes 19 MiB and some tens of milliseconds of a processor.
+    pub login_check_count_max: usize,
+    /// Denied logins of one address, within the window, after which its next ones wait.
+    pub login_failure_count_max: u32,
+    /// An address is forgotten so long after its last denied login.
+    pub login_failure_window_ms: u64,
+    /// How long the first login waits that does; it doubles with each denial.
+    pub login_delay_ms: u64,
+    /// The longest such wait.
+    pub login_delay_ms_max: u64,
+    /// Addresses that are remembered for their denied logins; beyond it the one that failed first is forgotten.
+    pub login_address_count_max: usize,
     /// A begun frame must progress by this many bytes a second, averaged over `frame_progress_window_ms`.
     pub frame_bytes_per_second_min: u64,
     /// The window of the rule above.
@@ -126,6 +138,12 @@ impl Default for Limits {
             body_bytes_max: 64 * MIB,
             login_bytes_max: 64 * KIB,
             login_ms_max: 10_000,
+            login_check_count_max: 2,
+            login_failure_count_max: 5,
+            login_failure_window_ms: 60_000,
+            login_delay_ms: 500,
+            login_delay_ms_max: 5_000,
+            login_address_count_max: 10_000,
             frame_bytes_per_second_min: 1_024,
             frame_progress_window_ms: 30_000,
             subscription_count_max: 1_000,

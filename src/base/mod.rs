@@ -10,6 +10,7 @@ mod dialect;
 mod identity;
 mod ids;
 mod limits;
+mod login;
 mod policy;
 mod schedule;
 mod time;
@@ -25,6 +26,7 @@ pub use dialect::Dialect;
 pub use identity::{Identity, Principal};
 pub use ids::{ChunkNo, ChunkRef, Epoch, MessageId, Seq, SessionNo, SlotNo, SubNo, Tag, TxNo};
 pub use limits::Limits;
+pub use login::{Login, Method, Methods, Secret, TokenAlgorithm, TokenKey};
 pub use policy::{
     Overflow, PATTERN_FORM, Policies, Policy, SETTINGS, Setting, SettingForm, SettingKey, Settings,
 };

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::policy::named_settings;
+use super::serve::Plan;
 use super::show::counted;
 use super::{Failure, print, print_json};
 use crate::config::{self, ConfigError, Loaded, Origin, Overrides, keys};
@@ -125,16 +126,19 @@ impl Mistake {
     }
 }
 
-fn read(file: Option<PathBuf>) -> (Loaded, config::ConfigErrors) {
-    let overrides = Overrides {
+fn read(file: Option<PathBuf>) -> Plan {
+    Plan::read(Overrides {
         file,
         ..Overrides::default()
-    };
-    super::serve::read(overrides)
+    })
 }
 
 fn check(args: CheckArgs) -> Result<(), Failure> {
-    let (loaded, mut mistakes) = read(args.config);
+    let Plan {
+        loaded,
+        mut mistakes,
+        authority,
+    } = read(args.config);
     for (listener, origin) in loaded.config.listeners.iter().zip(&loaded.origins.listeners) {
         if let Err(error) = Gate::build(listener, loaded.config.limits.login_bytes_max) {
             mistakes.add(ConfigError::Certificates {
@@ -144,7 +148,11 @@ fn check(args: CheckArgs) -> Result<(), Failure> {
         }
     }
     if args.json {
-        let all: Vec<_> = mistakes.iter().map(Mistake::of).collect();
+        let mut all: Vec<_> = mistakes.iter().map(Mistake::of).collect();
+        all.extend(authority.err().map(|failure| Mistake {
+            place: Place::default(),
+            message: failure.to_string(),
+        }));
         print_json(&all)?;
         return match all.len() {
             0 => Ok(()),
@@ -152,12 +160,14 @@ fn check(args: CheckArgs) -> Result<(), Failure> {
         };
     }
     mistakes.none()?;
+    authority?;
     let listeners = counted(loaded.config.every_listener().count() as u64, "listener");
     let policies = match loaded.config.policies.len() {
         1 => "1 policy".to_owned(),
         count => format!("{count} policies"),
     };
-    print(format!("no mistakes: {listeners}, {policies}\n"))
+    let rules = counted(loaded.config.rules.len() as u64, "rule");
+    print(format!("no mistakes: {listeners}, {policies}, {rules}\n"))
 }
 
 #[derive(Debug, Serialize)]
@@ -171,7 +181,7 @@ struct Shown {
 }
 
 fn show(args: &ShowArgs) -> Result<(), Failure> {
-    let (loaded, mistakes) = read(args.config.clone());
+    let Plan { loaded, mistakes, .. } = read(args.config.clone());
     mistakes.none()?;
     let Loaded { config, origins } = loaded;
     let shown = keys().filter(|key| !args.changed || *origins.of(key) != Origin::Default);
@@ -205,6 +215,9 @@ fn show(args: &ShowArgs) -> Result<(), Failure> {
     }
     for (listener, origin) in config.listeners.iter().zip(&origins.listeners) {
         let _ = writeln!(text, "# [[listener]] {listener}: {origin}");
+    }
+    for rule in config.rules.iter() {
+        let _ = writeln!(text, "# [[rule]] {rule}: line {}", rule.line);
     }
     for ((pattern, settings), origin) in config.policies.iter().zip(&origins.policies) {
         let settings = named_settings(settings);

@@ -95,15 +95,16 @@ fn fetch(api: &ApiClient) -> Result<Vec<Connection>, Failure> {
     }
 }
 
-fn rows(look: Look, connections: &[Connection]) -> Vec<[String; 10]> {
+fn rows(look: Look, connections: &[Connection]) -> Vec<[String; 11]> {
     let head = [
-        "SESSION", "PEER", "STOMP", "SUBS", "HELD", "TX", "STAGED", "SINCE", "IN", "OUT",
+        "SESSION", "PEER", "USER", "STOMP", "SUBS", "HELD", "TX", "STAGED", "SINCE", "IN", "OUT",
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(connections.iter().map(|connection| {
         [
             connection.session.to_string(),
             connection.peer.as_deref().map(escaped).unwrap_or_default(),
+            connection.user.as_deref().map(escaped).unwrap_or_default(),
             connection.version.as_deref().map(escaped).unwrap_or_default(),
             connection.subscription_count.to_string(),
             connection.held_count.to_string(),

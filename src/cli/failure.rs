@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::api_client::ApiError;
 use super::show::counted;
 use crate::api::Failed;
+use crate::auth::{AuthError, PasswordRule};
 use crate::client::ClientError;
 use crate::config::ConfigErrors;
 use crate::port::Refusal;
@@ -23,6 +24,10 @@ pub(super) enum Failure {
     Config(ConfigErrors),
     /// The same, told on standard output.
     ConfigTold(usize),
+    /// Users or keys of tokens cannot be read, or not be changed.
+    Auth(AuthError),
+    /// A new password is refused.
+    Password(PasswordRule),
     /// The broker did not start.
     Run { error: RunError, data_dir: PathBuf },
     /// The store cannot be read.
@@ -107,6 +112,12 @@ impl From<ConfigErrors> for Failure {
     }
 }
 
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        Self::Auth(error)
+    }
+}
+
 impl Failure {
     /// A failed connection of which nothing more is to be said.
     pub(super) fn client(error: ClientError) -> Self {
@@ -128,8 +139,11 @@ impl Failure {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
+            Self::Auth(AuthError::File { operation, .. }) if *operation != "read" => 1,
             Self::Config(_)
             | Self::ConfigTold(_)
+            | Self::Auth(_)
+            | Self::Password(_)
             | Self::NoStore(_)
             | Self::NoQueue(_)
             | Self::Usage(_)
@@ -177,6 +191,8 @@ impl fmt::Display for Failure {
         let line = match self {
             Self::Config(errors) => errors.to_string(),
             Self::ConfigTold(count) => format!("{} in the configuration", counted(*count as u64, "mistake")),
+            Self::Auth(error) => super::show::escaped(&chain(error)),
+            Self::Password(rule) => chain(rule),
             Self::Run {
                 error: RunError::Store(error),
                 data_dir,

@@ -38,6 +38,7 @@ mod stored;
 mod table;
 mod target;
 mod top;
+mod user;
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -108,6 +109,8 @@ enum Command {
     Peek(peek::PeekArgs),
     /// List the connections of the running broker, or end one
     Connections(connections::ConnectionsArgs),
+    /// Show or change who may log in
+    User(user::UserArgs),
     /// Show or change what holds for queues, by pattern of their names
     Policy(policy::PolicyArgs),
     /// Make the running broker read its configuration and certificates again
@@ -164,7 +167,7 @@ struct ServeArgs {
 const SERVE_EXAMPLES: &str = "\
 Prints the version, the data folder, what was recovered, and `listening on ADDRESS` for each listener, with its \
 transport unless that is plain (`, tls`) and its dialect unless that is steadfast (`, dialect rabbitmq`). SIGHUP \
-reads configuration and certificates again, as `steadfast reload` does. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
+reads configuration, certificates, users and keys of tokens again, as `steadfast reload` does. SIGTERM and Ctrl-C answer what is due and end with exit code 0; a second one ends at once.
 
 Examples:
   steadfast serve
@@ -198,6 +201,7 @@ pub fn main() -> ExitCode {
         Command::Queue(args) => queue::run(args),
         Command::Peek(args) => peek::run(args),
         Command::Connections(args) => connections::run(args),
+        Command::User(args) => user::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Reload(args) => reload::run(args),
         Command::Acl(args) => match acl::run(args) {

@@ -1,11 +1,14 @@
 //! `steadfast serve`.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use super::{Failure, ServeArgs};
 use crate::api::Reloaded;
+use crate::auth::{AuthError, Authority, Sources};
 use crate::config::{Changes, Config, ConfigErrors, Loaded, Overrides};
 use crate::runtime::{self, Renewal, Reread, ServeOptions, Started};
+use crate::store::StoreError;
 use crate::telemetry::{self, Levels};
 
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
@@ -18,7 +21,13 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         metrics_listen: args.metrics_listen,
         insecure_allow_anonymous: args.insecure_allow_anonymous,
     };
-    let config = load(overrides.clone())?;
+    let Plan {
+        loaded,
+        mistakes,
+        authority,
+    } = Plan::read(overrides.clone());
+    mistakes.none()?;
+    let (config, authority) = (loaded.config, authority?);
     let mut running_with = config.clone();
     let levels = telemetry::init(config.log).map_err(Failure::Telemetry)?;
     let worker_count = match config.server.worker_thread_count {
@@ -39,6 +48,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         worker_count,
         store_cache_bytes: config.store.cache_bytes,
         metrics_listen: config.server.metrics_listen,
+        authority: Arc::new(authority),
     };
     // A broker whose standard output is gone still serves.
     let _ = writeln!(std::io::stdout(), "steadfast {}", env!("CARGO_PKG_VERSION"));
@@ -52,25 +62,68 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     .map_err(|error| Failure::Run { error, data_dir })
 }
 
-/// What is to be served.
-fn load(overrides: Overrides) -> Result<Config, ConfigErrors> {
-    let (loaded, mistakes) = read(overrides);
-    mistakes.none()?;
-    Ok(loaded.config)
+/// What a broker would be started with, and everything that keeps it from starting so.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) loaded: Loaded,
+    pub(super) mistakes: ConfigErrors,
+    /// Who may log in.
+    pub(super) authority: Result<Authority, Failure>,
 }
 
-/// What a broker would be started with, and everything that keeps it from starting so.
-pub(super) fn read(overrides: Overrides) -> (Loaded, ConfigErrors) {
-    let (loaded, mut mistakes) = Loaded::read(overrides, std::env::vars_os());
-    if let Some(exposed) = loaded.exposed() {
-        mistakes.add(exposed);
+impl Plan {
+    pub(super) fn read(overrides: Overrides) -> Self {
+        let (loaded, mut mistakes) = Loaded::read(overrides, std::env::vars_os());
+        let authority = Authority::load(sources(&loaded.config));
+        let open = authority.as_ref().is_ok_and(Authority::is_open);
+        if let Some(exposed) = loaded.exposed(open) {
+            mistakes.add(exposed);
+        }
+        Self {
+            authority: authority.map_err(|error| unreadable(error, &loaded.config)),
+            loaded,
+            mistakes,
+        }
     }
-    (loaded, mistakes)
+}
+
+/// A users file in the data folder that cannot be read is a data folder that cannot be.
+fn unreadable(error: AuthError, config: &Config) -> Failure {
+    match error {
+        AuthError::File {
+            operation,
+            path,
+            source,
+        } if config.security.users_file.is_none() && path == config.users_file() => Failure::Store {
+            error: StoreError::File {
+                operation,
+                path,
+                source,
+            },
+            data_dir: config.server.data_dir.clone(),
+        },
+        error => error.into(),
+    }
+}
+
+/// Where the configuration says that users and keys are.
+fn sources(config: &Config) -> Sources {
+    let said = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let security = &config.security;
+    Sources {
+        users_file: Some(config.users_file()),
+        users_file_named: security.users_file.is_some(),
+        token_keys: security.jwt_keys.clone(),
+        token_audience: said(&security.jwt_audience),
+        token_issuer: said(&security.jwt_issuer),
+    }
 }
 
 /// Reads the configuration again. One with mistakes changes nothing.
 fn reread(overrides: &Overrides, running_with: &mut Config, levels: &Levels) -> Reread {
-    let config = load(overrides.clone()).map_err(|mistakes| mistakes.to_string())?;
+    let Plan { loaded, mistakes, .. } = Plan::read(overrides.clone());
+    mistakes.none().map_err(|mistakes| mistakes.to_string())?;
+    let config = loaded.config;
     let Changes {
         running,
         taken,

@@ -1,10 +1,12 @@
 //! What `send`, `receive` and `bench` have in common: which broker, as whom, and headers.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
+use crate::base::Secret;
 use crate::client::{Target, Tls};
 use crate::config::PASSCODE_VARIABLE;
 
@@ -18,8 +20,11 @@ pub(super) struct TargetArgs {
     #[arg(long, value_name = "NAME")]
     login: Option<String>,
     /// Passcode; better in the variable STEADFAST_PASSCODE, since others can see arguments
-    #[arg(long)]
-    passcode: Option<String>,
+    #[arg(long, value_parser = secret)]
+    passcode: Option<Secret>,
+    /// ... or in the first line of this file, such as a JWT, which needs no login name
+    #[arg(long, value_name = "FILE", value_parser = secret_in_file, conflicts_with = "passcode")]
+    passcode_file: Option<Secret>,
     /// Virtual host, sent as `host` [default: the host of the address]
     #[arg(long)]
     pub(super) host: Option<String>,
@@ -50,7 +55,8 @@ impl TargetArgs {
         Self {
             addr: addr.to_owned(),
             login: login.map(str::to_owned),
-            passcode: passcode.map(str::to_owned),
+            passcode: passcode.map(Secret::new),
+            passcode_file: None,
             host: None,
             tls: false,
             ca: None,
@@ -62,10 +68,10 @@ impl TargetArgs {
     /// With how long an answer may take. The variable is for whoever logs in.
     pub(super) fn target(&self, timeout: Duration) -> Target {
         let variable = || std::env::var_os(PASSCODE_VARIABLE).filter(|_| self.login.is_some());
-        let passcode = self.passcode.clone();
+        let passcode = self.passcode.as_ref().or(self.passcode_file.as_ref()).cloned();
         Target {
             login: self.login.clone(),
-            passcode: passcode.or_else(|| variable().map(|text| text.to_string_lossy().into_owned())),
+            passcode: passcode.or_else(|| variable().map(|text| Secret::new(text.into_encoded_bytes()))),
             host: self.host.clone(),
             timeout,
             tls: self
@@ -73,6 +79,26 @@ impl TargetArgs {
                 .then(|| Tls::new(self.ca.clone(), self.cert.clone().zip(self.key.clone()))),
             ..Target::new(&self.addr)
         }
+    }
+}
+
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
+}
+
+/// The first line of a file.
+fn secret_in_file(path: &str) -> Result<Secret, String> {
+    let content = std::fs::read(path)
+        .map(Secret::new)
+        .map_err(|error| error.to_string())?;
+    let line = content
+        .reveal()
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    match std::str::from_utf8(line) {
+        Ok(line) => Ok(Secret::new(line.trim_end_matches('\r'))),
+        Err(_) => Err("its first line is not UTF-8".to_owned()),
     }
 }
 

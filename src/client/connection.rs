@@ -7,6 +7,8 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use crate::base::Secret;
+
 use super::stream::Stream;
 use super::{ClientError, Decoder, Frame, Tls, encode_frame, parse_number};
 
@@ -18,7 +20,7 @@ pub struct Target {
     /// Login name, if any.
     pub login: Option<String>,
     /// Passcode, if any.
-    pub passcode: Option<String>,
+    pub passcode: Option<Secret>,
     /// Virtual host; the address's host if none.
     pub host: Option<String>,
     /// How long to wait for the connection and for each answer of a blocking call.
@@ -96,7 +98,11 @@ impl Connection {
         let beat = format!("0,{}", target.beat_ms);
         let mut headers = vec![("accept-version", "1.2"), ("host", host), ("heart-beat", &beat)];
         headers.extend(target.login.as_deref().map(|login| ("login", login)));
-        headers.extend(target.passcode.as_deref().map(|passcode| ("passcode", passcode)));
+        let passcode = target
+            .passcode
+            .as_ref()
+            .map(|passcode| String::from_utf8_lossy(passcode.reveal()));
+        headers.extend(passcode.as_deref().map(|passcode| ("passcode", passcode)));
         encode_frame(connection.out(), "CONNECT", &headers, None);
         connection.write_all()?;
         connection.beat = connection.wait_frame(|frame| {

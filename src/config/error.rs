@@ -253,7 +253,8 @@ pub enum ConfigError {
     /// An address that others can reach, while anyone may log in.
     #[error(
         "refused to listen on {address}: it is not a loopback address, and anyone who reaches it could read and \
-         write every queue; listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous \
+         write every queue without a login; make users (`steadfast user add NAME`; a listener whose authentication has \
+         \"none\" lets anyone in all the same), listen on 127.0.0.1, or ask for it by name with --insecure-allow-anonymous \
          (server.insecure_allow_anonymous = true)"
     )]
     Exposed {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use toml::de::DeValue;
 
 use super::{ADDRESS_FORM, Config, LogFormat, LogLevel, parse_address};
-use crate::base::{Limits, Setting};
+use crate::base::{Limits, Setting, TokenKey};
 
 /// One key.
 #[derive(Debug)]
@@ -29,6 +29,12 @@ enum Form {
     Flag,
     Choice(&'static [&'static str]),
     Path,
+    /// The path of a file, or nothing.
+    File,
+    /// Any text, or nothing.
+    Text,
+    /// A list of keys for tokens.
+    TokenKeys,
     Addresses,
     /// One address, or nothing.
     Address,
@@ -122,6 +128,9 @@ impl Key {
             Form::Flag => "true or false".to_owned(),
             Form::Choice(choices) => choices.join(", "),
             Form::Path => "the path of a folder".to_owned(),
+            Form::File => "the path of a file, or nothing".to_owned(),
+            Form::Text => "a text, or nothing".to_owned(),
+            Form::TokenKeys => format!("a list of {}", TokenKey::FORM),
             Form::Addresses => format!("a list of {ADDRESS_FORM}"),
             Form::Address => format!("{ADDRESS_FORM}, or nothing"),
         }
@@ -141,8 +150,11 @@ impl Key {
         match self.form {
             Form::Number(..) => text.replace('_', "").parse().ok().map(Value::Number),
             Form::Flag => text.parse().ok().map(Value::Flag),
-            Form::Choice(_) | Form::Path | Form::Address => Some(Value::Text(text.to_owned())),
-            Form::Addresses => Some(Value::List(
+            Form::Choice(_) | Form::Path | Form::File | Form::Text | Form::Address => {
+                Some(Value::Text(text.to_owned()))
+            }
+            Form::TokenKeys if text.is_empty() => Some(Value::List(Vec::new())),
+            Form::Addresses | Form::TokenKeys => Some(Value::List(
                 text.split(',').map(|item| item.trim().to_owned()).collect(),
             )),
         }
@@ -155,7 +167,8 @@ impl Key {
             (Form::Flag, Value::Flag(_)) => true,
             (Form::Choice(choices), Value::Text(text)) => choices.contains(&text.as_str()),
             (Form::Path, Value::Text(text)) => !text.is_empty(),
-            (Form::Address, Value::Text(_)) => true,
+            (Form::Address | Form::File | Form::Text, Value::Text(_)) => true,
+            (Form::TokenKeys, Value::List(_)) => true,
             (Form::Addresses, Value::List(list)) => !list.is_empty(),
             _ => false,
         };
@@ -265,6 +278,53 @@ const FIRST: &[Key] = &[
     key!(server.shutdown_ms_max[1, DAY_MS]),
     key!(server.worker_thread_count[0, 1024]),
     Key {
+        section: "security",
+        name: "users_file",
+        form: Form::File,
+        set: |config, value| {
+            let Value::Text(text) = value else { return false };
+            config.security.users_file = (!text.is_empty()).then(|| PathBuf::from(text));
+            true
+        },
+        get: |config| {
+            let file = config.security.users_file.as_deref();
+            Value::Text(file.map_or_else(String::new, |file| file.to_string_lossy().into_owned()))
+        },
+    },
+    Key {
+        section: "security",
+        name: "jwt_keys",
+        form: Form::TokenKeys,
+        set: |config, value| {
+            let Value::List(list) = value else { return false };
+            let keys: Option<Vec<_>> = list.iter().map(|text| TokenKey::parse(text)).collect();
+            keys.map(|keys| config.security.jwt_keys = keys).is_some()
+        },
+        get: |config| Value::List(config.security.jwt_keys.iter().map(ToString::to_string).collect()),
+    },
+    Key {
+        section: "security",
+        name: "jwt_audience",
+        form: Form::Text,
+        set: |config, value| {
+            let Value::Text(text) = value else { return false };
+            config.security.jwt_audience = text.clone();
+            true
+        },
+        get: |config| Value::Text(config.security.jwt_audience.clone()),
+    },
+    Key {
+        section: "security",
+        name: "jwt_issuer",
+        form: Form::Text,
+        set: |config, value| {
+            let Value::Text(text) = value else { return false };
+            config.security.jwt_issuer = text.clone();
+            true
+        },
+        get: |config| Value::Text(config.security.jwt_issuer.clone()),
+    },
+    Key {
         section: "log",
         name: "format",
         form: Form::Choice(&LogFormat::NAMES),
@@ -300,6 +360,12 @@ limits! {
     body_bytes_max[1, GIB],
     login_bytes_max[256, 16 * MIB],
     login_ms_max[1, DAY_MS],
+    login_check_count_max[1, 256],
+    login_failure_count_max[1, 1_000_000],
+    login_failure_window_ms[1, DAY_MS],
+    login_delay_ms[0, DAY_MS],
+    login_delay_ms_max[0, DAY_MS],
+    login_address_count_max[1, COUNT_MAX],
     frame_bytes_per_second_min[0, GIB],
     frame_progress_window_ms[1, DAY_MS],
     subscription_count_max[1, COUNT_MAX],

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use toml::de::{DeTable, DeValue};
 
 use super::{ADDRESS_FORM, ConfigError, Origin, parse_address};
-use crate::base::Dialect;
+use crate::base::{Dialect, Method, Methods};
 
 /// What the address of a Unix socket begins with.
 const UNIX: &str = "unix:";
@@ -22,6 +22,8 @@ pub struct Listener {
     pub address: Address,
     /// Whose reading of a header counts where brokers differ.
     pub dialect: Dialect,
+    /// How somebody may prove who they are.
+    pub authentication: Methods,
     /// With TLS, if it is to be spoken.
     pub tls: Option<Tls>,
     /// With WebSocket, if it is to be spoken.
@@ -144,6 +146,7 @@ impl From<SocketAddr> for Listener {
         Self {
             address: Address::Tcp(address),
             dialect: Dialect::default(),
+            authentication: Methods::default(),
             tls: None,
             websocket: None,
         }
@@ -199,6 +202,7 @@ impl fmt::Display for Address {
 /// The keys, in the order in which they are explained.
 const ADDRESS: &str = "address";
 const DIALECT: &str = "dialect";
+const AUTHENTICATION: &str = "authentication";
 const TRANSPORT: &str = "transport";
 const MODE: &str = "mode";
 const CERTIFICATE: &str = "certificate_file";
@@ -210,9 +214,10 @@ const PATHS: &str = "paths";
 const ORIGINS: &str = "origins";
 
 /// Every key, for messages.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     ADDRESS,
     DIALECT,
+    AUTHENTICATION,
     TRANSPORT,
     MODE,
     CERTIFICATE,
@@ -362,6 +367,16 @@ fn read_keys<F: Fn(usize) -> Origin>(table: &mut Table<'_, '_, F>, begin: &Origi
     }
     let names = || Dialect::ALL.map(Dialect::name).join(", ");
     let dialect = table.read(DIALECT, |value| Dialect::named(value.as_str()?), names);
+    let methods = |value: &DeValue<'_>| {
+        let methods = value.as_array()?.iter();
+        let methods: Option<Box<[_]>> = methods
+            .map(|item| Method::named(item.get_ref().as_str()?))
+            .collect();
+        methods.filter(|methods| !methods.is_empty())
+    };
+    let methods = table.read(AUTHENTICATION, methods, || {
+        format!("a list of {}", Method::ALL.map(Method::name).join(", "))
+    });
     let over = match address {
         Some(Address::Unix { .. }) => {
             table.refuse(&[TRANSPORT], "an address of the network");
@@ -402,6 +417,7 @@ fn read_keys<F: Fn(usize) -> Origin>(table: &mut Table<'_, '_, F>, begin: &Origi
     Some(Listener {
         address: address?,
         dialect: dialect.unwrap_or_default(),
+        authentication: methods.map_or(Methods::default(), Methods::Only),
         tls,
         websocket,
     })

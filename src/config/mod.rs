@@ -33,7 +33,7 @@ pub use listener::{Address, CertificateName, ClientCertificate, Listener, Tls, W
 pub use origin::{Origin, Origins};
 pub use reload::Changes;
 
-use crate::base::{Limits, PATTERN_FORM, Policies, Rules, SettingKey, Settings};
+use crate::base::{Limits, Method, PATTERN_FORM, Policies, Rules, SettingKey, Settings, TokenKey};
 
 /// The commented list of every key with its default.
 pub const SAMPLE: &str = include_str!("../../config/steadfast.toml");
@@ -52,6 +52,8 @@ pub const PASSCODE_VARIABLE: &str = "STEADFAST_PASSCODE";
 pub struct Config {
     /// `[server]`
     pub server: Server,
+    /// `[security]`
+    pub security: Security,
     /// `[log]`
     pub log: Log,
     /// `[heart_beat]`
@@ -103,6 +105,22 @@ impl Default for Server {
         }
     }
 }
+
+/// Who may come in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Security {
+    /// The users file; none = [`USERS_FILE`] in the data folder, if that is there.
+    pub users_file: Option<PathBuf>,
+    /// Keys that JWTs may be signed with.
+    pub jwt_keys: Vec<TokenKey>,
+    /// What `aud` of a JWT has to contain; empty = anything.
+    pub jwt_audience: String,
+    /// What `iss` of a JWT has to be; empty = anything.
+    pub jwt_issuer: String,
+}
+
+/// The users file's name in the data folder.
+pub const USERS_FILE: &str = "users.toml";
 
 /// What is logged, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -272,10 +290,18 @@ impl Config {
         short.chain(self.listeners.iter().cloned())
     }
 
-    /// An address that others can reach must be asked for by name while there are no users.
-    pub fn refuse_exposed(&self) -> Result<(), ConfigError> {
+    /// The users file.
+    pub fn users_file(&self) -> PathBuf {
+        let named = self.security.users_file.clone();
+        named.unwrap_or_else(|| self.server.data_dir.join(USERS_FILE))
+    }
+
+    /// An address that others can reach, and where anybody may log in, must be asked for by name. `open` = there are no users,
+    /// and no keys of tokens.
+    pub fn refuse_exposed(&self, open: bool) -> Result<(), ConfigError> {
         let mut addresses = self
             .every_listener()
+            .filter(|listener| listener.authentication.take(Method::None, open))
             .filter_map(|listener| listener.address.tcp());
         match addresses.find(|address| !address.ip().to_canonical().is_loopback()) {
             Some(address) if !self.server.insecure_allow_anonymous => Err(ConfigError::Exposed { address }),
@@ -315,9 +341,9 @@ impl Loaded {
         reader.finish()
     }
 
-    /// What of it is wrong only for a broker that is to listen there, with its place.
-    pub fn exposed(&self) -> Option<ConfigError> {
-        let exposed = self.config.refuse_exposed().err()?;
+    /// What of it is wrong only for a broker that is to listen there, with its place. `open` as in [`Config::refuse_exposed`].
+    pub fn exposed(&self, open: bool) -> Option<ConfigError> {
+        let exposed = self.config.refuse_exposed(open).err()?;
         let at = match &exposed {
             ConfigError::Exposed { address } => self.listener_origin(*address),
             _ => Origin::Default,

@@ -14,8 +14,14 @@ const AT_ONCE: [&str; 4] = [
 ];
 
 /// Keys of `[limits]` that size something when the broker starts.
-pub(super) const LIMITS_AT_START: [&str; 7] = [
+pub(super) const LIMITS_AT_START: [&str; 13] = [
     "login_bytes_max",
+    "login_check_count_max",
+    "login_failure_count_max",
+    "login_failure_window_ms",
+    "login_delay_ms",
+    "login_delay_ms_max",
+    "login_address_count_max",
     "group_count_max",
     "receiving_bytes_max",
     "disk_free_bytes_min",

@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::base::SETTINGS;
+use crate::base::{Methods, SETTINGS};
 
 fn read(text: &str) -> Result<Config, ConfigErrors> {
     let mut reader = Reader::default();
@@ -216,7 +216,7 @@ fn listeners_are_read_and_refused_by_line() {
     );
     assert_eq!(
         error("[[listener]]\naddress = \"127.0.0.1:1\"\ntls = true\n"),
-        "test.toml, line 3: unknown key listener.tls; keys of [[listener]] are address, dialect, transport, mode, \
+        "test.toml, line 3: unknown key listener.tls; keys of [[listener]] are address, dialect, authentication, transport, mode, \
          certificate_file, key_file, client_certificate, client_ca_file, client_certificate_login, paths, origins"
     );
     assert_eq!(
@@ -345,7 +345,7 @@ fn transports_take_their_own_keys_and_no_others() {
         ConfigError::ListenerTwice { .. }
     ));
     // Who may reach a socket of the file system is said by its mode.
-    assert!(open.refuse_exposed().is_ok());
+    assert!(open.refuse_exposed(true).is_ok());
 }
 
 #[test]
@@ -466,7 +466,7 @@ fn refusals_name_the_place_and_what_is_allowed() {
     );
     check_file(
         "\n[logs]\n",
-        "test.toml, line 2: unknown section [logs]; sections are [server], [log], [heart_beat], [store], [limits], [[listener]], [[policy]], [[rule]]",
+        "test.toml, line 2: unknown section [logs]; sections are [server], [security], [log], [heart_beat], [store], [limits], [[listener]], [[policy]], [[rule]]",
     );
     check_file(
         "[log]\nformat = \"\"\"a\nb\"\"\"\n",
@@ -622,7 +622,7 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
 
 #[test]
 fn an_address_others_can_reach_must_be_asked_for() {
-    let check = |address: &str, insecure_allow_anonymous| {
+    let check = |address: &str, insecure_allow_anonymous, open| {
         let server = Server {
             listen: vec!["127.0.0.1:0".parse().unwrap(), address.parse().unwrap()],
             insecure_allow_anonymous,
@@ -632,7 +632,7 @@ fn an_address_others_can_reach_must_be_asked_for() {
             server,
             ..Config::default()
         };
-        config.refuse_exposed()
+        config.refuse_exposed(open)
     };
     for address in [
         "0.0.0.0:61613",
@@ -640,15 +640,73 @@ fn an_address_others_can_reach_must_be_asked_for() {
         "[::]:61613",
         "[::ffff:10.0.0.1]:1",
     ] {
-        let refused = check(address, false);
+        let refused = check(address, false, true);
         assert!(
             matches!(refused, Err(ConfigError::Exposed { address: found }) if found.to_string() == address)
         );
-        check(address, true).unwrap();
+        check(address, true, true).unwrap();
+        // Where there are users, whoever reaches it has to log in.
+        check(address, false, false).unwrap();
     }
     for address in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:0", "[::ffff:127.0.0.1]:1"] {
-        check(address, false).unwrap();
+        check(address, false, true).unwrap();
     }
+    // A listener that lets anybody in has to be asked for whether there are users or not; one that does not, never.
+    let with = |authentication: &str, open| {
+        let listener = format!("[[listener]]\naddress = \"0.0.0.0:1\"\nauthentication = {authentication}\n");
+        read(&listener).unwrap().refuse_exposed(open).is_ok()
+    };
+    for open in [true, false] {
+        assert!(!with("[\"password\", \"none\"]", open));
+        assert!(with("[\"password\", \"jwt\"]", open));
+    }
+}
+
+#[test]
+fn who_may_come_in_is_read() {
+    let config = read(
+        "[server]\ndata_dir = \"/var/lib/x\"\n[security]\njwt_keys = [\"RS256:/etc/a:b.pem\", \"HS256:key\"]\njwt_audience = \"us\"\n\
+         [[listener]]\naddress = \"127.0.0.1:1\"\nauthentication = [\"certificate\", \"none\"]\n[[listener]]\naddress = \"127.0.0.1:2\"\n",
+    )
+    .unwrap();
+    assert_eq!(config.users_file(), PathBuf::from("/var/lib/x/users.toml"));
+    let keys: Vec<_> = config
+        .security
+        .jwt_keys
+        .iter()
+        .map(|key| (key.algorithm.name(), key.file.to_str().unwrap()))
+        .collect();
+    assert_eq!(keys, [("RS256", "/etc/a:b.pem"), ("HS256", "key")]);
+    assert_eq!(config.security.jwt_audience, "us");
+    let methods: Vec<_> = config
+        .every_listener()
+        .map(|listener| listener.authentication)
+        .collect();
+    let first = Methods::Only([Method::Certificate, Method::None].into());
+    assert_eq!(methods[1..], [first, Methods::Configured]);
+    let named = read("[security]\nusers_file = \"/etc/users.toml\"\n").unwrap();
+    assert_eq!(named.users_file(), PathBuf::from("/etc/users.toml"));
+
+    check_file(
+        "[security]\njwt_keys = [\"none:/etc/x\"]\n",
+        "test.toml, line 2: security.jwt_keys = [\"none:/etc/x\"] is not allowed; it takes a list of ALGORITHM:FILE with \
+         HS256, RS256 or ES256, such as \"RS256:/etc/steadfast/issuer.pem\"",
+    );
+    for wrong in ["[]", "[\"passwd\"]", "\"password\"", "[1]"] {
+        let text = format!("[[listener]]\naddress = \"127.0.0.1:1\"\nauthentication = {wrong}\n");
+        let error = read(&text).unwrap_err().to_string();
+        let expected = "it takes a list of password, certificate, unix, jwt, none";
+        assert!(
+            error.starts_with("test.toml, line 3: ") && error.contains(expected),
+            "{error}"
+        );
+    }
+    let none = Config::load(
+        Overrides::default(),
+        variables(&[("STEADFAST_SECURITY_JWT_KEYS", "")]),
+    )
+    .unwrap();
+    assert_eq!(none.security.jwt_keys, []);
 }
 
 #[test]

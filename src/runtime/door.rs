@@ -25,13 +25,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::base::{Dialect, Identity, Now};
+use crate::base::{Dialect, Identity, Methods, Now};
 use crate::config::Address;
 use crate::listener::{Carrier, Gate, Met, Rehome, Unwelcome, meet_local, say_farewell};
 use crate::session::{SessionConfig, Violation, refusal};
 
 use super::RunError;
 use super::connection::{Shared, welcome};
+use super::logins::Doorstep;
 use super::neighbours::{Neighbour, Neighbours};
 use super::presence::Peer;
 use super::stats::Stats;
@@ -131,9 +132,10 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Taken> {
 pub(super) struct Entrance {
     bell: Bell,
     gate: Option<Arc<Gate>>,
+    /// What sessions begin with everywhere, and what they find here.
+    everywhere: Arc<SessionConfig>,
+    doorstep: Arc<Doorstep>,
     dialect: Dialect,
-    /// What sessions begin with everywhere, and what they do here.
-    session: (Arc<SessionConfig>, Arc<SessionConfig>),
 }
 
 impl Entrance {
@@ -142,7 +144,7 @@ impl Entrance {
         taken: Taken,
         address: &Address,
         gate: Option<Arc<Gate>>,
-        dialect: Dialect,
+        (dialect, methods): (Dialect, Methods),
         session: &Arc<SessionConfig>,
     ) -> Result<(Self, Address), RunError> {
         let failed = |source| RunError::Listen {
@@ -159,22 +161,32 @@ impl Entrance {
                 (Bell::Unix(listener, file), address.clone())
             }
         };
+        let doorstep = Arc::new(Doorstep {
+            session: with_dialect(session, dialect),
+            methods,
+            listener: bound.to_string().into(),
+        });
         let entrance = Self {
             bell,
             gate,
+            everywhere: Arc::clone(session),
+            doorstep,
             dialect,
-            session: (Arc::clone(session), with_dialect(session, dialect)),
         };
         Ok((entrance, bound))
     }
 
-    /// What a session begins with here: one value for all of them, until it changes everywhere.
-    fn session(&mut self, everywhere: Arc<SessionConfig>) -> Arc<SessionConfig> {
-        if !Arc::ptr_eq(&self.session.0, &everywhere) {
-            let here = with_dialect(&everywhere, self.dialect);
-            self.session = (everywhere, here);
+    /// What a session finds here: one value for all of them, until it changes everywhere.
+    fn doorstep(&mut self, everywhere: Arc<SessionConfig>) -> Arc<Doorstep> {
+        if !Arc::ptr_eq(&self.everywhere, &everywhere) {
+            self.doorstep = Arc::new(Doorstep {
+                session: with_dialect(&everywhere, self.dialect),
+                methods: self.doorstep.methods.clone(),
+                listener: self.doorstep.listener.clone(),
+            });
+            self.everywhere = everywhere;
         }
-        Arc::clone(&self.session.1)
+        Arc::clone(&self.doorstep)
     }
 
     /// What somebody is told for whom there is no place. A gate with TLS would have to be passed first: nothing is said there.
@@ -245,7 +257,7 @@ impl Drop for Place {
 /// What goes with a connection from door to end.
 struct Visit {
     shared: Arc<Shared>,
-    session: Arc<SessionConfig>,
+    doorstep: Arc<Doorstep>,
     peer: Peer,
     accepted: Now,
     place: Place,
@@ -311,7 +323,8 @@ impl Door {
         stopped: &watch::Receiver<bool>,
     ) {
         let stats = &self.shared.stats;
-        let session = entrance.session(self.shared.session.get());
+        let doorstep = entrance.doorstep(self.shared.session.get());
+        let session = &doorstep.session;
         let (login, linger) = (session.limits.login_ms_max, session.limits.linger_ms_max);
         let (login, linger) = (Duration::from_millis(login), Duration::from_millis(linger));
         let connection_count_max = self.connection_count_max.load(Ordering::Relaxed);
@@ -337,7 +350,7 @@ impl Door {
         stats.connection_count.add(1);
         let visit = |peer| Visit {
             shared: Arc::clone(&self.shared),
-            session: Arc::clone(&session),
+            doorstep: Arc::clone(&doorstep),
             peer,
             accepted: self.shared.clock.now(),
             place: Place {
@@ -411,13 +424,13 @@ impl Visit {
     {
         let Self {
             shared,
-            session,
+            doorstep,
             peer,
             accepted,
             place,
             inside,
         } = self;
-        let Some(resident) = welcome(shared, session, stream, (peer, identity), accepted).await else {
+        let Some(resident) = welcome(shared, doorstep, stream, (peer, identity), accepted).await else {
             drop(place);
             return;
         };

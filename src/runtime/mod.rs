@@ -12,9 +12,9 @@
 //! ```
 //!
 //! # Locks, and who may block where
-//! - There are five locks, the core's, the body cache's, that of the list of connections, that of their addresses and that of
-//!   what sessions begin with. They are held for memory work only: nothing is awaited, read, written, logged or woken under them, and none is
-//!   taken under another.
+//! - The locks are the core's, the body cache's, that of the list of connections, that of their addresses, that of what sessions begin
+//!   with, and two of `logins`. They are held for memory work only: nothing is awaited, read, written, logged or woken under
+//!   them, and none is taken under another.
 //! - Worker threads never block: sockets, timers, readers and budgets are awaited.
 //! - The committer blocks in `append` and `flush`, holding nothing. Readers block in `Store::body`, holding nothing
 //!   but their permit.
@@ -48,6 +48,7 @@ mod door;
 mod entropy;
 mod error;
 mod exit;
+mod logins;
 mod looks;
 mod neighbours;
 mod porch;
@@ -67,6 +68,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Reloaded;
+use crate::auth::Authority;
 use crate::base::{Epoch, Limits, Rules, Settings};
 use crate::store::{self, SledOptions, SledStore, StoreError};
 
@@ -80,6 +82,11 @@ pub use self::server::Running;
 pub use self::stats::StatsView;
 pub use crate::config::Listener;
 
+/// A salt for the hash of a password.
+pub(crate) fn salt() -> [u8; 16] {
+    entropy::salt()
+}
+
 /// What a simulation drives itself, in place of threads and sockets.
 #[cfg(feature = "sim")]
 pub(crate) mod parts {
@@ -88,6 +95,7 @@ pub(crate) mod parts {
     pub(crate) use super::connection::{Budget, Shared, drive};
     pub(crate) use super::core::{Core, Wait};
     pub(crate) use super::current::Current;
+    pub(crate) use super::logins::{Doorstep, Logins};
     pub(crate) use super::looks::show_headers;
     pub(crate) use super::server::{commit_term, relocate};
 }
@@ -117,6 +125,8 @@ pub struct ServeOptions {
     pub store_cache_bytes: u64,
     /// An address for metrics and health alone, beside the API's socket; port 0 takes any free port.
     pub metrics_listen: Option<SocketAddr>,
+    /// Users, and keys of tokens.
+    pub authority: Arc<Authority>,
 }
 
 impl Default for ServeOptions {
@@ -133,6 +143,7 @@ impl Default for ServeOptions {
             worker_count: 2,
             store_cache_bytes: SledOptions::CACHE_BYTES,
             metrics_listen: None,
+            authority: Arc::default(),
         }
     }
 }
@@ -190,7 +201,7 @@ pub struct Renewal {
 pub type Reread = Result<(Renewal, Reloaded), String>;
 
 /// Runs a broker until a signal stops it. Calls `started` once, when connections are accepted, and `reread` at each SIGHUP and
-/// each request to reload. Certificates are read again then, too, unless the configuration has mistakes: those change nothing.
+/// each request to reload. Certificates, users and keys of tokens are read again then, too, unless the configuration has mistakes: those change nothing.
 /// To be called before the process has other threads.
 pub fn run(
     options: ServeOptions,
@@ -333,6 +344,11 @@ fn reload(
                     reloaded.failed.push(format!("{address}: {why}"));
                 }
             }
+        }
+        if let Err(error) = running.reload_logins() {
+            let why = exit::chain(&error);
+            tracing::error!("users and keys were not read again, the old ones stay: {why}");
+            reloaded.failed.push(format!("users and keys: {why}"));
         }
         reloaded
     });

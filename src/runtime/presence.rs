@@ -73,6 +73,8 @@ pub(crate) struct Present {
     pub(crate) connected_at_ms: u64,
     /// What it speaks, once that is agreed on.
     pub(crate) version: OnceLock<Version>,
+    /// The user that it has logged in as, if it has.
+    pub(crate) user: OnceLock<Box<str>>,
     /// Bytes read from it.
     pub(crate) in_bytes: Counter,
     /// Bytes written to it.
@@ -94,6 +96,7 @@ impl Presence {
             peer,
             connected_at_ms: at_ms,
             version: OnceLock::new(),
+            user: OnceLock::new(),
             in_bytes: Counter::default(),
             out_bytes: Counter::default(),
         });

@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::base::{Dialect, Limits, Policies, Settings};
+use crate::auth::{AuthError, Authority};
+use crate::base::{Dialect, Limits, Method, Policies, Settings};
 use crate::broker::{Broker, Recovery};
 use crate::config::Address;
 use crate::listener::{Gate, TlsError};
@@ -27,6 +28,7 @@ use super::connection::{Budget, Shared};
 use super::core::Core;
 use super::current::Current;
 use super::door::{self, Door, Entrance};
+use super::logins::Logins;
 use super::looks::show_headers;
 use super::porch::Porch;
 use super::room::{RoomKeeper, reusable_bytes};
@@ -87,6 +89,11 @@ impl Running {
         store: Arc<dyn Store>,
         options: &ServeOptions,
     ) -> Result<(Self, Started), RunError> {
+        tell_of(&options.authority);
+        options
+            .listen
+            .iter()
+            .for_each(|listener| tell_of_clear(listener, &options.authority));
         // Addresses are taken before the store is read, so that one in use is found out early; connections are
         // accepted after it, so that an open port means a broker that answers.
         let sockets = options
@@ -173,6 +180,11 @@ impl Running {
             clock,
             stats,
             presence: Arc::default(),
+            logins: Arc::new(Logins::new(
+                Arc::clone(&options.authority),
+                &options.limits,
+                clock,
+            )),
             session: Current::new(SessionConfig {
                 limits: options.limits.clone(),
                 epoch,
@@ -200,8 +212,8 @@ impl Running {
         for (asked, taken, gate) in sockets {
             let _there = porch.handle().enter();
             let session = shared.session.get();
-            let (entrance, address) =
-                Entrance::open(taken, &asked.address, gate.clone(), asked.dialect, &session)?;
+            let here = (asked.dialect, asked.authentication.clone());
+            let (entrance, address) = Entrance::open(taken, &asked.address, gate.clone(), here, &session)?;
             entrances.push(entrance);
             gates.extend(gate.map(|gate| (address.clone(), gate)));
             started.listen.push(Listener { address, ..asked });
@@ -322,6 +334,18 @@ impl Running {
         self.gates.iter().filter_map(read).collect()
     }
 
+    /// Reads users and keys of tokens again, for logins from now on; whoever is in and could not come in as they did is out,
+    /// with an ERROR. Where they cannot be used the old ones stay.
+    pub fn reload_logins(&self) -> Result<(), AuthError> {
+        let authority = self.shared.logins.reload()?;
+        tell_of(&authority);
+        if !authority.is_open() {
+            tracing::info!(user_count = authority.user_count(), "users and keys read again");
+        }
+        self.shared.core.wake_all();
+        Ok(())
+    }
+
     /// Stops in good order: accepts no more, lets each connection have what is due to it, within `shutdown_ms_max`;
     /// then ends the term cleanly. Everything is durable and the store is free when this returns.
     pub async fn stop(mut self) {
@@ -359,6 +383,26 @@ impl Running {
             );
         }
         tracing::info!(stats = ?self.shared.stats.view(), counters = ?self.shared.core.counters(), "stopped");
+    }
+}
+
+/// What is odd about users and keys, and no error.
+fn tell_of(authority: &Authority) {
+    for notice in authority.notices() {
+        tracing::warn!("{notice}");
+    }
+}
+
+/// Passcodes that others may read on their way.
+fn tell_of_clear(listener: &Listener, authority: &Authority) {
+    let methods = &listener.authentication;
+    let by_passcode = [Method::Password, Method::Jwt];
+    let asked = by_passcode
+        .into_iter()
+        .any(|method| methods.take(method, authority.is_open()));
+    let is_remote = |address: SocketAddr| !address.ip().to_canonical().is_loopback();
+    if asked && listener.tls.is_none() && listener.address.tcp().is_some_and(is_remote) {
+        tracing::warn!(listener = %listener.address, "passcodes pass in the clear here: transport = \"tls\" or \"wss\" hides them");
     }
 }
 

@@ -40,6 +40,8 @@ counters! {
     violation_count,
     /// Connections ended by a refusal.
     refused_count,
+    /// Logins denied.
+    login_denied_count,
     /// Connections ended by a time limit, unread output among them.
     timed_out_count,
     /// Connections that the peer ended without DISCONNECT.

@@ -2,7 +2,8 @@
 
 use super::dialect::{self, Meaning, On};
 use super::error::{Cause, Violation};
-use super::fields::number;
+use super::fields::{number, receipt_of};
+use super::login::{Agreed, Judging};
 use super::rules::Rules;
 use super::{Session, ids};
 use crate::base::{Limits, Now};
@@ -67,18 +68,21 @@ fn heart_beat(value: Option<&[u8]>) -> Option<(u64, u64)> {
 }
 
 impl Session {
-    /// CONNECT or STOMP. `login` and `passcode` are accepted unread, any `host` is the one virtual host.
+    /// CONNECT or STOMP. Any `host` is the one virtual host; `login` and `passcode` are unread where nobody judges them.
     pub(super) fn connect(&mut self, frame: &Frame<'_>, now: Now) -> Result<(), Cause> {
         if !matches!(frame.command, b"CONNECT" | b"STOMP") {
             return Err(Violation::NotConnected.into());
         }
         let (mut accept, mut beat, mut client_id) = (None, None, None);
+        let (mut login, mut passcode) = (None, None);
         for header in frame.headers() {
             let Header { name, value } = header?;
             match name {
                 b"accept-version" => _ = accept.get_or_insert(value),
                 b"heart-beat" => _ = beat.get_or_insert(value),
                 b"client-id" => _ = client_id.get_or_insert(value),
+                b"login" => _ = login.get_or_insert(value),
+                b"passcode" => _ = passcode.get_or_insert(value),
                 _ => {
                     let known = dialect::meaning(self.config.dialect, On::Connect, name);
                     if let Some((row, Meaning::NoEffect)) = known {
@@ -88,14 +92,26 @@ impl Session {
             }
         }
         let rules = Rules::of(negotiate(accept).ok_or(Violation::VersionUnsupported)?);
-        let ours = if rules.heart_beat {
-            let theirs = heart_beat(beat).ok_or(Violation::BadHeartBeat)?;
-            Some(self.heart_beat.agree(&self.config, theirs, now.mono_ms))
-        } else {
-            None
+        let theirs = match rules.heart_beat {
+            true => Some(heart_beat(beat).ok_or(Violation::BadHeartBeat)?),
+            false => None,
         };
-        self.rules = Some(rules);
         self.client_id = client_id.filter(|id| !id.is_empty()).map(Box::from);
+        let agreed = Agreed { rules, theirs };
+        if self.judging.is_open() {
+            self.welcome(&agreed, now);
+        } else {
+            let receipt_id = receipt_of(frame.headers(), Escapes::None);
+            self.judging = Judging::asked(login, passcode, self.identity.clone(), agreed, receipt_id);
+        }
+        Ok(())
+    }
+
+    /// CONNECTED: what was agreed on holds from now.
+    pub(super) fn welcome(&mut self, agreed: &Agreed, now: Now) {
+        let Agreed { rules, theirs } = *agreed;
+        let ours = theirs.map(|theirs| self.heart_beat.agree(&self.config, theirs, now.mono_ms));
+        self.rules = Some(rules);
         self.decoder
             .set(frame_limits(&self.config.limits), rules.version.grammar());
         self.id = ids::session_id(&self.config.store, self.config.epoch, self.no);
@@ -110,6 +126,5 @@ impl Session {
             }
             frame.end();
         });
-        Ok(())
     }
 }

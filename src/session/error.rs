@@ -41,7 +41,16 @@ codes! {
             "too many bytes came before the end of CONNECT (login_bytes_max)";
         /// No CONNECT in time.
         LoginTimeout, Timeout, "login-timeout",
-            "no CONNECT came in time (login_ms_max)";
+            "no CONNECT came in time, or it could not be judged in time (login_ms_max)";
+        /// Who it is has not been proved. One code and one text for every reason, so that nobody learns from it which names exist.
+        LoginFailed, Refusal, "login-failed",
+            "this login is not accepted";
+        /// The time of the token that was the passcode is over.
+        LoginExpired, Refusal, "login-expired",
+            "the token of this login has expired: connect again with a new one";
+        /// The user is gone, or has changed, or the rules of the listener have.
+        LoginRevoked, Refusal, "login-revoked",
+            "this login no longer holds: its user, or what logins are judged by, was changed; connect again";
         /// Nothing came for longer than agreed.
         HeartBeatTimeout, Timeout, "heart-beat-timeout",
             "nothing came for longer than the agreed heart-beat interval and its margin";

@@ -4,10 +4,13 @@
 //! The driver's cycle: `handle_bytes` until it consumes nothing more; hand `requests()` to the core; `handle_applied`;
 //! then `poll_output(durable)` and after it `handle_delivery` for each delivery, in this order, so that the RECEIPT of
 //! SUBSCRIBE precedes its first MESSAGE.
-
+//!
+//! A session whose logins are judged stops at CONNECT: `poll_login` gives the login, `handle_judged` takes the judgement.
+//! Until then it takes no input, so that nothing behind CONNECT is decoded; its deadlines go on.
 //!
 //! # Invariants
 //! - Frames of the line (CONNECTED, RECEIPT, ERROR) leave in the order of the frames they answer.
+//! - No request is made before the login was judged, where logins are judged.
 //! - Behind an ERROR or the RECEIPT of DISCONNECT nothing leaves, and nothing behind a faulty frame is executed.
 //!
 //! # Not here
@@ -26,6 +29,7 @@ mod fields;
 mod heartbeat;
 mod ids;
 mod line;
+mod login;
 mod rules;
 mod schedule;
 mod send;
@@ -36,7 +40,7 @@ mod temporary;
 use std::sync::Arc;
 
 use crate::base::{
-    DestinationKind, Dialect, Epoch, Identity, Limits, Now, Principal, Seq, SessionNo, Settings, SubNo,
+    DestinationKind, Dialect, Epoch, Identity, Limits, Login, Now, Principal, Seq, SessionNo, Settings, SubNo,
 };
 use crate::port::{Applied, Delivery, MissingRight, Refusal, Request, Requests};
 use crate::wire::{
@@ -52,6 +56,8 @@ pub use error::{CODES, REFUSALS, Violation, refusal};
 use fields::{Fields, receipt_of};
 use heartbeat::{HeartBeat, Progress};
 use line::Line;
+use login::Judging;
+pub use login::{Denied, Judged};
 use rules::Rules;
 use settle::Transactions;
 use subscribe::Subscriptions;
@@ -97,6 +103,10 @@ pub struct Session {
     principal: Arc<Principal>,
     /// Whom the core was told that it acts for.
     told_principal: Arc<Principal>,
+    /// How far its login is.
+    judging: Judging,
+    /// The monotonic time at which the login ends, if it does.
+    login_until: Option<u64>,
     /// Those of the version; `None` before CONNECT.
     rules: Option<&'static Rules>,
     decoder: Decoder,
@@ -169,6 +179,8 @@ impl Session {
             identity: Identity::Unknown,
             told_principal: Arc::clone(&nobody),
             principal: nobody,
+            judging: Judging::Open,
+            login_until: None,
             config,
         }
     }
@@ -207,7 +219,11 @@ impl Session {
         }
         let mut done = 0;
         let mut incomplete = false;
-        while self.end.is_none() && !incomplete && self.requests.list.len() < REQUEST_COUNT_MAX {
+        while self.end.is_none()
+            && !incomplete
+            && !self.is_judged_now()
+            && self.requests.list.len() < REQUEST_COUNT_MAX
+        {
             let rest = bytes.get(done..).unwrap_or_default();
             let decoded = match self.rules {
                 Some(_) => self.decoder.decode(rest).map_err(Cause::from),
@@ -348,7 +364,10 @@ impl Session {
             .progress
             .as_ref()
             .map(|progress| progress.due(&self.config.limits));
-        let login_due = self.rules.is_none().then_some(self.login_due);
+        let login_due = match self.rules {
+            None => Some(self.login_due),
+            Some(_) => self.login_until,
+        };
         match self.phase() {
             Phase::Open => [
                 self.heart_beat.beat_due(),
@@ -382,12 +401,15 @@ impl Session {
         }
     }
 
-    /// Whether bytes should be read from the peer: false once ending, and while receipts in line exceed their bound.
+    /// Whether bytes should be read from the peer: false once ending, while its login is judged, and while receipts in line
+    /// exceed their bound.
     pub fn wants_input(&self) -> bool {
-        self.end.is_none() && self.line.len() <= self.config.limits.unread_output_bytes_max
+        self.end.is_none()
+            && !self.is_judged_now()
+            && self.line.len() <= self.config.limits.unread_output_bytes_max
     }
 
-    /// The version agreed on; `None` before CONNECT.
+    /// The version agreed on; `None` before CONNECT, and until the login is judged.
     pub fn version(&self) -> Option<Version> {
         self.rules.map(|rules| rules.version)
     }
@@ -545,6 +567,9 @@ impl Session {
         let limits = &self.config.limits;
         if self.rules.is_none() && self.login_due <= at {
             return Some(Violation::LoginTimeout);
+        }
+        if self.login_until.is_some_and(|until| until <= at) {
+            return Some(Violation::LoginExpired);
         }
         if self.heart_beat.dead_due().is_some_and(|due| due <= at) {
             return Some(Violation::HeartBeatTimeout);

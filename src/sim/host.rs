@@ -19,12 +19,13 @@ use super::Plant;
 use super::disk::Disk;
 use super::network::Wire;
 use super::rng::Rng;
-use crate::base::{Dialect, Limits, Seq, SessionNo};
+use crate::base::{Dialect, Limits, Methods, Seq, SessionNo};
 use crate::broker::Recovery;
 use crate::journal::{Batch, IndexSize};
 use crate::port::Act;
 use crate::runtime::parts::{
-    Bodies, Budget, Clock, Core, Current, Shared, Wait, commit_term, drive, relocate, show_headers,
+    Bodies, Budget, Clock, Core, Current, Doorstep, Logins, Shared, Wait, commit_term, drive, relocate,
+    show_headers,
 };
 use crate::session::SessionConfig;
 use crate::store::Store;
@@ -134,6 +135,7 @@ impl Host {
             clock,
             stats,
             presence: Arc::default(),
+            logins: Arc::new(Logins::new(Arc::default(), limits, clock)),
             session: Current::new(SessionConfig {
                 limits: limits.clone(),
                 epoch,
@@ -165,9 +167,14 @@ impl Host {
         let session = SessionNo(self.next_session);
         self.next_session += 1;
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let doorstep = Doorstep {
+            session: self.shared.session.get(),
+            methods: Methods::default(),
+            listener: "sim".into(),
+        };
         let mut task = Task::new(drive(
             Arc::clone(&self.shared),
-            self.shared.session.get(),
+            Arc::new(doorstep),
             Wire::socket(wire),
             peer,
         ));

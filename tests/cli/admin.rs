@@ -138,7 +138,7 @@ impl World {
     }
 }
 
-fn terminal(columns: u16, rows: u16) -> (File, File) {
+pub(crate) fn terminal(columns: u16, rows: u16) -> (File, File) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();

@@ -1,6 +1,7 @@
 //! Backup and restore, export and import: the real commands, a real broker.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -565,7 +566,10 @@ fn what_is_interrupted_is_no_backup() {
 
     // A restore that was killed is told by name, by everyone.
     let unfinished = world.other("unfinished");
-    fs::create_dir(&unfinished.data_dir).unwrap();
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&unfinished.data_dir)
+        .unwrap();
     fs::write(
         unfinished.data_dir.join("format"),
         "steadfast store, format 4, restoring\n",

@@ -165,6 +165,9 @@ Options:
       --passcode <PASSCODE>
           Passcode; better in the variable STEADFAST_PASSCODE, since others can see arguments
 
+      --passcode-file <FILE>
+          ... or in the first line of this file, such as a JWT, which needs no login name
+
       --host <HOST>
           Virtual host, sent as `host` [default: the host of the address]
 

@@ -514,6 +514,21 @@ fn login_and_the_words_of_a_stranger() {
     );
 }
 
+/// A token in a file says who it is: no login name is needed, and the process list shows none of it.
+#[test]
+fn a_passcode_comes_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "head.claims.sum\r\nnot this\n").unwrap();
+    let (mut child, _listener, mut stream) =
+        receive_from_stranger(&["--passcode-file", file.to_str().unwrap()]);
+    assert!(read_frame(&mut stream).contains("\npasscode:head.claims.sum\n\n\0"));
+    let line = std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap();
+    assert!(!String::from_utf8_lossy(&line).contains("claims"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 /// A broker that promised heart-beats and is silent for two of them is gone, whatever its socket says.
 #[test]
 fn a_broker_that_falls_silent_is_left() {

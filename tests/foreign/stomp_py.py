@@ -1,6 +1,6 @@
 """A full job with stomp.py. Arguments: port, version, and "first" or "again" (after a restart of the broker),
 or the dialect of the listener. TLS, if TEST_CA names the authority of the broker; TEST_CERTIFICATE and TEST_KEY are what
-to show it."""
+to show it. TEST_LOGIN and TEST_PASSCODE say who it is."""
 
 import os
 import queue
@@ -64,7 +64,8 @@ class Client:
             certificate = {"cert_file": os.environ.get("TEST_CERTIFICATE"), "key_file": os.environ.get("TEST_KEY")}
             self.conn.set_ssl(for_hosts=[("127.0.0.1", port)], ca_certs=os.environ["TEST_CA"], **certificate)
         self.conn.set_listener("inbox", self.inbox)
-        self.conn.connect(wait=True, headers={"client-id": client_id} if client_id else {})
+        account = {"username": os.environ.get("TEST_LOGIN"), "passcode": os.environ.get("TEST_PASSCODE")}
+        self.conn.connect(wait=True, headers={"client-id": client_id} if client_id else {}, **account)
         # What connect() waits for is told before this listener is.
         check(self.inbox.here.wait(PATIENCE), "CONNECTED")
         # stomp.py drops the version header in 1.0; there the session alone says that it is connected.

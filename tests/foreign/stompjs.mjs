@@ -1,5 +1,5 @@
 // A full job with @stomp/stompjs. Arguments: port, version, and "first" or "again" (after a restart). Over TCP, or over
-// WebSocket as in a browser where TEST_SCHEME says ws or wss.
+// WebSocket as in a browser where TEST_SCHEME says ws or wss. TEST_LOGIN and TEST_PASSCODE say who it is.
 
 import assert from 'node:assert/strict';
 import { Client, Versions } from '@stomp/stompjs';
@@ -24,11 +24,15 @@ const transport = scheme
   ? { brokerURL: `${scheme}://127.0.0.1:${port}/ws` }
   : { webSocketFactory: () => new TCPWrapper('127.0.0.1', port) };
 
+const { TEST_LOGIN: login, TEST_PASSCODE: passcode } = process.env;
+const account = { ...(login && { login }), ...(passcode && { passcode }) };
+
 let receipts = 0;
 
 const connect = (options = {}) => soon(new Promise((resolve, reject) => {
   const client = new Client({
     ...transport,
+    connectHeaders: account,
     stompVersions: new Versions([version]),
     reconnectDelay: 0,
     heartbeatIncoming: 0,

@@ -53,6 +53,15 @@ pub(crate) enum Step {
     Room(bool),
     /// Connections come in by a listener of this dialect from now on.
     Dialect(String),
+    /// Logins of connections are judged from now on.
+    Judged,
+    /// Who the client says it is, as the judge hears it.
+    Login(u8, String),
+    /// The judgement, and for how long it holds.
+    Accept(u8, String, Option<u64>),
+    Deny(u8),
+    /// The login no longer holds.
+    Revoke(u8),
     Limit(String, u64),
     /// An operator states what holds for queues.
     Policy(String, Vec<(String, String)>),
@@ -186,6 +195,15 @@ fn parse_step(line: &str) -> Result<Step, String> {
         ("crash", []) => Ok(Step::Crash),
         ("stall", [client]) => Ok(Step::Stall(client_no(client)?, true)),
         ("resume", [client]) => Ok(Step::Stall(client_no(client)?, false)),
+        ("logins", ["judged"]) => Ok(Step::Judged),
+        ("login", [client, said]) => Ok(Step::Login(client_no(client)?, (*said).to_owned())),
+        ("accept", [client, name]) => Ok(Step::Accept(client_no(client)?, (*name).to_owned(), None)),
+        ("accept", [client, name, "for", seconds]) => {
+            let ms = number(seconds.strip_suffix('s').ok_or("a time is Ns")?)? * 1000;
+            Ok(Step::Accept(client_no(client)?, (*name).to_owned(), Some(ms)))
+        }
+        ("deny", [client]) => Ok(Step::Deny(client_no(client)?)),
+        ("revoke", [client]) => Ok(Step::Revoke(client_no(client)?)),
         ("dialect", [name]) => Ok(Step::Dialect((*name).to_owned())),
         ("limit", [name, value]) => Ok(Step::Limit((*name).to_owned(), number(value)?)),
         ("policy", [pattern, settings @ ..]) => {

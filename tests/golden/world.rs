@@ -8,7 +8,7 @@ use steadfast::base::{
 };
 use steadfast::broker::{Broker, Look};
 use steadfast::port::{Act, Event};
-use steadfast::session::{Phase, Session, SessionConfig};
+use steadfast::session::{Denied, Judged, Phase, Session, SessionConfig};
 
 use crate::script::{Expected, Pattern};
 use crate::support::Disk;
@@ -59,6 +59,8 @@ pub(crate) struct World {
     rules: Rules,
     /// For whom clients will act that are not connected.
     users: BTreeMap<u8, Arc<Principal>>,
+    /// Logins of connections that come in are judged.
+    pub(crate) judged: bool,
     config: Option<Arc<SessionConfig>>,
     broker: Option<Broker>,
     disk: Disk,
@@ -101,6 +103,7 @@ impl World {
             dialect: Dialect::default(),
             rules: Rules::default(),
             users: BTreeMap::new(),
+            judged: false,
             config: None,
             broker: None,
             disk: Disk::default(),
@@ -151,6 +154,7 @@ impl World {
         if let Some(user) = self.users.get(&client) {
             session = session.acting_for(Arc::clone(user));
         }
+        let session = if self.judged { session.judged() } else { session };
         self.clients.insert(
             client,
             Client {
@@ -360,6 +364,50 @@ impl World {
         self.now.wall_ms += step;
     }
 
+    /// A login waits to be judged: `NAME:PASSCODE`, with `-` for what is not said.
+    pub(crate) fn login(&mut self, client: u8, expected: &str) -> Result<(), String> {
+        let login = self.client(client).session.poll_login();
+        let login = login.ok_or("no login waits to be judged")?;
+        let text = |bytes: Option<&[u8]>| {
+            bytes.map_or("-".into(), |bytes| String::from_utf8_lossy(bytes).into_owned())
+        };
+        let passcode = login.passcode.as_ref().map(|passcode| passcode.reveal());
+        let said = format!("{}:{}", text(login.name.as_deref()), text(passcode));
+        match said == expected {
+            true => Ok(()),
+            false => Err(format!("the login is {said}, expected {expected}")),
+        }
+    }
+
+    pub(crate) fn accept(&mut self, client: u8, name: &str, for_ms: Option<u64>) {
+        let judged = Judged {
+            principal: Arc::new(Principal {
+                name: Some(name.into()),
+                groups: Box::default(),
+            }),
+            until: for_ms.map(|ms| self.now.mono_ms + ms),
+        };
+        self.judge(client, Ok(judged));
+        let principal = self.client(client).session.principal().name.clone();
+        assert_eq!(principal.as_deref(), Some(name));
+    }
+
+    pub(crate) fn deny(&mut self, client: u8) {
+        self.judge(client, Err(Denied));
+    }
+
+    fn judge(&mut self, client: u8, judgement: Result<Judged, Denied>) {
+        let now = self.now;
+        self.client(client).session.handle_judged(judgement, now);
+        self.feed(client);
+        self.settle();
+    }
+
+    pub(crate) fn revoke(&mut self, client: u8) {
+        self.client(client).session.handle_revoked();
+        self.settle();
+    }
+
     /// The client's socket dies.
     pub(crate) fn hang_up(&mut self, client: u8) {
         let now = self.now;
@@ -458,6 +506,7 @@ impl World {
             "header_block_bytes_max" => limits.header_block_bytes_max = count,
             "header_count_max" => limits.header_count_max = count,
             "body_bytes_max" => limits.body_bytes_max = count,
+            "login_ms_max" => limits.login_ms_max = value,
             "login_bytes_max" => limits.login_bytes_max = count,
             "subscription_count_max" => limits.subscription_count_max = count,
             "temporary_queue_count_max" => limits.temporary_queue_count_max = count,

@@ -30,6 +30,7 @@ mod client;
 mod faults;
 mod flow;
 mod lifecycle;
+mod logins;
 mod paths;
 mod selectors;
 mod server;

@@ -1,5 +1,6 @@
 //! What lies between a socket and STOMP: TLS, WebSocket, Unix sockets, and strangers on the wrong port.
 
+mod logins;
 mod mistaken;
 mod tls;
 mod unix;

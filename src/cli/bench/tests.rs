@@ -212,9 +212,9 @@ fn a_target_is_named_with_its_account() {
         (
             target.addr.as_str(),
             target.login.as_deref(),
-            target.passcode.as_deref()
+            target.passcode.as_ref().map(|passcode| passcode.reveal())
         ),
-        ("127.0.0.1:61613", Some("me"), Some("p@ss:word"))
+        ("127.0.0.1:61613", Some("me"), Some(&b"p@ss:word"[..]))
     );
     let target = args::BrokerArgs::named("127.0.0.1:61613").target();
     assert_eq!((target.login, target.passcode), (None, None));

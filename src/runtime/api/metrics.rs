@@ -123,6 +123,7 @@ metrics! {
     "steadfast_connections_accepted", "Connections accepted", Counter(|of| of.stats.accepted_count);
     "steadfast_connections_turned_away", "Connections turned away at connection_count_max or address_connection_count_max", Counter(|of| of.stats.turned_away_count);
     "steadfast_accept_failures", "Failed calls of accept: descriptors or memory are short", Counter(|of| of.stats.accept_failed_count);
+    "steadfast_logins_denied", "Logins denied; the log says whose and why", Counter(|of| of.stats.login_denied_count);
     "steadfast_connections_closed", "Connections ended, by why", Labelled("reason", |of| vec![
         ("disconnect", of.stats.disconnected_count),
         ("violation", of.stats.violation_count),

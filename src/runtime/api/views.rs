@@ -483,11 +483,13 @@ impl Parts {
         let present = self.shared.presence.find(view.session);
         let present = present.as_deref();
         let version = present.and_then(|present| present.version.get());
+        let user = present.and_then(|present| present.user.get());
         api::Connection {
             session: view.session.0,
             peer: present.map(|present| present.peer.to_string()),
             connected_at_ms: present.map(|present| present.connected_at_ms),
             version: version.map(|version| version.as_str().to_owned()),
+            user: user.map(|user| user.to_string()),
             in_bytes: present.map_or(0, |present| present.in_bytes.value()),
             out_bytes: present.map_or(0, |present| present.out_bytes.value()),
             subscription_count: view.subscription_count,

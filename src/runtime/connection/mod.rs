@@ -29,6 +29,7 @@
 
 mod deliveries;
 mod intake;
+mod login;
 mod output;
 mod reservation;
 
@@ -45,9 +46,10 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::auth::Grant;
 use crate::base::{Identity, Now, Tag};
 use crate::port::{Event, Refusal};
-use crate::session::{EndReason, Phase, Session, SessionConfig};
+use crate::session::{EndReason, Phase, Session};
 
 use self::deliveries::{Deliveries, Fault};
 use self::intake::Intake;
@@ -58,6 +60,7 @@ use super::clock::Clock;
 use super::core::{Core, Seat, Step};
 use super::current::Current;
 use super::exit;
+use super::logins::{Doorstep, Judgement, Logins, Reading};
 use super::presence::{Attendance, Peer, Presence};
 use super::stats::Stats;
 
@@ -85,6 +88,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) stats: Arc<Stats>,
     pub(crate) presence: Arc<Presence>,
+    pub(crate) logins: Arc<Logins>,
     pub(crate) session: Current,
     pub(crate) receiving: Budget,
     /// Sessions are to be told that the broker stops.
@@ -112,6 +116,14 @@ pub(crate) struct Connection<S> {
     seat: Seat,
     attendance: Attendance,
     session: Session,
+    doorstep: Arc<Doorstep>,
+    /// Its login is judged.
+    is_asked: bool,
+    judging: Option<Judging>,
+    /// What the judgement was, if it was a good one.
+    grant: Option<Grant>,
+    /// The reading of users and keys that it is in by.
+    reading: u64,
     life: Life,
     waker: Option<Waker>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -174,6 +186,9 @@ pub(crate) enum CloseReason {
     Stopped,
 }
 
+/// A login being judged.
+type Judging = Pin<Box<dyn Future<Output = Judgement> + Send>>;
+
 /// What a round did.
 enum Round {
     /// Something moved: look again.
@@ -186,13 +201,13 @@ type Rounded = Result<Round, CloseReason>;
 
 /// Runs a connection to its end.
 #[cfg(feature = "sim")]
-pub(crate) async fn drive<S>(shared: Arc<Shared>, config: Arc<SessionConfig>, stream: S, peer: SocketAddr)
+pub(crate) async fn drive<S>(shared: Arc<Shared>, doorstep: Arc<Doorstep>, stream: S, peer: SocketAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let accepted = shared.clock.now();
     let from = (peer.into(), Identity::Unknown);
-    if let Some(resident) = welcome(shared, config, stream, from, accepted).await {
+    if let Some(resident) = welcome(shared, doorstep, stream, from, accepted).await {
         resident.serve().await;
     }
 }
@@ -200,7 +215,7 @@ where
 /// Runs a connection while it is a newcomer. Nothing if it ended as one. The time to log in began when it was accepted.
 pub(crate) async fn welcome<S>(
     shared: Arc<Shared>,
-    config: Arc<SessionConfig>,
+    doorstep: Arc<Doorstep>,
     stream: S,
     (peer, identity): (Peer, Identity),
     accepted: Now,
@@ -210,7 +225,7 @@ where
 {
     let mut connection = Box::new(Connection::new(
         shared,
-        config,
+        doorstep,
         stream,
         (peer, identity),
         accepted,
@@ -295,7 +310,7 @@ fn end(stats: &Stats, session: u64, peer: Peer, reason: &CloseReason) {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn new(
         shared: Arc<Shared>,
-        config: Arc<SessionConfig>,
+        doorstep: Arc<Doorstep>,
         stream: S,
         (peer, identity): (Peer, Identity),
         accepted: Now,
@@ -303,8 +318,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let now = shared.clock.now();
         let seat = shared.core.open();
         let attendance = shared.presence.enter(seat.session(), peer, now.wall_ms);
-        let session = Session::new(config, seat.session(), accepted).identified(identity);
+        let Reading { number, authority } = shared.logins.current();
+        let session = Session::new(Arc::clone(&doorstep.session), seat.session(), accepted);
+        let session = session.identified(identity);
+        let is_asked = !authority.asks_nobody(&doorstep.methods);
+        let session = if is_asked { session.judged() } else { session };
         Self {
+            doorstep,
+            is_asked,
+            judging: None,
+            grant: None,
+            reading: number,
             shared,
             stream,
             seat,
@@ -387,12 +411,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.stop_told = true;
             self.session.handle_evicted(Refusal::ShuttingDown, now);
         }
+        if self.reading != self.shared.logins.number() {
+            self.ask_again();
+        }
         self.watch_time(now)?;
         let mut moved = match self.life {
             Life::Open => self.read(cx, input, now)?,
             Life::Closing { .. } => false,
             Life::Lingering { .. } => return self.linger(cx, input),
         };
+        if self.is_asked && self.grant.is_none() {
+            moved |= self.judge(cx, now);
+        }
         self.watch_session(now);
         moved |= self.exchange();
         self.fill(cx, now)?;

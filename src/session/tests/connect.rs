@@ -183,3 +183,62 @@ fn what_is_denied_is_told_with_its_own_receipt() {
         "{told}"
     );
 }
+
+fn judged() -> Pair {
+    let mut pair = Pair::with(config());
+    pair.session = Session::new(Arc::new(config()), SessionNo(42), pair.now).judged();
+    pair
+}
+
+#[test]
+fn a_login_is_given_once_and_holds_everything_up() {
+    let mut pair = judged();
+    assert!(pair.session.wants_input() && pair.session.poll_login().is_none());
+    pair.send("CONNECT\naccept-version:1.2\nhost:h\nlogin:me\npasscode:you\n\n^SEND\ndestination:a\n\n^");
+    assert!(!pair.session.wants_input());
+    let login = pair.session.poll_login().unwrap();
+    assert_eq!(login.name.as_deref(), Some(&b"me"[..]));
+    assert_eq!(login.passcode.unwrap().reveal(), b"you");
+    assert_eq!(pair.session.poll_login(), None);
+    assert_eq!((pair.session.version(), pair.read()), (None, String::new()));
+    assert!(pair.asked.is_empty() && !pair.held.is_empty());
+    let principal = Arc::new(Principal {
+        name: Some("me".into()),
+        groups: ["us".into()].into(),
+    });
+    let until = Some(pair.now.mono_ms + 1_000);
+    let accepted = Judged {
+        principal: Arc::clone(&principal),
+        until,
+    };
+    pair.session.handle_judged(Ok(accepted), pair.now);
+    assert_eq!(*pair.session.principal(), *principal);
+    assert_eq!(pair.session.poll_timeout(), until);
+    pair.send("");
+    assert!(matches!(
+        &pair.asked[..],
+        [Request::ActFor { .. }, Request::Send(_)]
+    ));
+    assert!(pair.read().starts_with("CONNECTED\n"));
+}
+
+#[test]
+fn a_judgement_that_comes_too_late_changes_nothing() {
+    for accepted in [true, false] {
+        let mut pair = judged();
+        pair.send("CONNECT\n\n^SEND\ndestination:a\n\n^");
+        pair.session.poll_login().unwrap();
+        pair.session.handle_evicted(Refusal::ShuttingDown, pair.now);
+        let judgement = match accepted {
+            true => Ok(Judged {
+                principal: Arc::default(),
+                until: None,
+            }),
+            false => Err(Denied),
+        };
+        pair.session.handle_judged(judgement, pair.now);
+        pair.send("");
+        assert!(pair.read().contains("\ncode:shutting-down\n"));
+        assert!(pair.asked.is_empty());
+    }
+}
