@@ -66,6 +66,16 @@ steadfast send --addr "$address" /queue/a two
 steadfast status | grep -q "$data"
 # shellcheck disable=SC2046
 [ "$(as_service $(stated ExecReload))" = 'nothing has changed' ]
+# Users are of the broker's user, whoever adds them.
+echo 'one that is long' | steadfast user add alice --password-stdin
+[ "$(stat -c '%U:%G %a' $data/users.toml)" = 'steadfast:steadfast 600' ]
+# shellcheck disable=SC2046
+(as_service $(stated ExecReload))
+if steadfast send --addr "$address" /queue/a nobody; then exit 1; fi
+export STEADFAST_PASSCODE='one that is long'
+steadfast send --addr "$address" --login alice /queue/b hers
+[ "$(steadfast receive --addr "$address" --login alice /queue/b --count 1)" = hers ]
+unset STEADFAST_PASSCODE
 # A mistake is refused with its line, and changes nothing.
 cp $config /tmp/good
 printf '[limits]\nbody_bytes_max = 0\n' >>$config
@@ -75,6 +85,7 @@ grep -q "^error: $config, line .*: limits.body_bytes_max = 0 is not allowed" /tm
 cp /tmp/good $config
 stop
 [ "$(stat -c %U $data/db)" = steadfast ]
+rm $data/users.toml
 
 # An upgrade keeps configuration and messages.
 dpkg -i /mnt/steadfast_*.deb
