@@ -10,7 +10,9 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use ring::hmac;
 use steadfast::api;
 use steadfast::auth::{Authority, Hash, Sources, UsersFile};
-use steadfast::base::{Identity, Login, Method, Methods, Now, Secret, TokenAlgorithm, TokenKey};
+use steadfast::base::{
+    Actions, Destinations, Identity, Login, Method, Methods, Now, Rule, Secret, TokenAlgorithm, TokenKey, Who,
+};
 use steadfast::runtime::{Listener, ServeOptions};
 
 use super::client::{Client, Frame, PATIENCE, send_frame};
@@ -430,4 +432,83 @@ fn an_unknown_user_takes_as_long_as_a_known_one() {
             "{name}: {known:?} {other:?}"
         );
     }
+}
+
+fn rule(allows: bool, actions: &str, who: &str, on: &str) -> Rule {
+    Rule {
+        allows,
+        actions: Actions::parse(actions.split(' ')).unwrap(),
+        principals: [Who::parse(who).unwrap()].into(),
+        destinations: [Destinations::parse(on).unwrap()].into(),
+        line: 0,
+    }
+}
+
+#[test]
+fn who_has_come_in_may_do_what_the_rules_say() {
+    let files = Files::new();
+    let hash = Hash::of(&Secret::new("the right one"), &[7; 16]);
+    for (name, group) in [("alice", "shop"), ("bob", "audit")] {
+        files.change(|users| users.add(name, Some(&hash), &[group.to_owned()], None).unwrap());
+    }
+    fs::write(files.dir.path().join("key"), SECRET).unwrap();
+    let world = World::of(files, |options| {
+        for rule in [
+            rule(true, "send receive create", "group:shop", "/queue/orders.>"),
+            rule(true, "browse", "group:audit", "/queue/>"),
+            rule(true, "send", "carol", "/queue/orders.new"),
+        ] {
+            options.rules.push(rule);
+        }
+    });
+    let enter = |name: &str, passcode: &str| {
+        let mut client = world.client();
+        client.send(connect(name, passcode));
+        assert_eq!(client.frame().command, "CONNECTED");
+        client
+    };
+    let mut alice = enter("alice", "the right one");
+    alice.publish("orders.new", "1", "r");
+    alice.expect_receipt("r");
+    let denied = |mut client: Client, frame: &str, action: &str| {
+        client.send(frame);
+        let error = client.expect_error();
+        assert_eq!(
+            (error.header("code"), error.header("action")),
+            ("access-denied", action)
+        );
+        client.expect_end();
+    };
+    let (bob, eve) = ("the right one", token("carol", Duration::from_secs(60)));
+    denied(
+        enter("bob", bob),
+        "SEND\ndestination:/queue/orders.new\n\nx\0",
+        "send",
+    );
+    denied(
+        enter("bob", bob),
+        "SUBSCRIBE\nid:0\ndestination:/queue/orders.new\n\n\0",
+        "receive",
+    );
+    // One who is known by a token alone.
+    denied(
+        enter("", &eve),
+        "SUBSCRIBE\nid:0\ndestination:/queue/orders.new\n\n\0",
+        "receive",
+    );
+    denied(
+        enter("alice", bob),
+        "SEND\ndestination:/queue/other\n\nx\0",
+        "send",
+    );
+    let mut carol = enter("", &eve);
+    carol.publish("orders.new", "2", "r");
+    carol.expect_receipt("r");
+    let mut looking = enter("bob", bob);
+    looking.subscribe("orders.new", "auto", "browser:true\n");
+    looking.expect_message("1");
+    looking.expect_message("2");
+    alice.subscribe("orders.new", "auto", "");
+    alice.expect_message("1");
+    alice.expect_message("2");
 }
